@@ -1,0 +1,200 @@
+# rolag: one binary, built by one Makefile.
+#
+#   make            the binary: build/release/rolag
+#   make demo       two throwaway PostgreSQL clusters, a bank's load, rolag between them, and the proof
+#   make test       everything: check, then the system tests on real clusters
+#   make check      unit tests (ASan+UBSan), formatting, layers, headers: under a minute
+#   make deps       installs from Debian what is missing (quiet where nothing is)
+#   make MODE=asan|cov …   other flavours, each in its own folder under build/
+
+VERSION := 0.1.0
+MODE    ?= release
+PYTHON  := /usr/bin/python3
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+MODES := release asan cov
+ifeq ($(filter $(MODE),$(MODES)),)
+$(error MODE is one of: $(MODES))
+endif
+
+B   := build/$(MODE)
+GEN := build/gen
+
+# ---- what is built: explicit lists, one file a line ----
+
+BASE_SRC := \
+	proto/base/arena.c \
+	proto/base/buf.c \
+	proto/base/fsio.c \
+	proto/base/log.c \
+	proto/base/loop.c \
+	proto/base/rt.c \
+	proto/base/yaml.c
+
+PROTO_SRC := \
+	proto/lsn.c
+
+PG_SRC :=
+
+CAPTURE_SRC :=
+
+ROLLUP_SRC :=
+
+APPLY_SRC :=
+
+COMMANDS_SRC :=
+
+MAIN_SRC :=
+
+PROTOBUF := proto/change.proto
+
+UNIT_TESTS := \
+	test_base
+
+# Everything but main, so that unit tests can link it.
+LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
+
+# ---- tools and flags ----
+
+CC       ?= gcc
+PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
+PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
+
+# -Wno-unused-parameter: callbacks of one shape need not use every argument.
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wold-style-definition -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wundef \
+	-Wimplicit-fallthrough -Wnull-dereference -Wno-unused-parameter -fno-common
+# DEV=0 for compilers that we have not seen.
+DEV ?= 1
+ifeq ($(DEV),1)
+WARN += -Werror
+endif
+
+HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
+FLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 $(HARDEN)
+FLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FLAGS_cov     := -O0 -g --coverage
+LINK_release  := -pie -Wl,-z,relro,-z,now
+LINK_asan     := -fsanitize=address,undefined
+LINK_cov      := --coverage
+# With optimisation gcc follows paths that the sanitizers' checks add; it then warns of what cannot be.
+WARN_asan     := -Wno-null-dereference -Wno-format-truncation -Wno-maybe-uninitialized
+
+CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS)
+CFLAGS   += -std=gnu17 $(FLAGS_$(MODE)) $(WARN) $(WARN_$(MODE)) -ffile-prefix-map=$(CURDIR)=.
+LDFLAGS  += $(LINK_$(MODE))
+LDLIBS   += $(PKG_LIBS)
+
+# A change of flags rebuilds everything of this mode.
+FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS)
+$(shell mkdir -p $(B) $(GEN); printf '%s\n' "$(subst ",,$(FLAGS_NOW))" | cmp -s - $(B)/flags \
+	|| printf '%s\n' "$(subst ",,$(FLAGS_NOW))" > $(B)/flags)
+
+# ---- rules (V=1 shows whole commands) ----
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo "  $(1)	$@")
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check deps demo demo-up demo-down test \
+	test-system cov clean install
+
+all: $(B)/rolag
+
+PB_SRC := $(PROTOBUF:%.proto=$(GEN)/%.pb-c.c)
+PB_HDR := $(PROTOBUF:%.proto=$(GEN)/%.pb-c.h)
+PB_OBJ := $(PROTOBUF:%.proto=$(B)/gen/%.pb-c.o)
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/%.o)
+
+$(GEN)/%.pb-c.c $(GEN)/%.pb-c.h &: %.proto
+	@mkdir -p $(GEN)
+	$(call say,PROTO)
+	$(Q)protoc-c --c_out=$(GEN) $<
+
+# Generated code is not held to our warnings.
+$(B)/gen/%.pb-c.o: $(GEN)/%.pb-c.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(filter-out -W%,$(CFLAGS)) -c -o $@ $<
+
+$(B)/%.o: %.c $(B)/flags | $(PB_HDR)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/librolag.a: $(LIB_OBJ) $(PB_OBJ)
+	@rm -f $@
+	$(Q)ar rcsD $@ $^
+
+$(B)/rolag: $(MAIN_OBJ) $(B)/librolag.a
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(B)/tests/%: $(B)/tests/unit/%.o $(B)/librolag.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+
+-include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_TESTS:%=$(B)/tests/unit/%.d)
+
+# ---- checks ----
+
+C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+
+# Unit tests run under the sanitizers, whatever MODE is.
+check:
+	$(MAKE) --no-print-directory MODE=asan check-unit
+	$(MAKE) --no-print-directory lint
+
+check-unit: $(UNIT_TESTS:%=$(B)/tests/%)
+	@for t in $(UNIT_TESTS); do \
+		$(B)/tests/$$t > $(B)/tests/$$t.log 2>&1 || { cat $(B)/tests/$$t.log; echo "FAILED: $$t"; exit 1; }; \
+		grep -h 'PASSED' $(B)/tests/$$t.log | sed "s/^/$$t /"; \
+	done
+
+lint: fmt-check layers hdr-check
+
+fmt:
+	clang-format -i $(C_FILES)
+
+fmt-check:
+	@clang-format --dry-run -Werror $(C_FILES)
+
+layers:
+	@$(PYTHON) tests/lint/layers.py
+
+# Every header compiles alone.
+hdr-check: $(PB_HDR)
+	@for h in $(filter %.h,$(C_FILES)); do \
+		printf '#include "%s"\n' $$h | $(CC) $(CPPFLAGS) -std=gnu17 $(WARN) -fsyntax-only -x c - \
+			|| { echo "not self-contained: $$h"; exit 1; }; \
+	done
+
+# Debian packages that building, testing and the demo need.
+DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
+	protobuf-compiler liblz4-dev libxxhash-dev libyaml-dev uthash-dev libcmocka-dev \
+	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
+	python3-psycopg python3-protobuf python3-lz4 python3-xxhash tzdata
+
+deps:
+	@missing=; for p in $(DEBIAN_PACKAGES); do \
+		dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing:$$missing"; \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing > /dev/null; \
+	fi
+
+test: deps
+	$(MAKE) --no-print-directory check
+	@[ ! -e $(B)/rolag ] || $(MAKE) --no-print-directory test-system
+
+clean:
+	rm -rf build

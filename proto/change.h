@@ -1,0 +1,102 @@
+/*
+ * change: what happened in the core, as capture hands it to the spool and
+ * apply gets it back. Independent of pgoutput's wire form and of the spool's.
+ *
+ * A transaction is BEGIN, rows, COMMIT, contiguous and in commit order.
+ * PROGRESS stands between transactions. All pointers are borrowed: who hands
+ * out a change says how long they live.
+ */
+#ifndef PROTO_CHANGE_H
+#define PROTO_CHANGE_H
+
+#include "proto/base/rt.h"
+#include "proto/lsn.h"
+
+enum change_kind {
+	CHANGE_BEGIN = 1,
+	CHANGE_COMMIT,
+	CHANGE_INSERT,
+	CHANGE_UPDATE,
+	CHANGE_DELETE,
+	CHANGE_TRUNCATE,
+	CHANGE_MESSAGE, /* pg_logical_emit_message; content is untrusted */
+	CHANGE_PROGRESS, /* all of the core up to lsn is in the spool (design: idle or unpublished WAL) */
+};
+
+/* Kinds of a column's value, as in pgoutput's TupleData. */
+enum value_kind {
+	VALUE_NULL = 'n',
+	VALUE_UNCHANGED =
+		'u', /* TOASTed and not changed: keep what is there; neither NULL nor empty */
+	VALUE_TEXT = 't',
+	VALUE_BINARY = 'b', /* the type's send format */
+};
+
+#define CHANGE_COLUMNS_MAX 1600 /* PostgreSQL's MaxHeapAttributeNumber */
+
+struct value {
+	enum value_kind kind;
+	uint32_t len; /* bytes; 0 for null and unchanged */
+	const uint8_t *p;
+};
+
+struct tuple {
+	uint16_t count;
+	const struct value *value;
+};
+
+struct schema_column {
+	const char *name;
+	bool key;	   /* part of the replica identity */
+	uint32_t type_oid; /* pg_type.oid in the core */
+	int32_t typmod;	   /* -1: none */
+};
+
+/* The shape of a relation at one point of the stream. Immutable; same hash = same shape. */
+struct schema {
+	uint64_t hash; /* of everything below, see schema_hash() */
+	uint32_t relation_oid;
+	const char *nspname;
+	const char *relname;
+	char identity; /* replica identity: d default, n nothing, f full, i index */
+	uint16_t count;
+	const struct schema_column *column;
+};
+
+enum { TRUNCATE_CASCADE = 1, TRUNCATE_RESTART_IDENTITY = 2 };
+
+struct change {
+	enum change_kind kind;
+	/*
+	 * COMMIT: the commit's end LSN, the only position that orders, skips or
+	 * resumes anything. BEGIN: the same transaction's commit LSN (start of
+	 * its commit record). PROGRESS: the position reached. Rows and messages:
+	 * where the record lies, information only.
+	 */
+	struct lsn lsn;
+	/* BEGIN and COMMIT */
+	uint32_t xid;	   /* BEGIN only */
+	int64_t commit_us; /* commit time, µs since 1970-01-01 UTC */
+	/* INSERT, UPDATE, DELETE */
+	const struct schema *schema;
+	struct tuple new_row; /* INSERT, UPDATE */
+	struct tuple old_row; /* UPDATE, DELETE: where old_kind is not 0 */
+	char old_kind;	      /* 0 none, K key columns only, O whole old row */
+	/* TRUNCATE */
+	uint8_t truncate_flags; /* TRUNCATE_… */
+	uint32_t truncated_count;
+	const struct schema *const *truncated;
+	/* MESSAGE */
+	bool transactional;
+	const char *prefix;
+	struct slice content;
+};
+
+/*
+ * Content hash (xxh3, 64 bits) over identity, names, columns, types, typmods
+ * and key flags of s (its hash field is not read). Stable across versions:
+ * FORMAT.md says over which bytes.
+ */
+uint64_t schema_hash(const struct schema *s);
+
+#endif

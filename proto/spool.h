@@ -1,0 +1,121 @@
+/*
+ * spool: the durable, compressed queue between capture and apply, a directory
+ * of append-only segment files; proto/FORMAT.md is the contract of its bytes.
+ *
+ * Invariants (design §3): durable ≤ received; a reader sees whole
+ * transactions only, in commit order; what capture wrote in an earlier
+ * process life beyond the slot's confirmed position is cut off at its next
+ * start; segments are deleted by capture alone, once applied (or later, by
+ * retention).
+ */
+#ifndef PROTO_SPOOL_H
+#define PROTO_SPOOL_H
+
+#include "proto/base/arena.h"
+#include "proto/base/rt.h"
+#include "proto/change.h"
+#include "proto/lsn.h"
+
+/* What a spool belongs to; in every segment's header, checked when it is opened again. */
+struct spool_identity {
+	uint64_t system_id; /* the core's system identifier */
+	uint32_t timeline;
+	const char *pipeline; /* at most 63 bytes, as a PostgreSQL identifier */
+	const char *slot;     /* likewise */
+};
+
+struct spool_options {
+	uint64_t
+		segment_bytes; /* a segment is closed at the first transaction boundary past this */
+	uint64_t quota_bytes;  /* all segments together; above it spool_is_full() */
+	uint64_t
+		reserve_bytes; /* free space to leave on the file system; below it spool_is_full() */
+	uint64_t frame_bytes;  /* raw bytes after which a frame is written within a transaction */
+	int64_t retain_us;     /* keep applied segments at least this long */
+};
+
+struct spool_writer;
+
+/*
+ * Opens dir for writing (created 0700 when missing; files 0600; one writer at
+ * a time, by lock). What lies beyond confirmed is cut off, a new segment of a
+ * new generation begins there. A spool of another identity, or one whose end
+ * lies before confirmed: ERR_PERMANENT saying what to do (a gap is never
+ * passed over). An empty directory begins at confirmed.
+ */
+int spool_writer_open(struct spool_writer **ret, const char *dir, const struct spool_identity *id,
+		      const struct spool_options *options, struct lsn confirmed,
+		      struct rt_err *err) RT_MUSTCHECK;
+void spool_writer_close(struct spool_writer *w);
+
+/*
+ * Appends one change to the current frame, copying it. Changes of one
+ * transaction come contiguously: BEGIN … COMMIT. A large transaction's frames
+ * are written as they fill (memory stays bounded); a reader does not see them
+ * before the COMMIT. PROGRESS is appended between transactions only.
+ */
+int spool_append(struct spool_writer *w, const struct change *c, struct rt_err *err) RT_MUSTCHECK;
+/* Forgets what was appended of an open transaction (the connection broke within it): it will come again. */
+int spool_abort_transaction(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
+/* write()s all whole transactions appended so far: readers see them from here on. */
+int spool_write(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
+/* spool_write, then fdatasync. A failed sync is final: every later call fails too. */
+int spool_sync(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
+/* End of the last whole transaction or progress appended and written (spool_write). */
+struct lsn spool_received(const struct spool_writer *w);
+/* The same, as of the last spool_sync that returned 0. */
+struct lsn spool_durable(const struct spool_writer *w);
+/* True when quota or reserve is reached: stop reading the core (and keep answering it). */
+bool spool_is_full(struct spool_writer *w);
+/* Deletes segments all of whose changes are ≤ applied and older than retain. */
+int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err) RT_MUSTCHECK;
+/* Bytes of all segments on disk. */
+uint64_t spool_bytes(const struct spool_writer *w);
+
+struct spool_reader;
+
+/*
+ * Opens dir for reading whole transactions with commit end LSN > from. The
+ * directory may be empty or not there yet (nothing to read, not an error).
+ * max_buffer_bytes: a transaction larger than this is not held in memory but
+ * read a second time, frame by frame, once its COMMIT is known to be there.
+ * identity: NULL, or what the spool must belong to (system_id 0 = any).
+ */
+int spool_reader_open(struct spool_reader **ret, const char *dir, struct lsn from,
+		      size_t max_buffer_bytes, const struct spool_identity *id,
+		      struct rt_err *err) RT_MUSTCHECK;
+void spool_reader_close(struct spool_reader *r);
+/* A descriptor (inotify) that becomes readable when there may be more; spool_reader_next clears it. Also poll by a slow timer. */
+int spool_reader_fd(const struct spool_reader *r);
+/*
+ * The next change. 1: *ret is set; its pointers live in the arena, schemas
+ * until the reader closes. 0: nothing more for now. After a BEGIN was
+ * returned, all of its transaction follows without a 0 between. Negative: a
+ * damaged frame in the middle of the spool (ERR_PERMANENT, naming segment and
+ * offset), or a gap before the first change (`from` is before what is kept).
+ */
+int spool_reader_next(struct spool_reader *r, struct arena *a, struct change *ret,
+		      struct rt_err *err) RT_MUSTCHECK;
+/* Where the reader has got to: the last COMMIT or PROGRESS returned (or `from`). */
+struct lsn spool_reader_position(const struct spool_reader *r);
+/* Raw (uncompressed) bytes of the transaction whose BEGIN was returned last, known before its rows are read. */
+uint64_t spool_reader_transaction_bytes(const struct spool_reader *r);
+
+/* ---- <spool>/applied: apply's word to capture, two checksummed slots written in turn ---- */
+
+struct applied_position {
+	struct lsn applied; /* flushed in the warehouse */
+	uint32_t timeline;
+	int64_t at_us; /* when it was written, µs since 1970 */
+};
+
+struct applied_file; /* apply's writing end */
+int applied_open(struct applied_file **ret, const char *dir, struct rt_err *err) RT_MUSTCHECK;
+/* Writes the older slot (pwrite; no fsync: after a crash an older position is safe). */
+int applied_write(struct applied_file *f, const struct applied_position *p,
+		  struct rt_err *err) RT_MUSTCHECK;
+void applied_close(struct applied_file *f);
+/* 1: *ret set (the newest valid slot); 0: no file or no valid slot; negative: cannot read. */
+int applied_read(const char *dir, struct applied_position *ret, struct rt_err *err) RT_MUSTCHECK;
+
+#endif

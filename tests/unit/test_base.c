@@ -1,0 +1,228 @@
+/* proto/base and proto/lsn, edge by edge. */
+#include "tests/unit/unit.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "proto/base/arena.h"
+#include "proto/base/buf.h"
+#include "proto/base/fsio.h"
+#include "proto/base/log.h"
+#include "proto/base/yaml.h"
+#include "proto/lsn.h"
+
+static void test_trap_14_reader_latches_at_the_first_underflow(void **state)
+{
+	const uint8_t bytes[] = {0x01, 0x02, 0x03};
+	struct rd r = rd_of(slice_of(bytes, sizeof(bytes)));
+	assert_int_equal(rd_u16(&r), 0x0102);
+	assert_int_equal(rd_u32(&r), 0); /* one byte left: fails */
+	assert_int_equal(rd_u8(&r), 0);	 /* and stays failed, though a byte is there */
+	assert_true(r.failed);
+	assert_false(rd_finish(&r));
+	r = rd_of(slice_of(bytes, sizeof(bytes)));
+	assert_null(rd_bytes(&r, SIZE_MAX)); /* no overflow in the bound */
+	r = rd_of(slice_of(bytes, sizeof(bytes)));
+	assert_int_equal(rd_u16(&r), 0x0102);
+	assert_false(rd_finish(&r)); /* a byte is left over */
+	assert_int_equal(rd_u8(&r), 3);
+	assert_true(rd_finish(&r));
+}
+
+static void test_reader_strings_must_end(void **state)
+{
+	const char bytes[] = {'a', 'b', '\0', 'c'};
+	struct rd r = rd_of(slice_of(bytes, sizeof(bytes)));
+	assert_string_equal(rd_cstr(&r), "ab");
+	assert_null(rd_cstr(&r));
+	assert_true(r.failed);
+}
+
+static void test_buffer_round_trip(void **state)
+{
+	struct buf b = BUF_INIT;
+	buf_u8(&b, 7);
+	buf_u16(&b, 0xBEEF);
+	buf_u32(&b, 0xDEADBEEF);
+	buf_u64(&b, UINT64_C(0x0102030405060708));
+	for (int i = 0; i < 1000; i++)
+		buf_printf(&b, "%d,", i);
+	struct rd r = rd_of(buf_slice(&b));
+	assert_int_equal(rd_u8(&r), 7);
+	assert_int_equal(rd_u16(&r), 0xBEEF);
+	assert_int_equal(rd_u32(&r), 0xDEADBEEF);
+	assert_true(rd_u64(&r) == UINT64_C(0x0102030405060708));
+	assert_memory_equal(rd_bytes(&r, 4), "0,1,", 4);
+	assert_string_equal(buf_cstr(&b) + b.len - 4, "999,");
+	buf_release(&b);
+}
+
+static void test_arena_reset_reuses_and_aligns(void **state)
+{
+	struct arena a;
+	arena_init(&a, 1024);
+	for (int round = 0; round < 3; round++) {
+		for (size_t n = 1; n < 3000; n += 97) {
+			uint8_t *p = arena_alloc(&a, n);
+			assert_int_equal((uintptr_t)p % 16, 0);
+			memset(p, 0xAB, n);
+		}
+		assert_true(a.used_bytes > 1024);
+		arena_reset(&a);
+		assert_int_equal(a.used_bytes, 0);
+	}
+	assert_string_equal(arena_printf(&a, "%d-%s", 5, "x"), "5-x");
+	arena_release(&a);
+}
+
+static void test_errors_are_one_line_with_context(void **state)
+{
+	struct rt_err err;
+	assert_int_equal(rt_fail(&err, ERR_PERMANENT, "a\nb %d", 3), ERR_PERMANENT);
+	rt_context(&err, "relation %s", "public.x");
+	assert_string_equal(err.msg, "relation public.x: a b 3");
+	memset(err.msg, 'x', sizeof(err.msg) - 1);
+	err.msg[sizeof(err.msg) - 1] = '\0';
+	rt_context(&err, "ctx");
+	assert_int_equal(strlen(err.msg), sizeof(err.msg) - 1);
+	assert_memory_equal(err.msg, "ctx: xxx", 8);
+}
+
+static void test_lsn_text(void **state)
+{
+	struct lsn l;
+	char text[32];
+	assert_true(lsn_parse("16/B374D848", &l));
+	assert_true(l.v == UINT64_C(0x16B374D848));
+	snprintf(text, sizeof(text), LSN_FMT, LSN_ARGS(l));
+	assert_string_equal(text, "16/B374D848");
+	const char *bad[] = {"",     "/",	    "1/",	   "/1", "1/2 ",
+			     " 1/2", "123456789/0", "0/123456789", "g/1"};
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		assert_false(lsn_parse(bad[i], &l));
+}
+
+static struct yaml_node *parse_ok(struct arena *a, const char *text)
+{
+	struct rt_err err;
+	struct yaml_node *n = NULL;
+	assert_rc(yaml_parse(a, "t.yaml", text, strlen(text), &n, &err), err);
+	return n;
+}
+
+static void test_yaml_tree_has_places(void **state)
+{
+	struct arena a;
+	arena_init(&a, 4096);
+	struct yaml_node *n = parse_ok(&a, "a: 1\nlist: [x, \"true\"]\nmap:\n  k: true\n");
+	assert_int_equal(n->count, 3);
+	int64_t v;
+	bool flag;
+	assert_true(yaml_int(yaml_get(n, "a"), &v) && v == 1);
+	struct yaml_node *list = yaml_get(n, "list");
+	assert_int_equal(list->count, 2);
+	assert_false(yaml_bool(list->item[1], &flag)); /* quoted: text */
+	struct yaml_node *k = yaml_get(yaml_get(n, "map"), "k");
+	assert_true(yaml_bool(k, &flag) && flag);
+	assert_int_equal(k->line, 4);
+	assert_int_equal(k->column, 6);
+	arena_release(&a);
+}
+
+static void test_trap_49_yaml_refuses_what_readers_disagree_on(void **state)
+{
+	static const struct {
+		const char *text, *says;
+	} cases[] = {
+		{"a: 1\na: 2\n", "t.yaml:2:1: key \"a\" stands twice"},
+		{"a: &x 1\n", "t.yaml:1:4: anchors are not supported"},
+		{"a: *x\n", "t.yaml:1:4: aliases are not supported"},
+		{"a: !!int 1\n", "tags are not supported"},
+		{"[a]: 1\n", "t.yaml:1:1: a key must be a plain name"},
+		{"a: 1\n---\nb: 2\n", "only one document is allowed"},
+		{"", "the file is empty"},
+		{"a: [1\n", "t.yaml:2:1"},
+		{"a: uuid[]\nb: {c: uuid[]}\n", "t.yaml:2:"},
+	};
+	struct arena a;
+	struct rt_err err;
+	struct yaml_node *n;
+	arena_init(&a, 4096);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const char *text = cases[i].text;
+		assert_int_equal(yaml_parse(&a, "t.yaml", text, strlen(text), &n, &err),
+				 ERR_PERMANENT);
+		assert_says(err, cases[i].says);
+	}
+	/* Keys that other readers take for booleans are names here. */
+	n = parse_ok(&a, "on: yes\nno: off\n");
+	assert_string_equal(n->key[0]->text, "on");
+	assert_string_equal(n->key[1]->text, "no");
+	assert_string_equal(yaml_get(n, "on")->text, "yes");
+	arena_release(&a);
+}
+
+static void test_nearest_name(void **state)
+{
+	const char *const names[] = {"wal_budget", "state_dir", "slot"};
+	assert_string_equal(yaml_nearest("wal_buget", names, 3), "wal_budget");
+	assert_null(yaml_nearest("completely_other", names, 3));
+}
+
+static void test_replace_file_and_read_back(void **state)
+{
+	struct rt_err err;
+	char dir[] = "/tmp/rolag-unit-XXXXXX", *text;
+	size_t len;
+	assert_non_null(mkdtemp(dir));
+	char *sub = rt_sprintf("%s/a/b", dir), *path = rt_sprintf("%s/f", sub);
+	assert_rc(fs_mkdirs(sub, 0700, &err), err);
+	assert_rc(fs_replace_file(path, "one", 3, 0600, &err), err);
+	assert_rc(fs_replace_file(path, "three", 5, 0600, &err), err);
+	assert_rc(fs_read_file(path, 100, &text, &len, &err), err);
+	assert_int_equal(len, 5);
+	assert_string_equal(text, "three");
+	free(text);
+	assert_int_equal(fs_read_file(path, 4, &text, &len, &err), ERR_SYSTEM);
+	int fd, other;
+	assert_rc(fs_lock(path, &fd, &err), err);
+	assert_int_equal(fs_lock(path, &other, &err), ERR_PERMANENT);
+	assert_says(err, "is locked by another process");
+	close(fd);
+	unlink(path);
+	rmdir(sub);
+	free(path);
+	free(sub);
+	char *a = rt_sprintf("%s/a", dir);
+	rmdir(a);
+	rmdir(dir);
+	free(a);
+}
+
+static void test_log_limit_counts_what_it_hides(void **state)
+{
+	struct log_limit l = {.interval_us = 100};
+	uint64_t n;
+	assert_true(log_limit_pass(&l, 1000, &n) && n == 0);
+	assert_false(log_limit_pass(&l, 1050, &n));
+	assert_false(log_limit_pass(&l, 1099, &n));
+	assert_true(log_limit_pass(&l, 1100, &n) && n == 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_trap_14_reader_latches_at_the_first_underflow),
+		cmocka_unit_test(test_reader_strings_must_end),
+		cmocka_unit_test(test_buffer_round_trip),
+		cmocka_unit_test(test_arena_reset_reuses_and_aligns),
+		cmocka_unit_test(test_errors_are_one_line_with_context),
+		cmocka_unit_test(test_lsn_text),
+		cmocka_unit_test(test_yaml_tree_has_places),
+		cmocka_unit_test(test_trap_49_yaml_refuses_what_readers_disagree_on),
+		cmocka_unit_test(test_nearest_name),
+		cmocka_unit_test(test_replace_file_and_read_back),
+		cmocka_unit_test(test_log_limit_counts_what_it_hides),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,124 @@
+/*
+ * definition: a rollup as its YAML file declares it (design §6), parsed,
+ * checked and resolved so that the fold only follows pointers. Every error
+ * names file, line and column.
+ */
+#ifndef TRANSFORMS_ROLLUP_DEFINITION_H
+#define TRANSFORMS_ROLLUP_DEFINITION_H
+
+#include "proto/base/arena.h"
+#include "proto/base/rt.h"
+#include "proto/pg/types.h"
+
+enum rollup_policy {
+	POLICY_DEFAULT, /* the configuration's */
+	POLICY_FAIL,
+	POLICY_QUARANTINE,
+	POLICY_WARN,
+	POLICY_IGNORE,
+	POLICY_REPAIR,
+};
+
+/* Reducers; each is one line of reducers.def: REDUCER(name). */
+enum reducer_kind {
+#define REDUCER(upper, lower, doc) REDUCER_##upper,
+#include "transforms/rollup/reducers.def"
+#undef REDUCER
+	REDUCER_COUNT_ /* how many there are */
+};
+
+struct rollup_key {
+	const char *name;
+	bool optional; /* written with ? */
+};
+
+struct rollup_event {
+	const char *name;
+	uint16_t key_count;
+	const struct rollup_key *key; /* payload keys it may carry, without id and type */
+	uint16_t action_count;
+	const struct rollup_action *action; /* what this event does, in column order */
+};
+
+/* One step of an event: column ← verb(path). The verbs are the fold's (fold.c). */
+enum rollup_verb {
+	VERB_SET,
+	VERB_CARRY, /* set where the key is there */
+	VERB_CLEAR,
+	VERB_RAISE,
+	VERB_LOWER,
+	VERB_LIST_INIT,
+	VERB_LIST_ADD,
+	VERB_LIST_REMOVE,
+	VERB_COUNT,
+	VERB_ADD,
+	VERB_SUBTRACT,
+	VERB_MIN,
+	VERB_MAX,
+	VERB_FIRST,
+	VERB_MERGE,
+};
+
+enum rollup_source_kind { FROM_PAYLOAD, FROM_TIME, FROM_SEQUENCE, FROM_TYPE, FROM_WHOLE_PAYLOAD };
+
+struct rollup_path {
+	enum rollup_source_kind from;
+	uint8_t count; /* FROM_PAYLOAD: keys from the top */
+	const char *const *key;
+	const char *text; /* as written, for messages */
+};
+
+struct rollup_action {
+	uint16_t column; /* index into rollup->column */
+	enum rollup_verb verb;
+	struct rollup_path path; /* unused by CLEAR, RAISE, LOWER, COUNT */
+};
+
+struct rollup_column {
+	const char *name;
+	const char *description; /* or NULL */
+	struct pgt_type type;
+	enum reducer_kind reducer;
+	bool list_unique, list_skip_null;
+	uint32_t list_max; /* 0: no limit */
+	int line;
+};
+
+struct rollup {
+	const char *file;
+	const char *name; /* the warehouse's table */
+	const char *source_schema, *source_table;
+	const char *description; /* or NULL */
+	struct {
+		const char *id, *sequence, *event_type, *event, *recorded_at;
+	} source_column;
+	enum pgt id_type; /* uuid unless `id_type:` says varchar, text, int4 or int8 */
+	int32_t definition;
+	uint64_t
+		fingerprint; /* of the canonical form: comments, key order and layout do not count */
+	struct pgt_zone *zone; /* owned; for dates and times without zone */
+	enum rollup_policy unknown_event, unknown_key, gap;
+	uint16_t event_count;
+	const struct rollup_event *event;
+	uint16_t column_count;
+	const struct rollup_column *column;
+};
+
+/*
+ * Reads one file. The rollup and all it points to live in the arena, but for
+ * the zone: rollup_release. ERR_PERMANENT "file:line:column: …" otherwise.
+ */
+int rollup_load(struct arena *a, const char *path, struct rollup **ret,
+		struct rt_err *err) RT_MUSTCHECK;
+/* The same from memory; name stands in messages. */
+int rollup_parse(struct arena *a, const char *name, const char *text, size_t len,
+		 struct rollup **ret, struct rt_err *err) RT_MUSTCHECK;
+void rollup_release(struct rollup *r);
+/* The event named name, or NULL. */
+const struct rollup_event *rollup_find_event(const struct rollup *r, struct slice name);
+/* Appends "set from payload.path on a, b; cleared on c": how the column comes about, for its COMMENT. */
+void rollup_describe_column(const struct rollup *r, const struct rollup_column *c, struct buf *out);
+/* Appends the canonical form that the fingerprint is taken of. */
+void rollup_canonical(const struct rollup *r, struct buf *out);
+
+#endif
