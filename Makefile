@@ -27,16 +27,20 @@ GEN := build/gen
 BASE_SRC := \
 	proto/base/arena.c \
 	proto/base/buf.c \
+	proto/base/conf.c \
 	proto/base/fsio.c \
 	proto/base/log.c \
 	proto/base/loop.c \
+	proto/base/metrics.c \
 	proto/base/rt.c \
 	proto/base/yaml.c
 
 PROTO_SRC := \
-	proto/lsn.c
+	proto/lsn.c \
+	proto/settings.c
 
-PG_SRC :=
+PG_SRC := \
+	proto/pg/pgconn.c
 
 CAPTURE_SRC :=
 
@@ -148,7 +152,7 @@ C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 # Unit tests run under the sanitizers, whatever MODE is.
 check:
-	$(MAKE) --no-print-directory MODE=asan check-unit
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan check-unit
 	$(MAKE) --no-print-directory lint
 
 check-unit: $(UNIT_TESTS:%=$(B)/tests/%)

@@ -6,10 +6,13 @@
 
 #include "proto/base/arena.h"
 #include "proto/base/buf.h"
+#include "proto/base/conf.h"
 #include "proto/base/fsio.h"
 #include "proto/base/log.h"
+#include "proto/base/metrics.h"
 #include "proto/base/yaml.h"
 #include "proto/lsn.h"
+#include "proto/settings.h"
 
 static void test_trap_14_reader_latches_at_the_first_underflow(void **state)
 {
@@ -209,6 +212,115 @@ static void test_log_limit_counts_what_it_hides(void **state)
 	assert_true(log_limit_pass(&l, 1100, &n) && n == 2);
 }
 
+static int settings_from(struct arena *a, const char *text, struct settings *ret,
+			 struct rt_err *err)
+{
+	char path[] = "/tmp/rolag-unit-XXXXXX";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), (int)strlen(text));
+	close(fd);
+	int rc = settings_load(path, a, ret, err);
+	unlink(path);
+	return rc;
+}
+
+#define NEEDED "core: {connect: a}\nwarehouse: {connect: b}\nrollups: {path: /r}\n"
+
+static void test_settings_defaults_and_ranges(void **state)
+{
+	struct arena a;
+	struct rt_err err;
+	struct settings s;
+	arena_init(&a, 4096);
+	assert_rc(settings_from(&a, NEEDED "spool: {quota: 2 GB}\n", &s, &err), err);
+	assert_string_equal(s.core.slot, "rolag_lana");
+	assert_string_equal(s.spool.dir, "/var/lib/rolag/spool");
+	assert_true(s.spool.quota == UINT64_C(2) << 30);
+	assert_true(s.capture.heartbeat_interval == 1000000);
+	static const struct {
+		const char *text, *says;
+	} cases[] = {
+		{NEEDED "spool:\n  qouta: 2 GB\n",
+		 ":5:3: unknown key spool.qouta; did you mean spool.quota?"},
+		{NEEDED "spool:\n  quota: 2 GiB\n", ":5:10: spool.quota is not a size"},
+		{NEEDED "spool: {quota: 1 kB}\n", "spool.quota is out of range"},
+		{NEEDED "capture: {confirm: maybe}\n",
+		 "capture.confirm is none of the values allowed"},
+		{NEEDED "spool: 3\n", "spool is a section of keys"},
+		{NEEDED "pipeline: Big-One\n", "pipeline must be"},
+		{NEEDED "rollups2: 1\n", "unknown key rollups2"},
+		{"core: {connect: a}\nrollups: {path: r}\n",
+		 "the key warehouse.connect is missing"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		assert_int_equal(settings_from(&a, cases[i].text, &s, &err), ERR_PERMANENT);
+		assert_says(err, cases[i].says);
+	}
+	arena_release(&a);
+}
+
+static void test_settings_example_is_complete_and_loads(void **state)
+{
+	struct buf b = BUF_INIT;
+	struct arena a;
+	struct rt_err err;
+	struct settings s;
+	arena_init(&a, 4096);
+	conf_print_example(settings_keys, settings_key_count, &b);
+	for (size_t i = 0; i < settings_key_count; i++) {
+		const char *leaf = strrchr(settings_keys[i].name, '.');
+		assert_non_null(
+			strstr(buf_cstr(&b), leaf != NULL ? leaf + 1 : settings_keys[i].name));
+	}
+	/* Its keys that must be given are empty, which reads as "". */
+	assert_rc(settings_from(&a, buf_cstr(&b), &s, &err), err);
+	assert_true(s.spool.segment_size == UINT64_C(64) << 20);
+	buf_release(&b);
+	arena_release(&a);
+}
+
+static void test_units(void **state)
+{
+	uint64_t bytes;
+	int64_t us;
+	assert_true(conf_parse_bytes("64 MB", &bytes) && bytes == UINT64_C(64) << 20);
+	assert_true(conf_parse_bytes("1kB", &bytes) && bytes == 1024);
+	assert_true(conf_parse_duration("90 s", &us) && us == 90000000);
+	assert_true(conf_parse_duration("0", &us) && us == 0);
+	const char *bad[] = {"", "MB", "-1 MB", "1 mb", "99999999999 TB", "5"};
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		assert_false(conf_parse_duration(bad[i], &us));
+	assert_false(conf_parse_bytes("99999999999 TB", &bytes));
+}
+
+static void test_metrics_file_and_quantiles(void **state)
+{
+	struct rt_err err;
+	static struct met_file f;
+	char path[] = "/tmp/rolag-unit-XXXXXX";
+	close(mkstemp(path));
+	assert_rc(met_open(path, "test", &err), err);
+	for (int i = 1; i <= 1000; i++)
+		met_observe(MET_VISIBLE_SECONDS, i * 100);
+	met_add(MET_APPLY_EVENTS, 3);
+	met_state("live");
+	met_note("what %d", 5);
+	assert_int_equal(met_read(path, &f, &err), 1);
+	assert_int_equal(f.value[MET_APPLY_EVENTS], 3);
+	assert_string_equal(f.state, "live");
+	assert_string_equal(f.note, "what 5");
+	const struct met_histogram *h = met_histogram(&f, MET_VISIBLE_SECONDS);
+	assert_int_equal(h->count, 1000);
+	int64_t p50 = met_quantile(h, 0.5), p99 = met_quantile(h, 0.99);
+	assert_true(p50 > 50000 * 0.93 && p50 < 50000 * 1.07);
+	assert_true(p99 > 99000 * 0.93 && p99 < 99000 * 1.07);
+	assert_int_equal(truncate(path, 10), 0);
+	assert_int_equal(met_read(path, &f, &err), 0);
+	unlink(path);
+	assert_int_equal(met_read(path, &f, &err), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -222,6 +334,10 @@ int main(void)
 		cmocka_unit_test(test_trap_49_yaml_refuses_what_readers_disagree_on),
 		cmocka_unit_test(test_nearest_name),
 		cmocka_unit_test(test_replace_file_and_read_back),
+		cmocka_unit_test(test_settings_defaults_and_ranges),
+		cmocka_unit_test(test_settings_example_is_complete_and_loads),
+		cmocka_unit_test(test_units),
+		cmocka_unit_test(test_metrics_file_and_quantiles),
 		cmocka_unit_test(test_log_limit_counts_what_it_hides),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,260 @@
+/*
+ * pgconn: connections and commands. Guarantees: an error says which database
+ * and which step, carries no row value, and is classified into "again later"
+ * or "a person must act".
+ */
+#include "proto/pg/pgconn.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#define CONNECT_TIMEOUT_US 10000000
+
+static int connect_failure(PGconn *c, const struct pgc_options *o, struct rt_err *err)
+{
+	const char *said = PQerrorMessage(c);
+	static const struct {
+		const char *says, *mend;
+	} permanent[] = {
+		{"password authentication failed",
+		 "check the role's password (passfile or service)"},
+		{"no password supplied",
+		 "give the password by passfile, service file or PGPASSWORD"},
+		{"no pg_hba.conf entry", "allow this role and address in the server's pg_hba.conf"},
+		{"Peer authentication failed", "check the role name or the server's pg_hba.conf"},
+		{"does not exist", "create it, or mend the connection string"},
+		{"is not permitted to log in", "ALTER ROLE … LOGIN"},
+		{"must be superuser or replication role", "ALTER ROLE … REPLICATION"},
+		{"permission denied for database", "GRANT CONNECT ON DATABASE …"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(permanent); i++)
+		if (strstr(said, permanent[i].says) != NULL && strstr(said, "No such file") == NULL)
+			return rt_fail(err, ERR_PERMANENT,
+				       "cannot connect to the %s: %.600s; mend: %s", o->what, said,
+				       permanent[i].mend);
+	return rt_fail(err, ERR_RETRY, "cannot connect to the %s: %.800s", o->what, said);
+}
+
+/* Drives PQconnectPoll until it is done or the time is up. */
+static bool connect_wait(PGconn *c)
+{
+	int64_t end = rt_mono_us() + CONNECT_TIMEOUT_US;
+	PostgresPollingStatusType st = PGRES_POLLING_WRITING;
+	while (st != PGRES_POLLING_OK && st != PGRES_POLLING_FAILED) {
+		int64_t left = end - rt_mono_us();
+		struct pollfd p = {.fd = PQsocket(c),
+				   .events = st == PGRES_POLLING_READING ? POLLIN : POLLOUT};
+		if (left <= 0 || p.fd < 0)
+			return false;
+		if (poll(&p, 1, (int)(left / 1000) + 1) > 0)
+			st = PQconnectPoll(c);
+	}
+	return st == PGRES_POLLING_OK;
+}
+
+static void drop_notice(void *arg, const PGresult *res)
+{
+	(void)arg;
+	(void)res; /* notices may quote what we sent; nothing in them is needed */
+}
+
+int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
+{
+	const char *keys[] = {"dbname",
+			      "fallback_application_name",
+			      "client_encoding",
+			      "keepalives_idle",
+			      "keepalives_interval",
+			      "keepalives_count",
+			      "tcp_user_timeout",
+			      "replication",
+			      NULL};
+	const char *values[] = {o->conninfo, o->application_name,
+				"UTF8",	     "5",
+				"2",	     "3",
+				"10000",     o->replication ? "database" : NULL,
+				NULL};
+	char *parse_error = NULL;
+	PQconninfoOption *parsed = PQconninfoParse(o->conninfo, &parse_error);
+	if (parsed == NULL) {
+		PQfreemem(parse_error); /* may quote a password */
+		return rt_fail(
+			err, ERR_PERMANENT,
+			"the connection string of the %s is not valid; mend: %s.connect in the "
+			"configuration",
+			o->what, o->what);
+	}
+	PQconninfoFree(parsed);
+	PGconn *c = PQconnectStartParams(keys, values, 1);
+	if (c == NULL)
+		rt_bug(__FILE__, __LINE__, "PQconnectStartParams");
+	if (PQstatus(c) == CONNECTION_BAD || !connect_wait(c)) {
+		int rc = PQerrorMessage(c)[0] != '\0'
+				 ? connect_failure(c, o, err)
+				 : rt_fail(err, ERR_RETRY, "the %s did not answer within 10 s",
+					   o->what);
+		PQfinish(c);
+		return rc;
+	}
+	PQsetNoticeReceiver(c, drop_notice, NULL);
+	if (!o->replication) {
+		int rc = pgc_exec(c, NULL, err, "SET application_name = '%s'", o->application_name);
+		if (rc != 0) {
+			PQfinish(c);
+			return rc;
+		}
+	}
+	*ret = c;
+	return 0;
+}
+
+void pgc_close(PGconn *c)
+{
+	if (c != NULL)
+		PQfinish(c);
+}
+
+static bool is_temporary(const char *state)
+{
+	static const char *const classes[] = {"08", "53", "57", "40", "55006", "55P03", "25P03"};
+	for (size_t i = 0; i < ARRAY_LEN(classes); i++)
+		if (strncmp(state, classes[i], strlen(classes[i])) == 0)
+			return true;
+	return false;
+}
+
+int pgc_fail(PGconn *c, const PGresult *res, struct rt_err *err, const char *doing)
+{
+	const char *state = res != NULL ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
+	if (state == NULL) {
+		const char *said = PQerrorMessage(c);
+		return rt_fail(err, ERR_RETRY, "%s: connection lost: %.700s", doing,
+			       said[0] != '\0' ? said : "no answer");
+	}
+	const char *primary = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+	/* Class 22 (data exception) and 23 (constraint) messages quote values: their name is enough. */
+	if (strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0) {
+		const char *column = PQresultErrorField(res, PG_DIAG_COLUMN_NAME);
+		const char *constraint = PQresultErrorField(res, PG_DIAG_CONSTRAINT_NAME);
+		return rt_fail(err, ERR_PERMANENT, "%s: SQLSTATE %s%s%s%s%s", doing, state,
+			       column != NULL ? ", column " : "", column != NULL ? column : "",
+			       constraint != NULL ? ", constraint " : "",
+			       constraint != NULL ? constraint : "");
+	}
+	return rt_fail(err, is_temporary(state) ? ERR_RETRY : ERR_PERMANENT, "%s: %s (SQLSTATE %s)",
+		       doing, primary != NULL ? primary : "failed", state);
+}
+
+bool pgc_is_state(const PGresult *res, const char *sqlstate)
+{
+	const char *state = res != NULL ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
+	return state != NULL && strcmp(state, sqlstate) == 0;
+}
+
+/* Takes res over: hands it out, or turns it into an error. */
+static int finish(PGconn *c, PGresult *res, PGresult **ret, const char *sql, struct rt_err *err)
+{
+	ExecStatusType st = PQresultStatus(res);
+	if (st != PGRES_COMMAND_OK && st != PGRES_TUPLES_OK && st != PGRES_COPY_IN &&
+	    st != PGRES_COPY_OUT && st != PGRES_COPY_BOTH) {
+		char doing[80];
+		snprintf(doing, sizeof(doing), "%.*s", (int)strcspn(sql, "('\n"), sql);
+		int rc = pgc_fail(c, res, err, doing);
+		PQclear(res);
+		return rc;
+	}
+	if (ret != NULL)
+		*ret = res;
+	else
+		PQclear(res);
+	return 0;
+}
+
+int pgc_exec(PGconn *c, PGresult **ret, struct rt_err *err, const char *fmt, ...)
+{
+	struct buf sql = BUF_INIT;
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	RT_ASSERT(n >= 0);
+	char *text = (char *)buf_reserve(&sql, (size_t)n + 1);
+	va_start(ap, fmt);
+	vsnprintf(text, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	int rc = finish(c, PQexec(c, text), ret, text, err);
+	buf_release(&sql);
+	return rc;
+}
+
+int pgc_query(PGconn *c, PGresult **ret, struct rt_err *err, const char *sql, int count,
+	      const char *const *params)
+{
+	return finish(c, PQexecParams(c, sql, count, NULL, params, NULL, NULL, 0), ret, sql, err);
+}
+
+void pgc_ident(struct buf *b, const char *name)
+{
+	buf_u8(b, '"');
+	for (const char *p = name; *p != '\0'; p++) {
+		if (*p == '"')
+			buf_u8(b, '"');
+		buf_u8(b, (uint8_t)*p);
+	}
+	buf_u8(b, '"');
+}
+
+void pgc_literal(struct buf *b, const char *text)
+{
+	buf_u8(b, '\'');
+	for (const char *p = text; *p != '\0'; p++) {
+		if (*p == '\'')
+			buf_u8(b, '\'');
+		buf_u8(b, (uint8_t)*p);
+	}
+	buf_u8(b, '\'');
+}
+
+struct lsn pgc_get_lsn(const PGresult *res, int row, int column)
+{
+	struct lsn l;
+	if (PQgetisnull(res, row, column) || !lsn_parse(PQgetvalue(res, row, column), &l))
+		return LSN_NONE;
+	return l;
+}
+
+int pgc_identify_system(PGconn *replication, struct pgc_system *ret, struct rt_err *err)
+{
+	PGresult *res;
+	int rc = pgc_exec(replication, &res, err, "IDENTIFY_SYSTEM");
+	if (rc != 0)
+		return rc;
+	if (PQntuples(res) != 1 || PQnfields(res) < 3)
+		rc = rt_fail(err, ERR_PERMANENT, "IDENTIFY_SYSTEM gave no row");
+	else
+		*ret = (struct pgc_system){
+			.system_id = strtoull(PQgetvalue(res, 0, 0), NULL, 10),
+			.timeline = (uint32_t)strtoul(PQgetvalue(res, 0, 1), NULL, 10),
+			.flushed = pgc_get_lsn(res, 0, 2),
+		};
+	PQclear(res);
+	return rc;
+}
+
+int64_t pgc_backoff_next(struct pgc_backoff *b)
+{
+	int64_t base = INT64_C(100000) << RT_MIN(b->attempt, 7);
+	base = RT_MIN(base, INT64_C(10000000));
+	b->attempt++;
+	if (b->seed == 0)
+		b->seed = ((uint64_t)rt_now_us() ^ (uint64_t)getpid() << 32) | 1;
+	b->seed ^= b->seed << 13; /* xorshift64: jitter only */
+	b->seed ^= b->seed >> 7;
+	b->seed ^= b->seed << 17;
+	return base / 2 + (int64_t)(b->seed % (uint64_t)base);
+}
+
+void pgc_backoff_reset(struct pgc_backoff *b)
+{
+	b->attempt = 0;
+}

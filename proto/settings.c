@@ -1,0 +1,265 @@
+/* settings: the table of configuration keys. Guarantees: what is not in this table is not configurable. */
+#include "proto/settings.h"
+
+#include "proto/base/log.h"
+
+static const char *const confirm_names[] = {"applied", "spooled", NULL};
+static const char *const binary_names[] = {"auto", "on", "off", NULL};
+static const char *const unknown_event_names[] = {"fail", "ignore", NULL};
+static const char *const unknown_key_names[] = {"warn", "ignore", "fail", NULL};
+static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
+static const char *const format_names[] = {"text", "json", NULL};
+
+#define KB	 (INT64_C(1) << 10)
+#define MB	 (INT64_C(1) << 20)
+#define GB	 (INT64_C(1) << 30)
+#define TB	 (INT64_C(1) << 40)
+#define MS	 INT64_C(1000)
+#define SECOND	 INT64_C(1000000)
+#define DAY	 (INT64_C(86400) * SECOND)
+#define FIELD(f) offsetof(struct settings, f)
+
+const struct conf_key settings_keys[] = {
+	{.name = "pipeline",
+	 .type = CONF_STRING,
+	 .offset = FIELD(pipeline),
+	 .init = "lana",
+	 .help = "Name of this pipeline: lower-case letters, digits and _, at most 40. The slot, "
+		 "the "
+		 "publications and the ledger carry it. One pipeline = one slot, one spool, one "
+		 "ledger."},
+	{.name = "state_dir",
+	 .type = CONF_STRING,
+	 .offset = FIELD(state_dir),
+	 .init = "/var/lib/rolag",
+	 .help = "Where the roles keep their state (counters that `rolag status` reads; the spool "
+		 "unless spool.dir says otherwise). Absolute path, on a local disk."},
+	{.name = "core.connect",
+	 .type = CONF_STRING,
+	 .offset = FIELD(core.connect),
+	 .help = "Connection string of the core database, as libpq takes it. No password here: use "
+		 "a "
+		 "passfile, a service file or the environment. The role needs REPLICATION, and "
+		 "SELECT "
+		 "on the published tables for the first load (`rolag init --print-sql`)."},
+	{.name = "core.slot",
+	 .type = CONF_STRING,
+	 .offset = FIELD(core.slot),
+	 .init = "",
+	 .help = "Name of the replication slot; empty: rolag_<pipeline>."},
+	{.name = "warehouse.connect",
+	 .type = CONF_STRING,
+	 .offset = FIELD(warehouse.connect),
+	 .help = "Connection string of the warehouse database, as libpq takes it; no password "
+		 "here. The "
+		 "role owns the schemas rolag and warehouse.schema."},
+	{.name = "warehouse.schema",
+	 .type = CONF_STRING,
+	 .offset = FIELD(warehouse.schema),
+	 .init = "raw",
+	 .help = "Schema of the landed tables."},
+	{.name = "rollups.path",
+	 .type = CONF_STRING,
+	 .offset = FIELD(rollups.path),
+	 .help = "Folder of rollup definitions (*.yaml); relative to this file."},
+	{.name = "rollups.land",
+	 .type = CONF_LIST,
+	 .offset = FIELD(rollups.land),
+	 .help = "Names of the rollups to land; empty: every definition in rollups.path."},
+	{.name = "capture.confirm",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(capture.confirm),
+	 .init = "applied",
+	 .names = confirm_names,
+	 .help = "What the core is told to be safe: applied = what the warehouse holds; spooled = "
+		 "what "
+		 "the spool holds on disk."},
+	{.name = "capture.wal_budget",
+	 .type = CONF_BYTES,
+	 .offset = FIELD(capture.wal_budget),
+	 .init = "4 GB",
+	 .min = 16 * MB,
+	 .max = 16 * TB,
+	 .help = "WAL that the core may keep for us under confirm: applied. Past it the spool's "
+		 "durable "
+		 "position is confirmed instead (state `spilling`) until apply has caught up."},
+	{.name = "capture.allow_unlimited_wal",
+	 .type = CONF_BOOL,
+	 .offset = FIELD(capture.allow_unlimited_wal),
+	 .init = "false",
+	 .help = "Let `rolag check` accept a core with max_slot_wal_keep_size = -1, where nothing "
+		 "but "
+		 "this program keeps the core's disk from filling."},
+	{.name = "capture.binary",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(capture.binary),
+	 .init = "auto",
+	 .names = binary_names,
+	 .help = "Values in binary form from the core; auto falls back to text when the core "
+		 "cannot."},
+	{.name = "capture.heartbeat_interval",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(capture.heartbeat_interval),
+	 .init = "1 s",
+	 .min = 100 * MS,
+	 .max = 60 * SECOND,
+	 .help = "How often a heartbeat message goes through the core's WAL to the warehouse."},
+	{.name = "capture.sync_interval",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(capture.sync_interval),
+	 .init = "20 ms",
+	 .min = 0,
+	 .max = 10 * SECOND,
+	 .help = "The spool is synced to disk at most this long after a write. Apply does not wait "
+		 "for "
+		 "it; confirming to the core does."},
+	{.name = "spool.dir",
+	 .type = CONF_STRING,
+	 .offset = FIELD(spool.dir),
+	 .init = "",
+	 .help = "Folder of the spool; empty: spool below state_dir."},
+	{.name = "spool.segment_size",
+	 .type = CONF_BYTES,
+	 .offset = FIELD(spool.segment_size),
+	 .init = "64 MB",
+	 .min = 64 * KB,
+	 .max = 4 * GB,
+	 .help = "A segment file is closed at the first transaction end past this size."},
+	{.name = "spool.quota",
+	 .type = CONF_BYTES,
+	 .offset = FIELD(spool.quota),
+	 .init = "16 GB",
+	 .min = MB,
+	 .max = 16 * TB,
+	 .help = "All segments together. Near it capture stops reading, keeps the connection, and "
+		 "says "
+		 "so."},
+	{.name = "spool.reserve",
+	 .type = CONF_BYTES,
+	 .offset = FIELD(spool.reserve),
+	 .init = "1 GB",
+	 .min = 0,
+	 .max = TB,
+	 .help = "Free space to leave on the spool's file system; below it the same happens."},
+	{.name = "spool.retain",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(spool.retain),
+	 .init = "0 s",
+	 .min = 0,
+	 .max = 365 * DAY,
+	 .help = "How long applied segments are kept all the same."},
+	{.name = "apply.batch_rows",
+	 .type = CONF_INT,
+	 .offset = FIELD(apply.batch_rows),
+	 .init = "20000",
+	 .min = 1,
+	 .max = 1000000,
+	 .help = "With a backlog, whole transactions are gathered up to this many events into one "
+		 "transaction of the warehouse."},
+	{.name = "apply.batch_bytes",
+	 .type = CONF_BYTES,
+	 .offset = FIELD(apply.batch_bytes),
+	 .init = "16 MB",
+	 .min = 64 * KB,
+	 .max = GB,
+	 .help = "The same limit in bytes of changes; it bounds memory."},
+	{.name = "apply.cache",
+	 .type = CONF_BYTES,
+	 .offset = FIELD(apply.cache),
+	 .init = "64 MB",
+	 .min = 64 * KB,
+	 .max = 64 * GB,
+	 .help = "Memory for the latest state of entities in use; others are read back from the "
+		 "warehouse."},
+	{.name = "apply.unknown_event",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(apply.unknown_event),
+	 .init = "fail",
+	 .names = unknown_event_names,
+	 .help = "An event type that the rollup does not list, or a required key that is absent: "
+		 "fail = "
+		 "stop with a clear line, losing nothing; ignore = keep the columns as they were. "
+		 "A "
+		 "definition may say otherwise."},
+	{.name = "apply.unknown_key",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(apply.unknown_key),
+	 .init = "warn",
+	 .names = unknown_key_names,
+	 .help = "A payload key that the rollup does not list for its event: warn = fold, count "
+		 "and "
+		 "name it."},
+	{.name = "apply.load_chunk",
+	 .type = CONF_INT,
+	 .offset = FIELD(apply.load_chunk),
+	 .init = "20000",
+	 .min = 100,
+	 .max = 1000000,
+	 .help = "Events per chunk of the first load."},
+	{.name = "log.level",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(log.level),
+	 .init = "info",
+	 .names = level_names,
+	 .reload = true,
+	 .help = "What is written to the log."},
+	{.name = "log.format",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(log.format),
+	 .init = "text",
+	 .names = format_names,
+	 .help = "text: one line of key=value; json: one object a line."},
+};
+
+const size_t settings_key_count = ARRAY_LEN(settings_keys);
+
+static bool valid_name(const char *s, size_t max)
+{
+	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_");
+	return n > 0 && n <= max && s[n] == '\0';
+}
+
+static const char *beside(struct arena *a, const char *file, const char *path)
+{
+	const char *slash = strrchr(file, '/');
+	if (path[0] == '/' || slash == NULL)
+		return path;
+	return arena_printf(a, "%.*s/%s", (int)(slash - file), file, path);
+}
+
+void settings_complete(struct settings *s, struct arena *a)
+{
+	if (s->core.slot[0] == '\0')
+		s->core.slot = arena_printf(a, "rolag_%s", s->pipeline);
+	if (s->spool.dir[0] == '\0')
+		s->spool.dir = arena_printf(a, "%s/spool", s->state_dir);
+	s->rollups.path = beside(a, s->file, s->rollups.path);
+}
+
+int settings_load(const char *path, struct arena *a, struct settings *ret, struct rt_err *err)
+{
+	struct settings s = {.file = arena_strdup(a, path)};
+	conf_defaults(settings_keys, settings_key_count, &s);
+	int rc = conf_load(settings_keys, settings_key_count, path, a, &s, err);
+	if (rc != 0)
+		return rc;
+	if (!valid_name(s.pipeline, SETTINGS_PIPELINE_MAX))
+		return rt_fail(err, ERR_PERMANENT, "%s: pipeline must be 1 to %d of a-z, 0-9 and _",
+			       path, SETTINGS_PIPELINE_MAX);
+	if (s.core.slot[0] != '\0' && !valid_name(s.core.slot, 63))
+		return rt_fail(err, ERR_PERMANENT,
+			       "%s: core.slot must be 1 to 63 of a-z, 0-9 and _", path);
+	if (s.state_dir[0] != '/')
+		return rt_fail(err, ERR_PERMANENT, "%s: state_dir must be an absolute path", path);
+	settings_complete(&s, a);
+	*ret = s;
+	return 0;
+}
+
+void settings_setup_log(const struct settings *s, const char *role)
+{
+	enum log_level level = LOG_LEVEL_INFO;
+	if (!log_level_parse(level_names[s->log.level], &level))
+		rt_bug(__FILE__, __LINE__, "level names");
+	log_setup(role, level, s->log.format == 1 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
+}

@@ -1,0 +1,77 @@
+/*
+ * settings: the configuration file's keys as one struct, shared by all roles
+ * and commands. The table in settings.c has every key with its default,
+ * range and meaning; deploy/rolag.yaml is printed from it (`rolag config`).
+ */
+#ifndef PROTO_SETTINGS_H
+#define PROTO_SETTINGS_H
+
+#include "proto/base/conf.h"
+#include "proto/base/rt.h"
+
+enum settings_confirm { CONFIRM_APPLIED, CONFIRM_SPOOLED };
+enum settings_binary { BINARY_AUTO, BINARY_ON, BINARY_OFF };
+enum settings_unknown_event { UNKNOWN_EVENT_FAIL, UNKNOWN_EVENT_IGNORE };
+enum settings_unknown_key { UNKNOWN_KEY_WARN, UNKNOWN_KEY_IGNORE, UNKNOWN_KEY_FAIL };
+
+struct settings {
+	const char *file; /* the path it came from; not a key */
+	const char *pipeline;
+	const char *state_dir;
+	struct {
+		const char *connect;
+		const char *slot; /* "" = rolag_<pipeline>; see settings_slot */
+	} core;
+	struct {
+		const char *connect;
+		const char *schema;
+	} warehouse;
+	struct {
+		const char *path;
+		struct conf_list land;
+	} rollups;
+	struct {
+		int confirm; /* enum settings_confirm */
+		uint64_t wal_budget;
+		bool allow_unlimited_wal;
+		int binary; /* enum settings_binary */
+		int64_t heartbeat_interval;
+		int64_t sync_interval;
+	} capture;
+	struct {
+		const char *dir; /* "" = <state_dir>/spool; see settings_spool_dir */
+		uint64_t segment_size;
+		uint64_t quota;
+		uint64_t reserve;
+		int64_t retain;
+	} spool;
+	struct {
+		int64_t batch_rows;
+		uint64_t batch_bytes;
+		uint64_t cache;
+		int unknown_event; /* enum settings_unknown_event */
+		int unknown_key;   /* enum settings_unknown_key */
+		int64_t load_chunk;
+	} apply;
+	struct {
+		int level; /* index into settings_log_levels, an enum log_level by settings_log_level */
+		int format; /* enum log_format */
+	} log;
+};
+
+extern const struct conf_key settings_keys[];
+extern const size_t settings_key_count;
+
+/* Reads path; strings live in the arena. ERR_PERMANENT naming file, line, key. */
+int settings_load(const char *path, struct arena *a, struct settings *ret,
+		  struct rt_err *err) RT_MUSTCHECK;
+/* Fills the names that derive from others (spool.dir, core.slot): called by settings_load. */
+void settings_complete(struct settings *s, struct arena *a);
+/* Sets up logging for a role as the settings say. */
+void settings_setup_log(const struct settings *s, const char *role);
+
+/* Names that follow from the pipeline's, each at most 63 bytes (PostgreSQL's NAMEDATALEN - 1). */
+#define SETTINGS_PIPELINE_MAX 40
+#define SETTINGS_INSERTS_FMT  "%s_inserts" /* publication of event tables */
+
+#endif
