@@ -337,8 +337,14 @@ def main(argv=None):
     a = p.parse_args(argv)
     try:
         events, findings = judge(a.core, a.oracle, a.warehouse, a.schema, a.rollups and a.rollups.split(","))
-    except (psycopg.Error, KeyError, OSError) as error:
+    except psycopg.OperationalError as error:
         print(f"oracle: {error}".rstrip(), file=sys.stderr)
+        return 2
+    except psycopg.Error as error:      # its text may hold values
+        print(f"oracle: PostgreSQL refused with SQLSTATE {error.sqlstate}", file=sys.stderr)
+        return 2
+    except KeyError as error:
+        print(f"oracle: no rules for rollup {error}", file=sys.stderr)
         return 2
     if a.json:
         print(json.dumps({"new_events": events, "equal": not findings, "findings": [f._asdict() for f in findings]}))

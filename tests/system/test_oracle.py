@@ -185,6 +185,18 @@ def test_the_command_tells_equal_different_and_unreachable_and_shows_no_values(c
     assert nowhere.returncode == 2 and nowhere.stderr
 
 
+def test_an_event_that_the_triggers_refuse_ends_it_without_showing_the_value(cluster, judge):
+    for name in ("bad", "bad_judge"):
+        cluster.psql(f"create database {name}", database="postgres")
+    cluster.psql(file=os.path.join(ROOT, "deploy", "demo", "core.sql"), database="bad")
+    cluster.psql(f"insert into core_payments values ('{TX % 1}', '{TX % 1}', now()); insert into core_payment_events "
+                 f"values ('{TX % 1}', 1, 'initialized', '{{\"amount\": \"secret\"}}', null, now())", database="bad")
+    done = subprocess.run([sys.executable, oracle.__file__, "--core", cluster.conninfo("bad"), "--oracle",
+                           cluster.conninfo("bad_judge"), "--warehouse", cluster.conninfo("warehouse")],
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "oracle: PostgreSQL refused with SQLSTATE 22P02\n")
+
+
 def test_only_new_events_are_copied(cluster):
     cluster.psql("create database more", database="postgres")
     cluster.psql(file=os.path.join(ROOT, "deploy", "demo", "core.sql"), database="more")
