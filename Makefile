@@ -52,11 +52,21 @@ CAPTURE_SRC :=
 
 ROLLUP_SRC :=
 
-APPLY_SRC :=
+APPLY_SRC := \
+	apply/sql/migrate.c
 
-COMMANDS_SRC :=
+COMMANDS_SRC := \
+	cdc/commands/cli.c \
+	cdc/commands/config.c \
+	cdc/commands/estate.c \
+	cdc/commands/init.c \
+	cdc/commands/init_core.c \
+	cdc/commands/init_sql.c \
+	cdc/commands/init_warehouse.c \
+	cdc/commands/run.c \
+	cdc/commands/sources.c
 
-MAIN_SRC :=
+MAIN_SRC := cdc/main.c
 
 PROTOBUF := proto/change.proto
 
@@ -114,7 +124,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all check check-unit lint fmt fmt-check layers hdr-check deps demo demo-up demo-down test \
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check config-check config deps demo demo-up demo-down test \
 	test-system cov clean install
 
 all: $(B)/rolag
@@ -140,6 +150,9 @@ $(B)/%.o: %.c $(B)/flags | $(PB_HDR)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Embedded by the assembler, which tells make nothing.
+$(B)/apply/sql/migrate.o: $(wildcard apply/sql/*.sql)
 
 $(B)/librolag.a: $(LIB_OBJ) $(PB_OBJ)
 	@rm -f $@
@@ -171,7 +184,7 @@ check-unit: $(UNIT_TESTS:%=$(B)/tests/%)
 		grep -h 'PASSED' $(B)/tests/$$t.log | sed "s/^/$$t /"; \
 	done
 
-lint: fmt-check layers hdr-check
+lint: fmt-check layers hdr-check config-check
 
 fmt:
 	clang-format -i $(C_FILES)
@@ -181,6 +194,15 @@ fmt-check:
 
 layers:
 	@$(PYTHON) tests/lint/layers.py
+
+# deploy/rolag.yaml is what the program prints (`make config` writes it).
+config-check:
+	@$(MAKE) --no-print-directory MODE=asan build/asan/rolag
+	@build/asan/rolag config | diff deploy/rolag.yaml - || { echo "stale: make config"; exit 1; }
+
+config:
+	@$(MAKE) --no-print-directory MODE=asan build/asan/rolag
+	build/asan/rolag config > deploy/rolag.yaml
 
 # Every header compiles alone.
 hdr-check: $(PB_HDR)

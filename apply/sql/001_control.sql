@@ -1,6 +1,6 @@
 -- Control schema of rolag, version 1. Run in one transaction; the number is recorded in rolag.migration.
+-- The schema itself is there: made by the runner, or by the DBA for a role without CREATE on the database.
 
-CREATE SCHEMA IF NOT EXISTS rolag;
 COMMENT ON SCHEMA rolag IS 'Control tables of rolag: who writes, how far, and in what state each table is.';
 
 CREATE TABLE IF NOT EXISTS rolag.migration (

@@ -188,8 +188,8 @@ static int read_map(const struct conf_key *keys, size_t count, const char *path,
 		}
 		if (rc != 0)
 			return rc;
-		if (k != NULL)
-			seen[k - keys] = true;
+		if (k != NULL) /* `key:` with nothing behind it is not given */
+			seen[k - keys] = !yaml_is_null(value);
 	}
 	return 0;
 }

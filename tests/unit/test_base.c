@@ -273,7 +273,11 @@ static void test_settings_example_is_complete_and_loads(void **state)
 		assert_non_null(
 			strstr(buf_cstr(&b), leaf != NULL ? leaf + 1 : settings_keys[i].name));
 	}
-	/* Its keys that must be given are empty, which reads as "". */
+	/* As it is, the keys that must be given are not. */
+	assert_int_equal(settings_from(&a, buf_cstr(&b), &s, &err), ERR_PERMANENT);
+	assert_says(err, "the key core.connect is missing");
+	for (char *p = (char *)b.p; (p = strstr(p, "# must be given")) != NULL;)
+		memcpy(p, "filled in      ", 15);
 	assert_rc(settings_from(&a, buf_cstr(&b), &s, &err), err);
 	assert_true(s.spool.segment_size == UINT64_C(64) << 20);
 	buf_release(&b);

@@ -1,0 +1,14 @@
+/* commands: what main.c's table points to; each command's file says what it does. */
+#ifndef CDC_COMMANDS_COMMANDS_H
+#define CDC_COMMANDS_COMMANDS_H
+
+#include "cdc/commands/cli.h"
+
+extern const struct cli_usage config_usage, init_usage, run_usage, version_usage;
+
+int cmd_config(struct cli *c);
+int cmd_init(struct cli *c);
+int cmd_run(struct cli *c);
+int cmd_version(struct cli *c);
+
+#endif

@@ -1,0 +1,41 @@
+/* init: what `rolag init` is made of (init.c runs it, init_sql.c prints it, init_core.c and init_warehouse.c do it). */
+#ifndef CDC_COMMANDS_INIT_H
+#define CDC_COMMANDS_INIT_H
+
+#include "cdc/commands/cli.h"
+#include "cdc/commands/estate.h"
+#include "cdc/commands/sources.h"
+
+struct init {
+	struct arena *arena;
+	struct settings s;
+	struct sources sources;
+	const char *publication;
+	PGconn *core, *replication, *warehouse;
+	struct pgc_system system;    /* of the core */
+	struct publication_view pub; /* as found */
+	struct slot_view slot;	     /* as found; with confirmed set once it is made */
+	struct control_view control; /* as found */
+	int changes;		     /* things made */
+};
+
+/* Prints "core: created …"; counts it. */
+void init_made(struct init *in, const char *where, const char *fmt, ...) RT_PRINTF(3, 4);
+/* Prints what was there already, or is only to be known. */
+void init_says(const char *where, const char *fmt, ...) RT_PRINTF(2, 3);
+
+/* Reads what is there and refuses what cannot be mended by making things. */
+int init_core_look(struct init *in, struct rt_err *err) RT_MUSTCHECK;
+/* Publication (committed), then slot. */
+int init_core_make(struct init *in, struct rt_err *err) RT_MUSTCHECK;
+/* Schemas, control schema, fence, the ledger's first row, landed tables. */
+int init_warehouse_make(struct init *in, struct rt_err *err) RT_MUSTCHECK;
+/* Prints the SQL for the DBAs ("core", "warehouse", or NULL for both); connects to nothing. */
+int init_print_sql(const struct init *in, const char *side, FILE *out,
+		   struct rt_err *err) RT_MUSTCHECK;
+
+/* Appends the statements (without semicolon). */
+void init_sql_create_publication(const struct init *in, struct buf *out);
+void init_sql_create_slot(const struct init *in, struct buf *out);
+
+#endif

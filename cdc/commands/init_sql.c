@@ -1,0 +1,157 @@
+/*
+ * init_sql: what the DBAs of both databases are asked for. Guarantees: the
+ * least rights that the roles work with, and statements that run twice
+ * without harm (but for CREATE PUBLICATION, which says that it exists).
+ */
+#include "cdc/commands/init.h"
+
+/* A parameter of a connection string, or otherwise where it does not say. */
+static const char *from_conninfo(struct arena *a, const char *conninfo, const char *key,
+				 const char *otherwise)
+{
+	const char *found = otherwise;
+	PQconninfoOption *all = PQconninfoParse(conninfo, NULL);
+	for (PQconninfoOption *o = all; o != NULL && o->keyword != NULL; o++)
+		if (strcmp(o->keyword, key) == 0 && o->val != NULL && o->val[0] != '\0')
+			found = arena_strdup(a, o->val);
+	PQconninfoFree(all);
+	return found;
+}
+
+static void role_sql(struct buf *b, const char *role, const char *rights)
+{
+	buf_str(b, "DO $do$ BEGIN\n    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE "
+		   "rolname = ");
+	pgc_literal(b, role);
+	buf_str(b, ") THEN\n        CREATE ROLE ");
+	pgc_ident(b, role);
+	buf_str(b, ";\n    END IF;\nEND $do$;\nALTER ROLE ");
+	pgc_ident(b, role);
+	buf_printf(b, " %s;\n", rights);
+}
+
+static void grant_connect(struct buf *b, const char *database, const char *role)
+{
+	buf_str(b, "GRANT CONNECT ON DATABASE ");
+	pgc_ident(b, database);
+	buf_str(b, " TO ");
+	pgc_ident(b, role);
+	buf_str(b, ";\n");
+}
+
+/* Is this the first source with its schema (or, with table, with its table)? */
+static bool is_first(const struct sources *s, size_t at, bool table)
+{
+	for (size_t i = 0; i < at; i++)
+		if (strcmp(s->item[i].schema, s->item[at].schema) == 0 &&
+		    (!table || strcmp(s->item[i].table, s->item[at].table) == 0))
+			return false;
+	return true;
+}
+
+static void grant_reading(struct buf *b, const struct sources *s, const char *role)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		if (!is_first(s, i, false))
+			continue;
+		buf_str(b, "GRANT USAGE ON SCHEMA ");
+		pgc_ident(b, s->item[i].schema);
+		buf_str(b, " TO ");
+		pgc_ident(b, role);
+		buf_str(b, ";\n");
+	}
+	buf_str(b, "GRANT SELECT ON");
+	const char *between = "\n    ";
+	for (size_t i = 0; i < s->count; i++) {
+		if (!is_first(s, i, true))
+			continue;
+		buf_str(b, between);
+		estate_table(b, s->item[i].schema, s->item[i].table);
+		between = ",\n    ";
+	}
+	buf_str(b, "\n    TO ");
+	pgc_ident(b, role);
+	buf_str(b, ";\n");
+}
+
+static void print_core(const struct init *in, struct buf *b)
+{
+	const char *role = from_conninfo(in->arena, in->s.core.connect, "user", "rolag");
+	const char *database = from_conninfo(in->arena, in->s.core.connect, "dbname", role);
+	buf_printf(b,
+		   "-- Core, database %s, pipeline %s.\n"
+		   "-- The server needs wal_level = logical (a restart), a free replication slot "
+		   "and walsender for us\n"
+		   "-- and one of each to spare for loads, and max_slot_wal_keep_size set, so that "
+		   "no slot can fill\n"
+		   "-- its disk. pg_hba.conf lets the role reach this database (a logical "
+		   "replication connection\n"
+		   "-- matches the database's name, not the word replication).\n\n"
+		   "-- The role: replication and reading, nothing else. Give it a password with "
+		   "\\password.\n",
+		   database, in->s.pipeline);
+	role_sql(b, role, "LOGIN REPLICATION");
+	grant_connect(b, database, role);
+	buf_str(b, "\n-- Reading is for the first load of each table.\n");
+	grant_reading(b, &in->sources, role);
+	buf_str(b,
+		"\n-- Run by the owner of the tables (with CREATE on the database) or a superuser, "
+		"and "
+		"committed\n-- before the slot is made. No column lists and no row filters: of all "
+		"DDL "
+		"it forbids only ALTER\n-- TABLE … SET UNLOGGED. Columns change, tables are "
+		"truncated "
+		"and dropped as before; inserts need\n-- no replica identity, and updates and "
+		"deletes "
+		"are not published. Do not drop the publication\n-- while the slot lives: what is "
+		"written meanwhile can never be decoded through that slot.\n");
+	init_sql_create_publication(in, b);
+	buf_str(b, ";\n\n-- The slot is made by `rolag init`, which the role may do. By hand, "
+		   "alone in "
+		   "its transaction:\n--   SELECT pg_create_logical_replication_slot(");
+	pgc_literal(b, in->s.core.slot);
+	buf_str(b, ", 'pgoutput');\n-- It waits until every transaction open now has ended. "
+		   "With\n--   "
+		   "GRANT pg_read_all_stats TO ");
+	pgc_ident(b, role);
+	buf_str(b, ";\n-- rolag can say how old the one is that it waits for (optional).\n");
+}
+
+static void print_warehouse(const struct init *in, struct buf *b)
+{
+	const char *role = from_conninfo(in->arena, in->s.warehouse.connect, "user", "rolag");
+	const char *database = from_conninfo(in->arena, in->s.warehouse.connect, "dbname", role);
+	buf_printf(b,
+		   "-- Warehouse, database %s, pipeline %s.\n"
+		   "-- The role owns two schemas and needs no right on the database but CONNECT. "
+		   "`rolag init` makes\n-- the tables in them.\n",
+		   database, in->s.pipeline);
+	role_sql(b, role, "LOGIN");
+	grant_connect(b, database, role);
+	const char *schemas[] = {"rolag", in->s.warehouse.schema};
+	for (size_t i = 0; i < ARRAY_LEN(schemas); i++) {
+		buf_str(b, "CREATE SCHEMA IF NOT EXISTS ");
+		pgc_ident(b, schemas[i]);
+		buf_str(b, " AUTHORIZATION ");
+		pgc_ident(b, role);
+		buf_str(b, ";\n");
+	}
+}
+
+int init_print_sql(const struct init *in, const char *side, FILE *out, struct rt_err *err)
+{
+	bool core = side == NULL || strcmp(side, "core") == 0;
+	bool warehouse = side == NULL || strcmp(side, "warehouse") == 0;
+	if (!core && !warehouse)
+		return rt_fail(err, ERR_USAGE, "%s is neither core nor warehouse", side);
+	struct buf b = BUF_INIT;
+	if (core)
+		print_core(in, &b);
+	if (core && warehouse)
+		buf_str(&b, "\n");
+	if (warehouse)
+		print_warehouse(in, &b);
+	fputs(buf_cstr(&b), out);
+	buf_release(&b);
+	return 0;
+}

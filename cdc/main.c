@@ -1,0 +1,41 @@
+/*
+ * rolag: one binary, one table of commands. A role (capture, apply) is a
+ * command that runs until it is told to stop; `rolag run` is their parent.
+ */
+#include "cdc/commands/commands.h"
+
+static const struct cli_command commands[] = {
+	{"run", "all roles as children in the foreground", &run_usage, cmd_run},
+	{"init", "make publication, slot, schemas and tables; again is harmless", &init_usage,
+	 cmd_init},
+	{"config", "print the configuration with every key, or check one", &config_usage,
+	 cmd_config},
+	{"version", "print the version", &version_usage, cmd_version},
+};
+
+static const char *default_config(void)
+{
+	const char *path = getenv("ROLAG_CONFIG");
+	return path != NULL && path[0] != '\0' ? path : "/etc/rolag/rolag.yaml";
+}
+
+int main(int argc, char **argv)
+{
+	struct cli c;
+	struct rt_err err;
+	int code = EXIT_OK;
+	if (cli_parse(&c, commands, ARRAY_LEN(commands), argc, argv, default_config(), &err) != 0)
+		code = cli_fail(&c, &err);
+	else if (c.version)
+		code = cmd_version(&c);
+	else if (c.help && c.command == NULL)
+		cli_print_help(stdout, commands, ARRAY_LEN(commands));
+	else if (c.help)
+		cli_print_command_help(stdout, c.command);
+	else
+		code = c.command->run(&c);
+	if (fflush(stdout) != 0 && code == EXIT_OK)
+		code = EXIT_TEMPORARY;
+	arena_release(&c.arena);
+	return code;
+}
