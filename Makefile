@@ -42,7 +42,8 @@ PROTO_SRC := \
 PG_SRC := \
 	proto/pg/pgconn.c
 
-CAPTURE_SRC :=
+CAPTURE_SRC := \
+	cdc/capture/pgoutput.c
 
 ROLLUP_SRC :=
 
@@ -55,7 +56,8 @@ MAIN_SRC :=
 PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
-	test_base
+	test_base \
+	test_pgoutput
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
