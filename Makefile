@@ -43,7 +43,9 @@ PG_SRC := \
 	proto/pg/pgconn.c
 
 CAPTURE_SRC := \
-	cdc/capture/pgoutput.c
+	cdc/capture/pgoutput.c \
+	cdc/capture/progress.c \
+	cdc/capture/relcache.c
 
 ROLLUP_SRC :=
 
@@ -57,7 +59,8 @@ PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
 	test_base \
-	test_pgoutput
+	test_pgoutput \
+	test_progress
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
