@@ -48,7 +48,10 @@ PROTO_SRC := \
 PG_SRC := \
 	proto/pg/pgconn.c
 
-CAPTURE_SRC :=
+CAPTURE_SRC := \
+	cdc/capture/pgoutput.c \
+	cdc/capture/progress.c \
+	cdc/capture/relcache.c
 
 ROLLUP_SRC :=
 
@@ -72,6 +75,8 @@ PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
 	test_base \
+	test_pgoutput \
+	test_progress \
 	test_spool
 
 # Everything but main, so that unit tests can link it.

@@ -58,7 +58,7 @@ static void drop_notice(void *arg, const PGresult *res)
 	(void)res; /* notices may quote what we sent; nothing in them is needed */
 }
 
-int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
+int pgc_connect_start(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 {
 	const char *keys[] = {"dbname",
 			      "fallback_application_name",
@@ -88,6 +88,17 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 	PGconn *c = PQconnectStartParams(keys, values, 1);
 	if (c == NULL)
 		rt_bug(__FILE__, __LINE__, "PQconnectStartParams");
+	PQsetNoticeReceiver(c, drop_notice, NULL);
+	*ret = c;
+	return 0;
+}
+
+int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
+{
+	PGconn *c;
+	int started = pgc_connect_start(&c, o, err);
+	if (started != 0)
+		return started;
 	if (PQstatus(c) == CONNECTION_BAD || !connect_wait(c)) {
 		int rc = PQerrorMessage(c)[0] != '\0'
 				 ? connect_failure(c, o, err)
@@ -96,7 +107,6 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 		PQfinish(c);
 		return rc;
 	}
-	PQsetNoticeReceiver(c, drop_notice, NULL);
 	if (!o->replication) {
 		int rc = pgc_exec(c, NULL, err, "SET application_name = '%s'", o->application_name);
 		if (rc != 0) {

@@ -26,6 +26,11 @@ struct pgc_options {
  * database or role, bad conninfo, no REPLICATION right), with the mend.
  */
 int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * Begins the same without waiting: *ret is to be driven by PQconnectPoll, and
+ * may already be CONNECTION_BAD. For connections that must not hold up a turn.
+ */
+int pgc_connect_start(PGconn **ret, const struct pgc_options *o, struct rt_err *err) RT_MUSTCHECK;
 void pgc_close(PGconn *c); /* NULL is fine */
 
 /*
