@@ -36,7 +36,10 @@ BASE_SRC := \
 PROTO_SRC := \
 	proto/lsn.c
 
-PG_SRC :=
+PG_SRC := \
+	proto/pg/array.c \
+	proto/pg/numeric.c \
+	proto/pg/types.c
 
 CAPTURE_SRC :=
 
@@ -51,7 +54,12 @@ MAIN_SRC :=
 PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
-	test_base
+	test_base \
+	test_types
+
+# Programs that the system tests drive.
+TEST_TOOLS := \
+	cast_probe
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
@@ -140,7 +148,13 @@ $(B)/tests/%: $(B)/tests/unit/%.o $(B)/librolag.a
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
--include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_TESTS:%=$(B)/tests/unit/%.d)
+$(TEST_TOOLS:%=$(B)/tests/%): $(B)/tests/%: $(B)/tests/system/%.o $(B)/librolag.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+-include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_TESTS:%=$(B)/tests/unit/%.d) \
+	$(TEST_TOOLS:%=$(B)/tests/system/%.d)
 
 # ---- checks ----
 
