@@ -43,7 +43,10 @@ PG_SRC := \
 
 CAPTURE_SRC :=
 
-ROLLUP_SRC :=
+ROLLUP_SRC := \
+	transforms/rollup/json.c \
+	transforms/rollup/json_canonical.c \
+	transforms/rollup/json_check.c
 
 APPLY_SRC :=
 
@@ -55,7 +58,8 @@ PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
 	test_base \
-	test_types
+	test_types \
+	test_json
 
 # Programs that the system tests drive.
 TEST_TOOLS := \
