@@ -44,6 +44,12 @@ PG_SRC := \
 CAPTURE_SRC :=
 
 ROLLUP_SRC := \
+	transforms/rollup/definition.c \
+	transforms/rollup/definition_canonical.c \
+	transforms/rollup/definition_columns.c \
+	transforms/rollup/fold.c \
+	transforms/rollup/fold_lists.c \
+	transforms/rollup/fold_values.c \
 	transforms/rollup/json.c \
 	transforms/rollup/json_canonical.c \
 	transforms/rollup/json_check.c
