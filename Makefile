@@ -46,14 +46,26 @@ PROTO_SRC := \
 	proto/spool_write.c
 
 PG_SRC := \
-	proto/pg/pgconn.c
+	proto/pg/array.c \
+	proto/pg/numeric.c \
+	proto/pg/pgconn.c \
+	proto/pg/types.c
 
 CAPTURE_SRC := \
 	cdc/capture/pgoutput.c \
 	cdc/capture/progress.c \
 	cdc/capture/relcache.c
 
-ROLLUP_SRC :=
+ROLLUP_SRC := \
+	transforms/rollup/definition.c \
+	transforms/rollup/definition_canonical.c \
+	transforms/rollup/definition_columns.c \
+	transforms/rollup/fold.c \
+	transforms/rollup/fold_lists.c \
+	transforms/rollup/fold_values.c \
+	transforms/rollup/json.c \
+	transforms/rollup/json_canonical.c \
+	transforms/rollup/json_check.c
 
 APPLY_SRC := \
 	apply/sql/migrate.c
@@ -75,9 +87,15 @@ PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
 	test_base \
+	test_json \
 	test_pgoutput \
 	test_progress \
-	test_spool
+	test_spool \
+	test_types
+
+# Programs that the system tests drive.
+TEST_TOOLS := \
+	cast_probe
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
@@ -172,7 +190,13 @@ $(B)/tests/%: $(B)/tests/unit/%.o $(B)/librolag.a
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
--include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_TESTS:%=$(B)/tests/unit/%.d)
+$(TEST_TOOLS:%=$(B)/tests/%): $(B)/tests/%: $(B)/tests/system/%.o $(B)/librolag.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+-include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_TESTS:%=$(B)/tests/unit/%.d) \
+	$(TEST_TOOLS:%=$(B)/tests/system/%.d)
 
 # ---- checks ----
 

@@ -44,9 +44,14 @@ void arena_release(struct arena *a)
 	a->head = NULL;
 }
 
+static size_t padded(size_t bytes)
+{
+	return (bytes + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1);
+}
+
 void *arena_alloc(struct arena *a, size_t bytes)
 {
-	size_t need = (bytes + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1);
+	size_t need = padded(bytes);
 	struct arena_block *b = a->head;
 	RT_ASSERT(need >= bytes);
 	if (b == NULL || need > b->size - b->used) {
@@ -59,6 +64,17 @@ void *arena_alloc(struct arena *a, size_t bytes)
 	b->used += need;
 	a->used_bytes += need;
 	return p;
+}
+
+void arena_trim(struct arena *a, void *p, size_t bytes, size_t keep)
+{
+	struct arena_block *b = a->head;
+	const size_t had = padded(bytes);
+	if (b == NULL || had > b->used || b->data + (b->used - had) != (uint8_t *)p)
+		return;
+	RT_ASSERT(keep <= bytes);
+	b->used -= had - padded(keep);
+	a->used_bytes -= had - padded(keep);
 }
 
 void *arena_zalloc(struct arena *a, size_t bytes)

@@ -24,6 +24,8 @@ void arena_release(struct arena *a);
 /* bytes of memory aligned for any type, uninitialised; aborts rather than return NULL. */
 void *arena_alloc(struct arena *a, size_t bytes) __attribute__((returns_nonnull));
 void *arena_zalloc(struct arena *a, size_t bytes) __attribute__((returns_nonnull));
+/* Gives back the end of p, the last thing allocated, but for its first keep bytes; no-op when it is not the last. */
+void arena_trim(struct arena *a, void *p, size_t bytes, size_t keep);
 /* A NUL-terminated copy of len bytes. */
 char *arena_strndup(struct arena *a, const char *s, size_t len) __attribute__((returns_nonnull));
 char *arena_strdup(struct arena *a, const char *s) __attribute__((returns_nonnull));

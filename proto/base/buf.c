@@ -3,11 +3,14 @@
 
 #include <stdio.h>
 
+#include "proto/base/arena.h"
+
 void buf_release(struct buf *b)
 {
 	if (b == NULL)
 		return;
-	free(b->p);
+	if (b->arena == NULL)
+		free(b->p);
 	*b = (struct buf)BUF_INIT;
 }
 
@@ -18,7 +21,14 @@ uint8_t *buf_reserve(struct buf *b, size_t bytes)
 		RT_ASSERT(bytes <= SIZE_MAX / 4 && b->len <= SIZE_MAX / 4);
 		while (cap - b->len < bytes)
 			cap *= 2;
-		b->p = rt_realloc(b->p, cap);
+		if (b->arena == NULL) {
+			b->p = rt_realloc(b->p, cap);
+		} else {
+			uint8_t *p = arena_alloc(b->arena, cap);
+			if (b->len > 0)
+				memcpy(p, b->p, b->len);
+			b->p = p;
+		}
 		b->cap = cap;
 	}
 	return b->p + b->len;

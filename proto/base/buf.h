@@ -12,16 +12,28 @@
 
 #include "proto/base/rt.h"
 
+struct arena;
+
 struct buf {
 	uint8_t *p;
 	size_t len;
 	size_t cap;
+	struct arena *arena; /* NULL: memory of its own */
 };
 
 #define BUF_INIT                                                                                   \
 	{                                                                                          \
-		NULL, 0, 0                                                                         \
+		NULL, 0, 0, NULL                                                                   \
 	}
+
+/*
+ * A buffer over cap bytes at p (which may be NULL and 0) that grows into the
+ * arena: nothing to release, and its bytes live as long as p and the arena do.
+ */
+static inline struct buf buf_in_arena(struct arena *a, void *p, size_t cap)
+{
+	return (struct buf){(uint8_t *)p, 0, cap, a};
+}
 
 void buf_release(struct buf *b);
 static inline void buf_clear(struct buf *b)

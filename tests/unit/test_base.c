@@ -78,6 +78,37 @@ static void test_arena_reset_reuses_and_aligns(void **state)
 	arena_release(&a);
 }
 
+static void test_buffer_grows_into_an_arena(void **state)
+{
+	struct arena a;
+	uint8_t small[8];
+	arena_init(&a, 1024);
+	struct buf b = buf_in_arena(&a, small, sizeof(small));
+	buf_str(&b, "12345678");
+	assert_ptr_equal(b.p, small);
+	for (int i = 0; i < 1000; i++)
+		buf_str(&b, "x");
+	assert_memory_equal(b.p, "12345678xx", 10);
+	assert_int_equal(b.len, 1008);
+	assert_true(a.used_bytes >= b.cap);
+	buf_release(&b);
+	arena_release(&a);
+}
+
+static void test_arena_trims_what_came_last(void **state)
+{
+	struct arena a;
+	arena_init(&a, 1024);
+	uint8_t *p = arena_alloc(&a, 500);
+	arena_trim(&a, p, 500, 20);
+	assert_int_equal(a.used_bytes, 32);
+	uint8_t *q = arena_alloc(&a, 10);
+	assert_ptr_equal(q, p + 32);
+	arena_trim(&a, p, 20, 0); /* q came later */
+	assert_int_equal(a.used_bytes, 48);
+	arena_release(&a);
+}
+
 static void test_errors_are_one_line_with_context(void **state)
 {
 	struct rt_err err;
@@ -332,6 +363,8 @@ int main(void)
 		cmocka_unit_test(test_reader_strings_must_end),
 		cmocka_unit_test(test_buffer_round_trip),
 		cmocka_unit_test(test_arena_reset_reuses_and_aligns),
+		cmocka_unit_test(test_buffer_grows_into_an_arena),
+		cmocka_unit_test(test_arena_trims_what_came_last),
 		cmocka_unit_test(test_errors_are_one_line_with_context),
 		cmocka_unit_test(test_lsn_text),
 		cmocka_unit_test(test_yaml_tree_has_places),

@@ -38,21 +38,34 @@ enum fold_result {
 	FOLD_GAP,	    /* sequence > version + 1 */
 	FOLD_UNKNOWN_EVENT, /* event type not listed, or payload not an object */
 	FOLD_MISSING_KEY, /* a required key is absent, or of a JSON kind that its column cannot take */
-	FOLD_BAD_VALUE, /* a cast failed, out of range, list over its max */
+	FOLD_BAD_VALUE, /* a cast failed, out of range, list over its max, a sequence below 1 */
 	FOLD_IGNORED, /* unknown event under policy `ignore`: the version row repeats the columns of prev */
+	FOLD_UNKNOWN_KEY, /* a key not listed for this event, under policy `fail` or `quarantine` */
 };
 
-/* What a fold wants to say beside its result. err (reason) is set for every result above FOLD_DUPLICATE. */
+/*
+ * What a fold wants to say beside its result. err (reason) is set for every
+ * result above FOLD_DUPLICATE but FOLD_IGNORED.
+ */
 struct fold_note {
-	uint32_t unknown_keys;	       /* payload keys not listed for this event */
+	uint32_t unknown_keys; /* payload keys not listed for this event; 0 under `ignore` */
 	const char *unknown_key_event; /* rollup_event.name, for the first of them */
 	char unknown_key[64];	       /* the first of them, cut to fit */
 };
 
+/* "unknown_event", "missing_key", … for reasons in tables and metrics (static). */
+const char *fold_result_name(enum fold_result result);
+
 /*
  * Folds e onto prev (NULL: none yet; only sequence 1 fits). On FOLD_OK and
  * FOLD_IGNORED fills *ret: its columns are new memory of the arena, its id and
- * event_type are borrowed from e. On any other result *ret is untouched.
+ * event_type are borrowed from e. On any other result *ret is untouched. *note
+ * is always filled.
+ *
+ * The payload must be jsonb's own output (canonical); anything else is read
+ * safely but may be refused. Policies: unknown_event DEFAULT stands for fail
+ * (FOLD_UNKNOWN_EVENT); unknown_key DEFAULT for warn. A missing key is never
+ * ignored, whatever unknown_event says: that policy's `ignore` is for events.
  *
  * The reason in *err names rollup, entity id, sequence, event type, key and
  * column as far as they apply; never a value.

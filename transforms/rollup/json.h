@@ -40,13 +40,25 @@ const char *json_kind_name(enum json_kind kind);
  */
 int json_parse(struct slice text, struct json_value *ret, struct rt_err *err) RT_MUSTCHECK;
 
-/* Walks the members of an object: 1 with key and value, 0 at the end. Start with *at = 0. v must have been checked. key.raw keeps its quotes. */
+/*
+ * The top value of a text that is trusted to be JSON (jsonb's own output):
+ * one pass over its brackets and strings, without the check of json_parse.
+ * JSON_ABSENT when there is no such value. On text that is not JSON the walks
+ * below stay inside it, and say -1 where they notice.
+ */
+struct json_value json_top(struct slice text);
+
+/* Walks the members of an object: 1 with key and value, 0 at the end, -1 not JSON. Start with *at = 0. key.raw keeps its quotes. */
 int json_next_member(const struct json_value *v, size_t *at, struct json_value *ret_key,
 		     struct json_value *ret_value);
 /* Walks the elements of an array likewise. */
 int json_next_element(const struct json_value *v, size_t *at, struct json_value *ret);
 /* The member named key (unescaped form) of an object; JSON_ABSENT when there is none or v is no object. */
 struct json_value json_get(const struct json_value *v, struct slice key);
+/* Is there a backslash in the string? */
+bool json_has_escapes(const struct json_value *v);
+/* A string's text between its quotes, escapes as they are. */
+struct slice json_inside(const struct json_value *v);
 /* Is the JSON string equal to the plain text? */
 bool json_string_is(const struct json_value *v, struct slice plain);
 
@@ -55,6 +67,9 @@ bool json_string_is(const struct json_value *v, struct slice plain);
  * v is neither absent nor null.
  */
 void json_append_text(const struct json_value *v, struct buf *out);
+
+/* Appends plain text (UTF-8) as a JSON string, escaped as jsonb prints it. */
+void json_put_string(struct slice plain, struct buf *out);
 
 /*
  * Appends the jsonb canonical form of any JSON text: keys ordered by length
