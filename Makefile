@@ -49,6 +49,7 @@ PG_SRC := \
 	proto/pg/array.c \
 	proto/pg/numeric.c \
 	proto/pg/pgconn.c \
+	proto/pg/slot.c \
 	proto/pg/types.c
 
 CAPTURE_SRC := \
@@ -57,6 +58,7 @@ CAPTURE_SRC := \
 	cdc/capture/relcache.c
 
 ROLLUP_SRC := \
+	transforms/rollup/cache.c \
 	transforms/rollup/definition.c \
 	transforms/rollup/definition_canonical.c \
 	transforms/rollup/definition_columns.c \
@@ -68,7 +70,16 @@ ROLLUP_SRC := \
 	transforms/rollup/json_check.c
 
 APPLY_SRC := \
-	apply/sql/migrate.c
+	apply/sql/migrate.c \
+	apply/stream/apply.c \
+	apply/stream/batch.c \
+	apply/stream/gather.c \
+	apply/stream/landed.c \
+	apply/stream/ledger.c \
+	apply/stream/load.c \
+	apply/stream/source.c \
+	apply/stream/writer.c \
+	apply/stream/writer_rows.c
 
 COMMANDS_SRC := \
 	cdc/commands/cli.c \
@@ -78,6 +89,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/roles.c \
 	cdc/commands/run.c \
 	cdc/commands/sources.c
 
@@ -108,9 +120,12 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
 
 # -Wno-unused-parameter: callbacks of one shape need not use every argument.
+# -Wno-maybe-uninitialized: gcc 12 warns of outputs that are set whenever the call returned 0;
+# the sanitizers and valgrind find the real ones.
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wold-style-definition -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wundef \
-	-Wimplicit-fallthrough -Wnull-dereference -Wno-unused-parameter -fno-common
+	-Wimplicit-fallthrough -Wnull-dereference -Wno-unused-parameter \
+	-Wno-maybe-uninitialized -fno-common
 # DEV=0 for compilers that we have not seen.
 DEV ?= 1
 ifeq ($(DEV),1)
@@ -216,7 +231,7 @@ check-unit: $(UNIT_TESTS:%=$(B)/tests/%)
 lint: fmt-check layers hdr-check config-check
 
 fmt:
-	clang-format -i $(C_FILES)
+	@clang-format -i $(C_FILES)
 
 fmt-check:
 	@clang-format --dry-run -Werror $(C_FILES)

@@ -263,3 +263,19 @@ void settings_setup_log(const struct settings *s, const char *role)
 		rt_bug(__FILE__, __LINE__, "level names");
 	log_setup(role, level, s->log.format == 1 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
 }
+
+void settings_reload_log(const struct settings *s, const char *role)
+{
+	struct arena a;
+	struct settings fresh;
+	struct rt_err err;
+	arena_init(&a, 4096);
+	if (settings_load(s->file, &a, &fresh, &err) == 0) {
+		settings_setup_log(&fresh, role);
+		log_info("configuration read again", "file=%s", s->file);
+	} else {
+		log_error("configuration not read again, the old one stays", "reason=\"%s\"",
+			  err.msg);
+	}
+	arena_release(&a);
+}

@@ -69,6 +69,8 @@ int settings_load(const char *path, struct arena *a, struct settings *ret,
 void settings_complete(struct settings *s, struct arena *a);
 /* Sets up logging for a role as the settings say. */
 void settings_setup_log(const struct settings *s, const char *role);
+/* SIGHUP: reads the file again and takes the logging keys; a bad file is logged and changes nothing. */
+void settings_reload_log(const struct settings *s, const char *role);
 
 /* Names that follow from the pipeline's, each at most 63 bytes (PostgreSQL's NAMEDATALEN - 1). */
 #define SETTINGS_PIPELINE_MAX 40

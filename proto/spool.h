@@ -98,6 +98,8 @@ int spool_reader_next(struct spool_reader *r, struct arena *a, struct change *re
 		      struct rt_err *err) RT_MUSTCHECK;
 /* Where the reader has got to: the last COMMIT or PROGRESS returned (or `from`). */
 struct lsn spool_reader_position(const struct spool_reader *r);
+/* Commit end LSN of the transaction whose BEGIN was returned last, known before its rows are read. */
+struct lsn spool_reader_transaction_end(const struct spool_reader *r);
 /* Raw (uncompressed) bytes of the transaction whose BEGIN was returned last, known before its rows are read. */
 uint64_t spool_reader_transaction_bytes(const struct spool_reader *r);
 

@@ -126,6 +126,11 @@ struct lsn spool_reader_position(const struct spool_reader *r)
 	return r->position;
 }
 
+struct lsn spool_reader_transaction_end(const struct spool_reader *r)
+{
+	return r->head.end;
+}
+
 uint64_t spool_reader_transaction_bytes(const struct spool_reader *r)
 {
 	return r->transaction_bytes;

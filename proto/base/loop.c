@@ -112,3 +112,11 @@ int loop_run(struct loop *l, struct rt_err *err)
 	}
 	return 0;
 }
+
+bool loop_stopping(struct loop *l)
+{
+	struct timespec none = {0, 0};
+	(void)ppoll(NULL, 0, &none, &mask_before);
+	collect_signals(l);
+	return l->stop > 0;
+}

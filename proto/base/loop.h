@@ -61,4 +61,7 @@ int loop_turn(struct loop *l, struct rt_err *err) RT_MUSTCHECK;
 /* Turns until l->done, a negative return, or a second stop signal (which returns 0). */
 int loop_run(struct loop *l, struct rt_err *err) RT_MUSTCHECK;
 
+/* Looks for signals without waiting, for long work outside of turns: true when the process shall stop. */
+bool loop_stopping(struct loop *l);
+
 #endif

@@ -1,0 +1,453 @@
+/*
+ * apply: the loop that keeps one batch on its way to the warehouse and one in
+ * the making. Guarantees: a batch is written only from whole transactions
+ * behind the ledger's position; after any failure everything in memory is
+ * forgotten and the ledger says where to go on.
+ */
+#include "apply/stream/apply.h"
+
+#include <inttypes.h>
+#include <poll.h>
+
+#include "apply/stream/gather.h"
+#include "apply/stream/load.h"
+#include "apply/stream/writer.h"
+#include "proto/base/fsio.h"
+#include "proto/base/log.h"
+#include "proto/base/loop.h"
+#include "proto/base/metrics.h"
+#include "proto/pg/pgconn.h"
+
+#define READER_POLL_US INT64_C(200000) /* inotify is the fast way; this is the sure one */
+#define POSITION_POLL_US                                                                           \
+	INT64_C(50000) /* while something is committed but not known to be on disk */
+
+enum stage {
+	STAGE_GATHER, /* `making` takes changes */
+	STAGE_FETCH,  /* `making` waits for states from the warehouse */
+	STAGE_READY,  /* `making` is folded and waits for the writer */
+};
+
+struct applier {
+	const struct settings *settings;
+	struct arena arena; /* definitions */
+	struct landed_set landed;
+	struct loop loop;
+	struct ledger ledger;
+	struct writer writer;
+	struct gather gather;
+	struct cache cache;
+	struct batch batch[2];
+	struct batch *making, *flying; /* flying: with the writer, or NULL */
+	enum stage stage;
+	bool full; /* `making` takes no more */
+	enum writer_part flying_part;
+	bool asking;   /* the writer asks for the WAL position only */
+	bool distrust; /* a key was there already: fetch states of all entities */
+	bool connected;
+	struct pgc_backoff backoff;
+	int64_t retry_us, look_us, ask_us; /* monotonic */
+	struct applied_file *applied;
+	struct lsn told; /* written to the applied file */
+	int fatal;	 /* the stream cannot go on behind `making`; why: */
+	struct rt_err fatal_err;
+	struct log_limit unknown_limit, retry_limit;
+};
+
+/* ---- connecting and letting go ---- */
+
+static void forget(struct applier *a)
+{
+	writer_detach(&a->writer);
+	gather_close(&a->gather);
+	cache_clear(&a->cache);
+	batch_reset(&a->batch[0]);
+	batch_reset(&a->batch[1]);
+	a->making = &a->batch[0];
+	a->flying = NULL;
+	a->stage = STAGE_GATHER;
+	a->full = a->asking = a->connected = false;
+	met_set(MET_APPLY_CONNECTED, 0);
+}
+
+static int connect_all(struct applier *a, struct rt_err *err)
+{
+	const struct settings *s = a->settings;
+	char name[80];
+	PGconn *c = NULL;
+	struct pgc_options o = {.what = "warehouse",
+				.conninfo = s->warehouse.connect,
+				.application_name = ledger_application_name(s, name, sizeof(name))};
+	int rc = pgc_connect(&c, &o, err);
+	if (rc != 0)
+		return rc;
+	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
+	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
+	    (rc = load_all(c, s, &a->landed, &a->ledger, &a->loop, err)) != 0 ||
+	    (rc = gather_open(&a->gather, s, &a->landed, a->ledger.applied, a->ledger.system_id,
+			      err)) != 0) {
+		pgc_close(c);
+		return rc;
+	}
+	rc = writer_attach(&a->writer, c, err); /* owns c from here on */
+	if (rc != 0)
+		return rc;
+	a->connected = true;
+	a->look_us = 0;
+	a->ask_us = 0;
+	pgc_backoff_reset(&a->backoff);
+	met_set(MET_APPLY_CONNECTED, 1);
+	met_set(MET_APPLY_APPLIED_LSN, a->ledger.applied.v);
+	met_note("%s", "");
+	log_info("writing to the warehouse", "epoch=%" PRId64 " applied=" LSN_FMT, a->ledger.epoch,
+		 LSN_ARGS(a->ledger.applied));
+	return 0;
+}
+
+/* A failure: 0 when it may be tried again (later), else the error as it is. */
+static int fail(struct applier *a, int rc, struct rt_err *err)
+{
+	uint64_t hidden;
+	if (a->writer.duplicate_key && !a->distrust) {
+		a->distrust = true;
+		rc = ERR_RETRY;
+		log_warn("a version was there already; states are fetched anew", "reason=\"%s\"",
+			 err->msg);
+	}
+	forget(a);
+	a->writer.duplicate_key = false;
+	if (rc != ERR_RETRY || a->loop.stop > 0)
+		return rc == ERR_RETRY ? 0 : rc;
+	int64_t wait = pgc_backoff_next(&a->backoff);
+	a->retry_us = rt_mono_us() + wait;
+	met_add(MET_APPLY_RECONNECTS, 1);
+	met_state("disconnected");
+	met_note("%s", err->msg);
+	if (log_limit_pass(&a->retry_limit, rt_mono_us(), &hidden))
+		log_warn("warehouse lost, trying again",
+			 "wait_ms=%" PRId64 " hidden=%" PRIu64 " reason=\"%s\"", wait / 1000,
+			 hidden, err->msg);
+	return 0;
+}
+
+/* ---- a batch's way ---- */
+
+static void note_applied(struct applier *a, const struct batch *b)
+{
+	int64_t now = rt_now_us();
+	for (uint32_t i = 0; i < b->transaction_count; i++)
+		met_observe(MET_VISIBLE_SECONDS, now - b->transaction[i].commit_us);
+	met_add(MET_APPLY_BATCHES, 1);
+	met_add(MET_APPLY_TRANSACTIONS, b->transaction_count);
+	met_set(MET_APPLY_APPLIED_LSN, a->ledger.applied.v);
+	met_set(MET_CACHE_BYTES, cache_bytes(&a->cache));
+	if (b->commit_us != 0)
+		met_set(MET_APPLY_COMMIT_US, (uint64_t)b->commit_us);
+	if (b->heartbeat_us != 0)
+		met_set(MET_APPLY_HEARTBEAT_US, (uint64_t)b->heartbeat_us);
+}
+
+static void note_rows(struct applier *a, const struct batch *b)
+{
+	uint64_t rows = 0, hidden;
+	for (uint16_t i = 0; i < a->landed.count; i++)
+		rows += b->rows[i].count;
+	met_add(MET_APPLY_EVENTS, rows);
+	met_add(MET_APPLY_DUPLICATES, b->duplicates);
+	met_add(MET_APPLY_IGNORED_EVENTS, b->ignored);
+	met_add(MET_APPLY_UNKNOWN_KEYS, b->unknown_keys);
+	if (b->unknown_keys > 0 && log_limit_pass(&a->unknown_limit, rt_mono_us(), &hidden))
+		log_warn("payload key that no definition lists",
+			 "relation=%s event=%s key=%s "
+			 "count=%" PRIu64,
+			 b->unknown_rollup, b->unknown_event, b->unknown_key, b->unknown_keys);
+}
+
+static void tell_applied(struct applier *a)
+{
+	struct rt_err err;
+	uint64_t hidden;
+	struct applied_position p = {
+		.applied = a->ledger.flushed, .timeline = a->ledger.timeline, .at_us = rt_now_us()};
+	if (!lsn_lt(a->told, p.applied))
+		return;
+	met_set(MET_APPLY_FLUSHED_LSN, p.applied.v);
+	if (applied_write(a->applied, &p, &err) == 0)
+		a->told = p.applied;
+	else if (log_limit_pass(&a->retry_limit, rt_mono_us(), &hidden))
+		log_warn("cannot tell capture what is applied", "reason=\"%s\"", err.msg);
+}
+
+static int writer_done(struct applier *a)
+{
+	if (a->asking) {
+		a->asking = false;
+	} else if (a->stage == STAGE_FETCH) {
+		a->stage = STAGE_GATHER;
+		a->making->missing_count = 0;
+	} else {
+		struct batch *b = a->flying;
+		note_rows(a, b);
+		if (a->flying_part == PART_WHOLE || a->flying_part == PART_LAST) {
+			note_applied(a, b);
+			a->distrust = false;
+		}
+		batch_reset(b);
+		a->flying = NULL;
+	}
+	tell_applied(a);
+	return 0;
+}
+
+/* Which part of its transaction `making` is. */
+static enum writer_part part_of(const struct batch *b)
+{
+	if (b->open)
+		return b->first_part ? PART_FIRST : PART_MIDDLE;
+	return b->first_part ? PART_WHOLE : PART_LAST;
+}
+
+static int take_off(struct applier *a, struct rt_err *err)
+{
+	struct batch *next = a->making == &a->batch[0] ? &a->batch[1] : &a->batch[0];
+	a->flying = a->making;
+	a->flying_part = part_of(a->making);
+	batch_reset(next);
+	if (a->flying->open)
+		batch_continue(next, a->flying);
+	a->making = next;
+	a->stage = STAGE_GATHER;
+	a->full = false;
+	int rc = writer_write(&a->writer, a->flying, a->flying_part, err);
+	if (rc == 0 && !writer_is_busy(&a->writer))
+		return writer_done(a);
+	return rc;
+}
+
+/* Takes what the spool has; an error is kept until what came before it is written. */
+static void gather_more(struct applier *a)
+{
+	if (a->full || a->fatal != 0 || (a->loop.stop > 0 && !a->making->open))
+		return;
+	enum gather_result r = gather_turn(&a->gather, a->making, &a->fatal_err);
+	if (r == GATHER_FAILED)
+		a->fatal = a->fatal_err.code;
+	a->full = r == GATHER_FULL;
+}
+
+/* Looks up and folds what was gathered. True when `making` could be written now. */
+static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
+{
+	struct batch *b = a->making;
+	*ret_rc = 0;
+	batch_resolve(b, &a->cache, a->distrust);
+	if (b->missing_count > 0) {
+		if (writer_is_busy(&a->writer))
+			return false;
+		*ret_rc = writer_fetch(&a->writer, b, err);
+		a->stage = STAGE_FETCH;
+		return false;
+	}
+	if (b->folded < b->event_count && batch_fold(b, &a->cache, &a->fatal_err) != 0) {
+		a->fatal = a->fatal_err.code;
+		cache_clear(&a->cache); /* it knows of rows that will not be written */
+	}
+	return true;
+}
+
+/* Moves everything as far as it goes without waiting. */
+static int pump(struct applier *a, struct rt_err *err)
+{
+	for (;;) {
+		int rc;
+		if (a->stage == STAGE_FETCH)
+			return 0;
+		gather_more(a);
+		if (!make_ready(a, err, &rc))
+			return rc;
+		if (a->fatal != 0 && !a->making->first_part && !writer_is_busy(&a->writer)) {
+			*err = a->fatal_err; /* parts of a transaction are written but not committed */
+			return err->code;
+		}
+		bool worth = a->making->open ? a->full : !batch_is_empty(a->making);
+		if (a->fatal != 0 && !worth && !writer_is_busy(&a->writer)) {
+			*err = a->fatal_err;
+			return err->code;
+		}
+		if (!worth || writer_is_busy(&a->writer))
+			return 0;
+		rc = take_off(a, err);
+		if (rc != 0)
+			return rc;
+	}
+}
+
+/* ---- the loop's sources ---- */
+
+static void warehouse_prepare(void *ctx, int64_t now, struct loop_want *ret)
+{
+	struct applier *a = ctx;
+	if (!a->connected) {
+		ret->at_us = a->retry_us;
+		return;
+	}
+	ret->fd = PQsocket(a->writer.c);
+	ret->events = writer_events(&a->writer);
+	if (!writer_is_busy(&a->writer) && lsn_lt(a->ledger.flushed, a->ledger.applied))
+		ret->at_us = RT_MAX(a->ask_us, now);
+}
+
+static int warehouse_turn(struct applier *a, int64_t now, struct rt_err *err)
+{
+	if (writer_is_busy(&a->writer)) {
+		int rc = writer_turn(&a->writer, err);
+		return rc == 1 ? writer_done(a) : rc;
+	}
+	if (PQconsumeInput(a->writer.c) != 1 || PQstatus(a->writer.c) != CONNECTION_OK)
+		return pgc_fail(a->writer.c, NULL, err, "waiting for work");
+	if (lsn_lt(a->ledger.flushed, a->ledger.applied) && now >= a->ask_us) {
+		a->ask_us = now + POSITION_POLL_US;
+		a->asking = true;
+		return writer_ask_position(&a->writer, err);
+	}
+	return 0;
+}
+
+static int warehouse_dispatch(void *ctx, short revents, int64_t now, struct rt_err *err)
+{
+	struct applier *a = ctx;
+	if (!a->connected && a->loop.stop > 0)
+		return 0;
+	int rc = a->connected ? warehouse_turn(a, now, err) : connect_all(a, err);
+	return rc < 0 ? fail(a, rc, err) : 0;
+}
+
+static void spool_prepare(void *ctx, int64_t now, struct loop_want *ret)
+{
+	struct applier *a = ctx;
+	if (!a->connected)
+		return;
+	ret->fd = spool_reader_fd(a->gather.reader);
+	/* A full batch waits for the writer: looking at the spool would only spin. */
+	ret->events = a->full || a->stage == STAGE_FETCH ? 0 : POLLIN;
+	ret->at_us = RT_MAX(a->look_us, now);
+}
+
+static int spool_dispatch(void *ctx, short revents, int64_t now, struct rt_err *err)
+{
+	struct applier *a = ctx;
+	a->look_us = now + READER_POLL_US; /* before_sleep looks */
+	return 0;
+}
+
+static void log_status(struct applier *a)
+{
+	log_info("status",
+		 "state=%s applied=" LSN_FMT " on_disk=" LSN_FMT " epoch=%" PRId64
+		 " events=%" PRIu64,
+		 met_state_now(), LSN_ARGS(a->ledger.applied), LSN_ARGS(a->ledger.flushed),
+		 a->ledger.epoch, met_get(MET_APPLY_EVENTS));
+}
+
+static void take_signals(struct applier *a)
+{
+	if (a->loop.usr2)
+		log_status(a);
+	if (a->loop.reload)
+		settings_reload_log(a->settings, "apply");
+	a->loop.usr1 = a->loop.usr2 = a->loop.reload = a->loop.child = false;
+}
+
+static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
+{
+	struct applier *a = ctx;
+	take_signals(a);
+	if (a->connected) {
+		int rc = pump(a, err);
+		if (rc < 0 && a->fatal != 0)
+			return rc;
+		if (rc < 0 && (rc = fail(a, rc, err)) < 0)
+			return rc;
+	}
+	if (a->connected)
+		met_state(a->gather.drained ? "live" : "catching_up");
+	met_tick(rt_now_us());
+	if (a->loop.stop > 0 && (!a->connected || (a->flying == NULL && !a->making->open)))
+		a->loop.done = true;
+	return 0;
+}
+
+/* ---- the role ---- */
+
+static int set_up(struct applier *a, struct rt_err *err)
+{
+	const struct settings *s = a->settings;
+	char *counters = rt_sprintf("%s/apply.counters", s->state_dir);
+	int rc = fs_mkdirs(s->state_dir, 0750, err);
+	if (rc == 0)
+		rc = fs_mkdirs(s->spool.dir, 0700, err);
+	if (rc == 0)
+		rc = met_open(counters, "apply", err);
+	free(counters);
+	if (rc == 0)
+		rc = landed_load(&a->arena, s, &a->landed, err);
+	if (rc == 0)
+		rc = applied_open(&a->applied, s->spool.dir, err);
+	if (rc != 0)
+		return rc;
+	writer_init(&a->writer, s, &a->landed, &a->ledger);
+	cache_init(&a->cache, s->apply.cache);
+	batch_init(&a->batch[0], &a->landed);
+	batch_init(&a->batch[1], &a->landed);
+	a->making = &a->batch[0];
+	rc = loop_init(&a->loop, err);
+	if (rc != 0)
+		return rc;
+	a->loop.ctx = a;
+	a->loop.before_sleep = before_sleep;
+	loop_add(&a->loop,
+		 (struct loop_source){"warehouse", a, warehouse_prepare, warehouse_dispatch});
+	loop_add(&a->loop, (struct loop_source){"spool", a, spool_prepare, spool_dispatch});
+	return 0;
+}
+
+static void tear_down(struct applier *a)
+{
+	if (a->applied != NULL)
+		applied_close(a->applied);
+	if (a->making != NULL) {
+		forget(a);
+		writer_release(&a->writer);
+		cache_release(&a->cache);
+		batch_release(&a->batch[0]);
+		batch_release(&a->batch[1]);
+	}
+	landed_release(&a->landed);
+	arena_release(&a->arena);
+}
+
+int apply_main(const struct settings *s)
+{
+	struct applier a = {.settings = s,
+			    .unknown_limit = {.interval_us = 10000000},
+			    .retry_limit = {.interval_us = 5000000}};
+	struct rt_err err;
+	settings_setup_log(s, "apply");
+	arena_init(&a.arena, 65536);
+	int rc = set_up(&a, &err);
+	if (rc == 0) {
+		log_info("apply starts", "pipeline=%s rollups=%u version=%s", s->pipeline,
+			 a.landed.count, ROLAG_VERSION);
+		rc = loop_run(&a.loop, &err);
+	}
+	if (rc < 0) {
+		met_note("%s", err.msg);
+		log_error("apply stops", "reason=\"%s\"", err.msg);
+	} else {
+		log_info("apply stops", "applied=" LSN_FMT, LSN_ARGS(a.ledger.applied));
+	}
+	met_state(rc < 0 ? "failed" : "stopped");
+	met_set(MET_APPLY_CONNECTED, 0);
+	tear_down(&a);
+	return rt_exit_code((enum rt_code)rc);
+}

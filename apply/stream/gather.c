@@ -1,0 +1,195 @@
+/*
+ * gather: spool to batch. Guarantees: what a relation has by its first load
+ * is not taken again; a change that no rule covers is an error, never
+ * skipped; contents of messages are bounded and checked.
+ */
+#include "apply/stream/gather.h"
+
+#include <inttypes.h>
+#include <uthash.h>
+
+#include "apply/stream/source.h"
+#include "proto/base/metrics.h"
+
+#define FENCE_RUN_ID_MAX 64
+
+struct gather_relation {
+	UT_hash_handle hh;
+	uint64_t hash;
+	int rollup; /* -1: not landed */
+	struct source_map map;
+};
+
+int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
+		struct lsn from, uint64_t system_id, struct rt_err *err)
+{
+	struct spool_identity id = {
+		.system_id = system_id, .pipeline = s->pipeline, .slot = s->core.slot};
+	*g = (struct gather){.settings = s, .landed = landed};
+	return spool_reader_open(&g->reader, s->spool.dir, from, s->apply.batch_bytes, &id, err);
+}
+
+void gather_close(struct gather *g)
+{
+	struct gather_relation *r, *next;
+	HASH_ITER(hh, g->relations, r, next)
+	{
+		HASH_DEL(g->relations, r);
+		free(r);
+	}
+	if (g->reader != NULL)
+		spool_reader_close(g->reader);
+	*g = (struct gather){0};
+}
+
+static int relation_of(struct gather *g, const struct schema *s, struct gather_relation **ret,
+		       struct rt_err *err)
+{
+	struct gather_relation *r;
+	HASH_FIND(hh, g->relations, &s->hash, sizeof(s->hash), r);
+	if (r == NULL) {
+		struct gather_relation found = {.hash = s->hash,
+						.rollup = landed_find_source(g->landed, s->nspname,
+									     s->relname)};
+		if (found.rollup >= 0) {
+			int rc = source_map_columns(g->landed->item[found.rollup].rollup, s,
+						    &found.map, err);
+			if (rc != 0)
+				return rc;
+		}
+		r = rt_malloc(sizeof(*r));
+		*r = found;
+		HASH_ADD(hh, g->relations, hash, sizeof(r->hash), r);
+	}
+	*ret = r;
+	return 0;
+}
+
+/* Is the relation's part of the open transaction in the warehouse already, by its first load? */
+static bool is_loaded(const struct gather *g, const struct batch *b, int rollup)
+{
+	return lsn_le(b->transaction[b->transaction_count - 1].end,
+		      g->landed->item[rollup].sync_lsn);
+}
+
+static int refuse(const struct schema *s, const char *what, struct lsn lsn, struct rt_err *err)
+{
+	return rt_fail(err, ERR_PERMANENT,
+		       "relation %s.%s, LSN " LSN_FMT
+		       ": %s on an event table, which only grows; mend: "
+		       "find out who did it, then load the rollup anew",
+		       s->nspname, s->relname, LSN_ARGS(lsn), what);
+}
+
+static int take_row(struct gather *g, struct batch *b, const struct change *c, struct rt_err *err)
+{
+	struct gather_relation *r;
+	struct fold_event e;
+	int rc = relation_of(g, c->schema, &r, err);
+	if (rc != 0)
+		return rt_context(err, "LSN " LSN_FMT, LSN_ARGS(c->lsn));
+	if (r->rollup < 0 || is_loaded(g, b, r->rollup))
+		return 0;
+	if (c->kind != CHANGE_INSERT)
+		return refuse(c->schema, c->kind == CHANGE_UPDATE ? "UPDATE" : "DELETE", c->lsn,
+			      err);
+	rc = source_read_row(g->landed->item[r->rollup].rollup, &r->map, &c->new_row, &b->arena, &e,
+			     err);
+	if (rc != 0)
+		return rt_context(err, "LSN " LSN_FMT, LSN_ARGS(c->lsn));
+	batch_add_event(b, (uint16_t)r->rollup, &e);
+	return 0;
+}
+
+static int take_truncate(struct gather *g, const struct batch *b, const struct change *c,
+			 struct rt_err *err)
+{
+	for (uint32_t i = 0; i < c->truncated_count; i++) {
+		const struct schema *s = c->truncated[i];
+		int rollup = landed_find_source(g->landed, s->nspname, s->relname);
+		if (rollup >= 0 && !is_loaded(g, b, rollup))
+			return refuse(s, "TRUNCATE", c->lsn, err);
+	}
+	return 0;
+}
+
+/* "v1 <µs since 1970>": when the core's clock said so. */
+static void take_heartbeat(struct batch *b, struct slice content)
+{
+	char text[40];
+	int64_t us = 0;
+	if (content.len >= sizeof(text))
+		return;
+	memcpy(text, content.p, content.len);
+	text[content.len] = '\0';
+	if (sscanf(text, "v1 %" SCNd64, &us) == 1 && us > b->heartbeat_us)
+		b->heartbeat_us = us;
+}
+
+static bool is_run_id(struct slice s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if (strchr("0123456789abcdefABCDEF-", s.p[i]) == NULL || s.p[i] == '\0')
+			return false;
+	return s.len > 0 && s.len <= FENCE_RUN_ID_MAX;
+}
+
+static void take_message(struct batch *b, const struct change *c)
+{
+	if (strcmp(c->prefix, "rolag.heartbeat") == 0)
+		take_heartbeat(b, c->content);
+	else if (strcmp(c->prefix, "rolag.fence") == 0 && c->transactional && is_run_id(c->content))
+		batch_add_fence(b, c->content);
+	else
+		met_add(MET_MESSAGES_DROPPED, 1);
+}
+
+static int take(struct gather *g, struct batch *b, const struct change *c, struct rt_err *err)
+{
+	switch (c->kind) {
+	case CHANGE_BEGIN:
+		batch_begin(b, spool_reader_transaction_end(g->reader), c->commit_us);
+		return 0;
+	case CHANGE_COMMIT:
+		batch_commit(b);
+		return 0;
+	case CHANGE_INSERT:
+	case CHANGE_UPDATE:
+	case CHANGE_DELETE:
+		return take_row(g, b, c, err);
+	case CHANGE_TRUNCATE:
+		return take_truncate(g, b, c, err);
+	case CHANGE_MESSAGE:
+		if (b->open)
+			take_message(b, c);
+		return 0;
+	case CHANGE_PROGRESS:
+		b->end = lsn_max(b->end, c->lsn);
+		return 0;
+	}
+	return rt_fail(err, ERR_PERMANENT, "the spool holds a change of unknown kind %d", c->kind);
+}
+
+enum gather_result gather_turn(struct gather *g, struct batch *b, struct rt_err *err)
+{
+	const struct settings *s = g->settings;
+	g->drained = false;
+	for (;;) {
+		struct change c;
+		if (b->event_count >= s->apply.batch_rows || b->bytes >= s->apply.batch_bytes ||
+		    b->arena.used_bytes >= 4 * s->apply.batch_bytes)
+			return GATHER_FULL;
+		int rc = spool_reader_next(g->reader, &b->arena, &c, err);
+		if (rc == 0) {
+			g->drained = true;
+			return GATHER_EMPTY;
+		}
+		if (rc > 0)
+			rc = take(g, b, &c, err);
+		if (rc < 0) {
+			if (b->open)
+				batch_cut_open(b);
+			return GATHER_FAILED;
+		}
+	}
+}

@@ -1,0 +1,35 @@
+/*
+ * gather: changes from the spool into a batch: which relations count, from
+ * which position on, and what of a message is believed.
+ */
+#ifndef APPLY_STREAM_GATHER_H
+#define APPLY_STREAM_GATHER_H
+
+#include "apply/stream/batch.h"
+#include "proto/settings.h"
+#include "proto/spool.h"
+
+struct gather_relation;
+
+struct gather {
+	const struct settings *settings;
+	const struct landed_set *landed;
+	struct spool_reader *reader;
+	struct gather_relation *relations; /* by schema hash */
+	bool drained;			   /* the last look found nothing more */
+};
+
+enum gather_result {
+	GATHER_EMPTY,  /* nothing more for now */
+	GATHER_FULL,   /* limits reached; b->open: in the middle of a transaction */
+	GATHER_FAILED, /* err: a change that cannot be applied; b holds what came before */
+};
+
+/* Reads from `from` on. */
+int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
+		struct lsn from, uint64_t system_id, struct rt_err *err) RT_MUSTCHECK;
+void gather_close(struct gather *g);
+/* Adds changes to b until there are no more, or it is full. */
+enum gather_result gather_turn(struct gather *g, struct batch *b, struct rt_err *err);
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * ledger: who may write to the warehouse and how far it is (design §3.5).
+ * rolag.fence names the one applier (epoch); rolag.ledger only grows, by one
+ * row in the same transaction as a batch's data. The outcome of a COMMIT that
+ * nobody saw is read from it.
+ */
+#ifndef APPLY_STREAM_LEDGER_H
+#define APPLY_STREAM_LEDGER_H
+
+#include <libpq-fe.h>
+
+#include "proto/lsn.h"
+#include "proto/settings.h"
+
+struct ledger {
+	int64_t epoch;	    /* ours, 0 before the first takeover */
+	struct lsn applied; /* committed in the warehouse */
+	uint32_t timeline;  /* of the core, as the newest ledger row has it */
+	uint64_t system_id; /* of the core; 0: not known yet */
+	/* What is committed but may not be on the warehouse's disk yet. */
+	struct lsn flushed;	    /* applied, and known to be on disk */
+	struct lsn waiting_applied; /* becomes flushed when the warehouse's WAL is flushed to … */
+	struct lsn waiting_wal;	    /* … here; 0: nothing waits */
+};
+
+/*
+ * Takes the fence (see the design for the order of its four steps) and reads
+ * the applied position. Every other backend of an applier of this pipeline is
+ * terminated if it holds the fence. ERR_RETRY when it could not be had within
+ * 30 s (names the pid); ERR_PERMANENT when another applier took it since our
+ * last takeover, or when `rolag init` was not run.
+ */
+int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l,
+		     struct rt_err *err) RT_MUSTCHECK;
+/* "rolag apply <pipeline>": the application_name by which a takeover finds its rivals. */
+const char *ledger_application_name(const struct settings *s, char *out, size_t size);
+
+/*
+ * SQL to be prepared. insert: $1 pipeline, $2 applied_lsn, $3 timeline, $4
+ * committed_at (timestamptz or NULL), $5 epoch; divides by zero (22012) when
+ * the fence is not ours or applied is not behind, so that nothing after it in
+ * the transaction takes effect. hold: $1 pipeline, $2 epoch; the same check,
+ * without a row, for a transaction that has no position yet. trim: $1
+ * pipeline, $2 applied_lsn. position: where the warehouse's WAL is.
+ */
+extern const char ledger_insert_sql[];
+extern const char ledger_hold_sql[];
+extern const char ledger_trim_sql[];
+extern const char ledger_position_sql[];
+
+/*
+ * The warehouse's WAL was inserted and flushed up to these (ledger_position_sql,
+ * asked after the COMMIT of l->applied). True when l->flushed moved.
+ */
+bool ledger_position(struct ledger *l, struct lsn wal_inserted, struct lsn wal_flushed);
+
+#endif

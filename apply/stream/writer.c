@@ -1,0 +1,554 @@
+/*
+ * writer: executes a plan of steps, pipelined or one by one. Guarantees: the
+ * ledger's statement runs first in its transaction, and a COMMIT is sent only
+ * behind steps that did not fail.
+ */
+#include "apply/stream/writer.h"
+
+#include <inttypes.h>
+#include <poll.h>
+
+#include "apply/stream/writer_rows.h"
+#include "proto/base/metrics.h"
+#include "proto/pg/pgconn.h"
+
+#define COPY_PIECE_BYTES (256u << 10)
+#define TRIM_EVERY_US	 INT64_C(60000000)
+
+void writer_init(struct writer *w, const struct settings *s, const struct landed_set *landed,
+		 struct ledger *ledger)
+{
+	*w = (struct writer){.settings = s, .landed = landed, .ledger = ledger};
+	for (uint16_t i = 0; i < landed->count; i++)
+		w->column_cap =
+			RT_MAX(w->column_cap, (uint16_t)(landed->item[i].rollup->column_count +
+							 LANDED_BEFORE + LANDED_BEHIND + 1));
+	w->column = rt_calloc(w->column_cap, sizeof(*w->column));
+}
+
+void writer_release(struct writer *w)
+{
+	writer_detach(w);
+	for (uint16_t i = 0; i < w->column_cap; i++)
+		buf_release(&w->column[i]);
+	free(w->column);
+	free(w->plan);
+	buf_release(&w->copy);
+}
+
+void writer_detach(struct writer *w)
+{
+	pgc_close(w->c);
+	w->c = NULL;
+	w->batch = NULL;
+	w->plan_count = w->plan_at = 0;
+	w->copying = w->failed = w->want_write = false;
+}
+
+/* ---- prepared statements ---- */
+
+static int send_prepare(struct writer *w, const char *name, const char *sql, struct rt_err *err)
+{
+	if (PQsendPrepare(w->c, name, sql, 0, NULL) != 1)
+		return pgc_fail(w->c, NULL, err, "preparing statements");
+	return 0;
+}
+
+static int prepare_landed(struct writer *w, uint16_t i, struct rt_err *err)
+{
+	struct buf sql = BUF_INIT;
+	char name[16];
+	int rc = 0;
+	for (int kind = 0; rc == 0 && kind < 3; kind++) {
+		buf_clear(&sql);
+		if (kind == 2)
+			landed_fetch_sql(&w->landed->item[i], &sql);
+		else
+			landed_write_sql(&w->landed->item[i], kind == 0, &sql);
+		snprintf(name, sizeof(name), "%c%u", "wlf"[kind], i);
+		rc = send_prepare(w, name, buf_cstr(&sql), err);
+	}
+	buf_release(&sql);
+	return rc;
+}
+
+/* Reads results up to the pipeline's end; the first failure wins. Blocking. */
+static int drain_prepares(struct writer *w, struct rt_err *err)
+{
+	int rc = 0;
+	for (;;) {
+		PGresult *res = PQgetResult(w->c);
+		if (res == NULL) {
+			if (PQstatus(w->c) == CONNECTION_BAD)
+				return pgc_fail(w->c, NULL, err, "preparing statements");
+			continue;
+		}
+		ExecStatusType st = PQresultStatus(res);
+		if (rc == 0 && st != PGRES_COMMAND_OK && st != PGRES_PIPELINE_SYNC &&
+		    st != PGRES_PIPELINE_ABORTED)
+			rc = pgc_fail(w->c, res, err, "preparing statements");
+		PQclear(res);
+		if (st == PGRES_PIPELINE_SYNC)
+			return rc;
+	}
+}
+
+int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
+{
+	static const struct {
+		const char *name, *sql;
+	} fixed[] = {{"begin", "BEGIN"},
+		     {"commit", "COMMIT"},
+		     {"ledger", ledger_insert_sql},
+		     {"hold", ledger_hold_sql},
+		     {"trim", ledger_trim_sql},
+		     {"position", ledger_position_sql},
+		     {"fence",
+		      "INSERT INTO rolag.fence_seen (run_id, pipeline, lsn) VALUES ($1::text, "
+		      "$2::text, $3::pg_lsn) ON CONFLICT (run_id) DO NOTHING"}};
+	w->c = c;
+	int rc = pgc_exec(c, NULL, err,
+			  "SET synchronous_commit = off; SET idle_in_transaction_session_timeout = "
+			  "'60s'; SET plan_cache_mode = force_generic_plan; SET TimeZone = 'UTC'; "
+			  "SET statement_timeout = 0; SET search_path = pg_catalog");
+	if (rc != 0)
+		return rc;
+	if (PQenterPipelineMode(c) != 1)
+		return rt_fail(err, ERR_RETRY, "libpq refuses pipeline mode");
+	for (size_t i = 0; rc == 0 && i < ARRAY_LEN(fixed); i++)
+		rc = send_prepare(w, fixed[i].name, fixed[i].sql, err);
+	for (uint16_t i = 0; rc == 0 && i < w->landed->count; i++)
+		rc = prepare_landed(w, i, err);
+	if (rc == 0 && PQpipelineSync(c) != 1)
+		rc = pgc_fail(c, NULL, err, "preparing statements");
+	if (rc == 0)
+		rc = drain_prepares(w, err);
+	if (rc == 0 && (PQexitPipelineMode(c) != 1 || PQsetnonblocking(c, 1) != 0))
+		rc = pgc_fail(c, NULL, err, "preparing statements");
+	return rc;
+}
+
+/* ---- plans ---- */
+
+static void plan_add(struct writer *w, enum writer_step step, uint16_t rollup)
+{
+	if (w->plan_count == w->plan_cap) {
+		w->plan_cap = w->plan_cap == 0 ? 64 : w->plan_cap * 2;
+		w->plan = rt_realloc(w->plan, w->plan_cap * sizeof(*w->plan));
+	}
+	w->plan[w->plan_count++] = (struct writer_plan){step, rollup};
+}
+
+static void plan_rows(struct writer *w, const struct batch *b)
+{
+	for (uint16_t i = 0; i < w->landed->count; i++) {
+		if (b->rows[i].count == 0)
+			continue;
+		if (w->pipelined) {
+			plan_add(w, WRITE_ROWS, i);
+			continue;
+		}
+		struct writer_latest n = writer_count_latest(b, i);
+		plan_add(w, WRITE_COPY, i);
+		if (n.begun > 0)
+			plan_add(w, WRITE_COPY_LATEST, i);
+		if (n.known > 0)
+			plan_add(w, WRITE_LATEST, i);
+	}
+}
+
+static void plan_write(struct writer *w, const struct batch *b, enum writer_part part)
+{
+	uint32_t rows = 0;
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		rows += b->rows[i].count;
+	w->pipelined = rows < WRITER_COPY_ROWS;
+	bool begins = part == PART_WHOLE || part == PART_FIRST;
+	bool ends = part == PART_WHOLE || part == PART_LAST;
+	int64_t now = rt_mono_us();
+	if (begins)
+		plan_add(w, WRITE_BEGIN, 0);
+	if (ends)
+		plan_add(w, WRITE_LEDGER, 0);
+	else if (begins)
+		plan_add(w, WRITE_HOLD, 0);
+	plan_rows(w, b);
+	for (uint32_t i = 0; i < b->fence_count; i++)
+		plan_add(w, WRITE_FENCES, (uint16_t)i);
+	if (!ends)
+		return;
+	if (now - w->trimmed_us > TRIM_EVERY_US) {
+		plan_add(w, WRITE_TRIM, 0);
+		w->trimmed_us = now;
+	}
+	plan_add(w, WRITE_COMMIT, 0);
+	plan_add(w, WRITE_POSITION, 0);
+}
+
+/* ---- sending ---- */
+
+static int sent(struct writer *w, int ok, struct rt_err *err)
+{
+	return ok == 1 ? 0 : pgc_fail(w->c, NULL, err, "writing to the warehouse");
+}
+
+static int send_text(struct writer *w, const char *name, int count, const char *const *params,
+		     struct rt_err *err)
+{
+	return sent(w, PQsendQueryPrepared(w->c, name, count, params, NULL, NULL, 0), err);
+}
+
+static int send_ledger(struct writer *w, struct rt_err *err)
+{
+	const struct batch *b = w->batch;
+	char lsn[32], timeline[16], epoch[24], at[48] = "";
+	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(b->end));
+	snprintf(timeline, sizeof(timeline), "%" PRIu32, w->ledger->timeline);
+	snprintf(epoch, sizeof(epoch), "%" PRId64, w->ledger->epoch);
+	if (b->commit_us != 0) {
+		time_t sec = (time_t)(b->commit_us / 1000000);
+		struct tm tm;
+		gmtime_r(&sec, &tm);
+		size_t n = strftime(at, sizeof(at), "%Y-%m-%d %H:%M:%S", &tm);
+		snprintf(at + n, sizeof(at) - n, ".%06d+00", (int)(b->commit_us % 1000000));
+	}
+	const char *params[] = {w->settings->pipeline, lsn, timeline, b->commit_us != 0 ? at : NULL,
+				epoch};
+	return send_text(w, "ledger", 5, params, err);
+}
+
+static int send_hold(struct writer *w, struct rt_err *err)
+{
+	char epoch[24];
+	snprintf(epoch, sizeof(epoch), "%" PRId64, w->ledger->epoch);
+	const char *params[] = {w->settings->pipeline, epoch};
+	return send_text(w, "hold", 2, params, err);
+}
+
+static int send_fence(struct writer *w, uint16_t i, struct rt_err *err)
+{
+	char lsn[32];
+	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(w->batch->fence[i].lsn));
+	const char *params[] = {w->batch->fence[i].run_id, w->settings->pipeline, lsn};
+	return send_text(w, "fence", 3, params, err);
+}
+
+static int send_trim(struct writer *w, struct rt_err *err)
+{
+	char lsn[32];
+	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(w->ledger->applied));
+	const char *params[] = {w->settings->pipeline, lsn};
+	return send_text(w, "trim", 2, params, err);
+}
+
+/* Sends the arrays that writer_fill_* left in w->column as parameters. */
+static int send_arrays(struct writer *w, char kind, uint16_t rollup, int count, int result_format,
+		       struct rt_err *err)
+{
+	char name[16];
+	const char **values = rt_malloc((size_t)count * sizeof(*values));
+	int *lengths = rt_malloc((size_t)count * sizeof(*lengths));
+	int *formats = rt_malloc((size_t)count * sizeof(*formats));
+	for (int i = 0; i < count; i++) {
+		values[i] = (const char *)w->column[i].p;
+		lengths[i] = (int)w->column[i].len;
+		formats[i] = 1;
+	}
+	snprintf(name, sizeof(name), "%c%u", kind, rollup);
+	int rc = sent(
+		w, PQsendQueryPrepared(w->c, name, count, values, lengths, formats, result_format),
+		err);
+	free(values);
+	free(lengths);
+	free(formats);
+	return rc;
+}
+
+static int send_copy(struct writer *w, uint16_t rollup, bool latest, struct rt_err *err)
+{
+	struct buf sql = BUF_INIT;
+	landed_copy_sql(&w->landed->item[rollup], latest, &sql);
+	int rc = sent(w, PQsendQuery(w->c, buf_cstr(&sql)), err);
+	buf_release(&sql);
+	w->copy_row = 0;
+	return rc;
+}
+
+static int send_step(struct writer *w, const struct writer_plan *p, struct rt_err *err)
+{
+	const struct landed *l = w->landed->count > p->rollup ? &w->landed->item[p->rollup] : NULL;
+	int count;
+	switch (p->step) {
+	case WRITE_BEGIN:
+		return send_text(w, "begin", 0, NULL, err);
+	case WRITE_HOLD:
+		return send_hold(w, err);
+	case WRITE_LEDGER:
+		return send_ledger(w, err);
+	case WRITE_FENCES:
+		return send_fence(w, p->rollup, err);
+	case WRITE_ROWS:
+	case WRITE_LATEST:
+		count = writer_fill_rows(w->batch, p->rollup, l->rollup, p->step == WRITE_LATEST,
+					 w->column);
+		return send_arrays(w, p->step == WRITE_ROWS ? 'w' : 'l', p->rollup, count, 0, err);
+	case WRITE_COPY:
+	case WRITE_COPY_LATEST:
+		return send_copy(w, p->rollup, p->step == WRITE_COPY_LATEST, err);
+	case WRITE_TRIM:
+		return send_trim(w, err);
+	case WRITE_COMMIT:
+		return send_text(w, "commit", 0, NULL, err);
+	case WRITE_POSITION:
+		return send_text(w, "position", 0, NULL, err);
+	case WRITE_FETCH:
+		writer_fill_ids(w->batch, p->rollup, l->rollup, &w->column[0]);
+		return send_arrays(w, 'f', p->rollup, 1, 1, err);
+	}
+	rt_bug(__FILE__, __LINE__, "unknown step");
+}
+
+static int flush(struct writer *w, struct rt_err *err)
+{
+	int rc = PQflush(w->c);
+	w->want_write = rc == 1;
+	return rc < 0 ? pgc_fail(w->c, NULL, err, "writing to the warehouse") : 0;
+}
+
+/* Sends all of the plan (pipelined) or its first step. */
+static int start(struct writer *w, struct rt_err *err)
+{
+	int rc = 0;
+	w->plan_at = 0;
+	w->failed = w->duplicate_key = w->copying = false;
+	w->started_us = rt_mono_us();
+	if (!w->pipelined) {
+		rc = send_step(w, &w->plan[0], err);
+		return rc != 0 ? rc : flush(w, err);
+	}
+	if (PQenterPipelineMode(w->c) != 1)
+		return pgc_fail(w->c, NULL, err, "entering pipeline mode");
+	for (uint32_t i = 0; rc == 0 && i < w->plan_count; i++)
+		rc = send_step(w, &w->plan[i], err);
+	if (rc == 0)
+		rc = sent(w, PQpipelineSync(w->c), err);
+	return rc != 0 ? rc : flush(w, err);
+}
+
+int writer_write(struct writer *w, struct batch *b, enum writer_part part, struct rt_err *err)
+{
+	RT_ASSERT(w->batch == NULL);
+	w->batch = b;
+	w->plan_count = 0;
+	plan_write(w, b, part);
+	if (w->plan_count == 0) { /* a middle part without rows */
+		w->batch = NULL;
+		return 0;
+	}
+	return start(w, err);
+}
+
+int writer_fetch(struct writer *w, struct batch *b, struct rt_err *err)
+{
+	RT_ASSERT(w->batch == NULL && b->missing_count > 0);
+	w->batch = b;
+	w->plan_count = 0;
+	w->pipelined = true;
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		if (writer_is_missing(b, i))
+			plan_add(w, WRITE_FETCH, i);
+	return start(w, err);
+}
+
+int writer_ask_position(struct writer *w, struct rt_err *err)
+{
+	static struct batch none; /* says "busy"; nothing reads it */
+	RT_ASSERT(w->batch == NULL);
+	w->batch = &none;
+	w->plan_count = 0;
+	w->pipelined = true;
+	plan_add(w, WRITE_POSITION, 0);
+	return start(w, err);
+}
+
+/* ---- results ---- */
+
+static const char *step_name(enum writer_step step)
+{
+	switch (step) {
+	case WRITE_BEGIN:
+		return "beginning a warehouse transaction";
+	case WRITE_HOLD:
+	case WRITE_LEDGER:
+		return "the ledger";
+	case WRITE_FENCES:
+		return "noting a report's fence";
+	case WRITE_ROWS:
+	case WRITE_COPY:
+	case WRITE_COPY_LATEST:
+	case WRITE_LATEST:
+		return "writing rows";
+	case WRITE_TRIM:
+		return "trimming the ledger";
+	case WRITE_COMMIT:
+		return "committing";
+	case WRITE_POSITION:
+		return "asking for the warehouse's WAL position";
+	case WRITE_FETCH:
+		return "fetching entity states";
+	}
+	return "?";
+}
+
+static void note_failure(struct writer *w, const struct writer_plan *p, const PGresult *res)
+{
+	if (w->failed)
+		return;
+	w->failed = true;
+	w->duplicate_key = pgc_is_state(res, "23505");
+	pgc_fail(w->c, res, &w->err, step_name(p->step));
+	if (p->step == WRITE_ROWS || p->step == WRITE_COPY || p->step == WRITE_COPY_LATEST ||
+	    p->step == WRITE_LATEST || p->step == WRITE_FETCH)
+		rt_context(&w->err, "table %s", w->landed->item[p->rollup].history);
+	/* Division by zero is our own: the fence or the position is not as we think; the takeover looks. */
+	if (p->step == WRITE_LEDGER || p->step == WRITE_HOLD)
+		if (pgc_is_state(res, "22012"))
+			rt_fail(&w->err, ERR_RETRY, "the ledger did not take the batch");
+}
+
+static void take_result(struct writer *w, const struct writer_plan *p, const PGresult *res)
+{
+	struct rt_err err;
+	ExecStatusType st = PQresultStatus(res);
+	if (st == PGRES_PIPELINE_ABORTED)
+		return; /* behind the failure noted already */
+	if (st != PGRES_COMMAND_OK && st != PGRES_TUPLES_OK) {
+		note_failure(w, p, res);
+		return;
+	}
+	if (p->step == WRITE_COMMIT && strcmp(PQcmdStatus((PGresult *)res), "COMMIT") != 0) {
+		w->failed =
+			true; /* the server answers ROLLBACK to COMMIT in a failed transaction */
+		rt_fail(&w->err, ERR_RETRY, "the warehouse rolled the batch back");
+	} else if (p->step == WRITE_COMMIT) {
+		w->ledger->applied = w->batch->end;
+	} else if (p->step == WRITE_POSITION) {
+		ledger_position(w->ledger, pgc_get_lsn(res, 0, 0), pgc_get_lsn(res, 0, 1));
+	} else if (p->step == WRITE_FETCH &&
+		   writer_take_states(w->batch, p->rollup, w->landed->item[p->rollup].rollup, res,
+				      &err) != 0) {
+		w->failed = true;
+		w->err = err;
+	}
+}
+
+static int finish(struct writer *w, struct rt_err *err)
+{
+	w->batch = NULL;
+	if (w->pipelined && PQexitPipelineMode(w->c) != 1 && !w->failed)
+		return pgc_fail(w->c, NULL, err, "leaving pipeline mode");
+	if (w->failed) {
+		*err = w->err;
+		return err->code;
+	}
+	met_observe(MET_BATCH_SECONDS, rt_mono_us() - w->started_us);
+	return 1;
+}
+
+static int turn_pipelined(struct writer *w, struct rt_err *err)
+{
+	while (!PQisBusy(w->c)) {
+		PGresult *res = PQgetResult(w->c);
+		if (res == NULL) {
+			if (PQstatus(w->c) == CONNECTION_BAD)
+				return pgc_fail(w->c, NULL, err, "writing to the warehouse");
+			continue; /* between two results */
+		}
+		if (PQresultStatus(res) == PGRES_PIPELINE_SYNC) {
+			PQclear(res);
+			return finish(w, err);
+		}
+		if (w->plan_at >= w->plan_count) {
+			int rc = pgc_fail(w->c, res, err, "writing to the warehouse");
+			PQclear(res);
+			return rc;
+		}
+		take_result(w, &w->plan[w->plan_at++], res);
+		PQclear(res);
+	}
+	return 0;
+}
+
+/* Feeds COPY as long as the socket takes it; 1 when all is fed and ended. */
+static int feed_copy(struct writer *w, const struct writer_plan *p, struct rt_err *err)
+{
+	const struct batch_rows *rows = &w->batch->rows[p->rollup];
+	for (;;) {
+		int rc = flush(w, err);
+		if (rc != 0 || w->want_write)
+			return rc;
+		if (w->copy_row > rows->count)
+			return 1; /* ended and flushed */
+		if (w->copy_row == rows->count) {
+			w->copy_row++;
+			static const char trailer[2] = {'\xff', '\xff'};
+			if (PQputCopyData(w->c, trailer, 2) != 1 || PQputCopyEnd(w->c, NULL) != 1)
+				return pgc_fail(w->c, NULL, err, "COPY");
+			continue;
+		}
+		buf_clear(&w->copy);
+		w->copy_row = writer_fill_copy(w->batch, p->rollup, p->step == WRITE_COPY_LATEST,
+					       w->copy_row, COPY_PIECE_BYTES, &w->copy);
+		if (w->copy.len > 0 &&
+		    PQputCopyData(w->c, (const char *)w->copy.p, (int)w->copy.len) != 1)
+			return pgc_fail(w->c, NULL, err, "COPY");
+	}
+}
+
+static int turn_stepwise(struct writer *w, struct rt_err *err)
+{
+	for (;;) {
+		const struct writer_plan *p = &w->plan[w->plan_at];
+		if (w->copying) {
+			int rc = feed_copy(w, p, err);
+			if (rc <= 0)
+				return rc;
+			w->copying = false;
+		}
+		if (PQisBusy(w->c))
+			return 0;
+		PGresult *res = PQgetResult(w->c);
+		if (res != NULL) {
+			w->copying = PQresultStatus(res) == PGRES_COPY_IN;
+			if (!w->copying)
+				take_result(w, p, res);
+			PQclear(res);
+			continue;
+		}
+		if (PQstatus(w->c) == CONNECTION_BAD && !w->failed)
+			return pgc_fail(w->c, NULL, err, "writing to the warehouse");
+		if (w->failed || ++w->plan_at == w->plan_count)
+			return finish(w, err);
+		int rc = send_step(w, &w->plan[w->plan_at], err);
+		if (rc == 0)
+			rc = flush(w, err);
+		if (rc != 0)
+			return rc;
+	}
+}
+
+int writer_turn(struct writer *w, struct rt_err *err)
+{
+	RT_ASSERT(w->batch != NULL);
+	int rc = flush(w, err);
+	if (rc != 0)
+		return rc;
+	if (PQconsumeInput(w->c) != 1)
+		return pgc_fail(w->c, NULL, err, "writing to the warehouse");
+	return w->pipelined ? turn_pipelined(w, err) : turn_stepwise(w, err);
+}
+
+short writer_events(const struct writer *w)
+{
+	return (short)(POLLIN | (w->want_write ? POLLOUT : 0));
+}

@@ -1,0 +1,96 @@
+/*
+ * writer: a folded batch into the warehouse, in one transaction with its
+ * ledger row, without blocking the loop. Small batches go as one pipeline
+ * (one round trip); large ones by binary COPY, for which libpq must leave
+ * pipeline mode, one step after the other.
+ *
+ * The writer does not decide anything after an error: its connection is
+ * thrown away, and the next one's takeover reads from the ledger what became
+ * of the transaction.
+ */
+#ifndef APPLY_STREAM_WRITER_H
+#define APPLY_STREAM_WRITER_H
+
+#include <libpq-fe.h>
+
+#include "apply/stream/batch.h"
+#include "apply/stream/ledger.h"
+
+/* Rows of a batch from which on COPY is used (measured: tests/bench). */
+#define WRITER_COPY_ROWS 1000
+
+enum writer_step {
+	WRITE_BEGIN,
+	WRITE_HOLD, /* fence check of a transaction whose ledger row comes later */
+	WRITE_LEDGER,
+	WRITE_FENCES,	   /* rolag.fence_seen */
+	WRITE_ROWS,	   /* history and latest of one rollup by arrays */
+	WRITE_COPY,	   /* history of one rollup by COPY */
+	WRITE_COPY_LATEST, /* latest of entities that begin in this batch, by COPY */
+	WRITE_LATEST,	   /* latest of the others by arrays */
+	WRITE_TRIM,
+	WRITE_COMMIT,
+	WRITE_POSITION,
+	WRITE_FETCH, /* missing states of one rollup */
+};
+
+struct writer_plan {
+	enum writer_step step;
+	uint16_t rollup;
+};
+
+/* A batch may be a part of a transaction that is too large for memory. */
+enum writer_part { PART_WHOLE, PART_FIRST, PART_MIDDLE, PART_LAST };
+
+struct writer {
+	PGconn *c;
+	const struct settings *settings;
+	const struct landed_set *landed;
+	struct ledger *ledger;
+	struct batch *batch; /* being written or fetched for; NULL: idle */
+	struct writer_plan *plan;
+	uint32_t plan_count, plan_cap, plan_at; /* plan_at: whose result comes next */
+	bool pipelined;
+	bool copying;	   /* in a COPY step, rows are being fed */
+	uint32_t copy_row; /* next row to feed */
+	bool failed;	   /* err below holds the first failure; draining */
+	struct rt_err err;
+	bool duplicate_key; /* the failure was 23505 */
+	bool want_write;    /* libpq has bytes that the socket did not take */
+	int64_t started_us;
+	int64_t trimmed_us; /* monotonic time of the last trim */
+	struct buf *column; /* one array per column, reused */
+	uint16_t column_cap;
+	struct buf copy;
+};
+
+void writer_init(struct writer *w, const struct settings *s, const struct landed_set *landed,
+		 struct ledger *ledger);
+void writer_release(struct writer *w);
+/* Takes the connection over (it becomes non-blocking) and prepares all statements (blocking). */
+int writer_attach(struct writer *w, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
+/* Closes the connection; what was under way is undecided. */
+void writer_detach(struct writer *w);
+
+static inline bool writer_is_busy(const struct writer *w)
+{
+	return w->batch != NULL;
+}
+
+/* Begins to write b (or a part of its transaction); b must stay as it is until writer_turn says 1. */
+int writer_write(struct writer *w, struct batch *b, enum writer_part part,
+		 struct rt_err *err) RT_MUSTCHECK;
+/* Begins to fetch the missing states of b; when done all its entities are resolved. */
+int writer_fetch(struct writer *w, struct batch *b, struct rt_err *err) RT_MUSTCHECK;
+/* Asks for the warehouse's WAL position only (to learn what is on its disk). */
+int writer_ask_position(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * Goes on as far as the socket allows. 1: done, idle again; 0: wait for the
+ * socket (writer_events); negative: failed, detach. w->duplicate_key tells a
+ * unique violation from other failures.
+ */
+int writer_turn(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
+/* What to poll the connection's socket for. */
+short writer_events(const struct writer *w);
+
+#endif

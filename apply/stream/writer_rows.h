@@ -1,0 +1,50 @@
+/*
+ * writer_rows: rows of a batch in the forms in which the warehouse takes
+ * them: one binary array per column, or binary COPY rows; and rows of the
+ * warehouse back into states.
+ */
+#ifndef APPLY_STREAM_WRITER_ROWS_H
+#define APPLY_STREAM_WRITER_ROWS_H
+
+#include <libpq-fe.h>
+
+#include "apply/stream/batch.h"
+
+struct writer_latest {
+	uint32_t begun; /* entities of the batch that had no version before */
+	uint32_t known; /* the others */
+};
+
+/* How many entities of a rollup get a latest row from this batch. */
+struct writer_latest writer_count_latest(const struct batch *b, uint16_t rollup);
+
+/*
+ * Fills column[0…] with one array per column of landed_write_sql, for all rows
+ * of the rollup, or (known_latest) for the last rows of entities known before.
+ * Returns the number of columns.
+ */
+int writer_fill_rows(const struct batch *b, uint16_t rollup, const struct rollup *r,
+		     bool known_latest, struct buf *column);
+/*
+ * Appends COPY rows from row `from` on until about max_bytes are there (the
+ * COPY header, where from is 0); begun_latest: only last rows of entities that
+ * begin in the batch. Returns the next row to go on with.
+ */
+uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, bool begun_latest, uint32_t from,
+			  size_t max_bytes, struct buf *out);
+
+bool writer_is_missing(const struct batch *b, uint16_t rollup);
+/* The ids of missing entities of a rollup as one array. */
+void writer_fill_ids(const struct batch *b, uint16_t rollup, const struct rollup *r,
+		     struct buf *out);
+/* Gives the missing entities of a rollup the states that landed_fetch_sql brought (binary). */
+int writer_take_states(struct batch *b, uint16_t rollup, const struct rollup *r,
+		       const PGresult *res, struct rt_err *err) RT_MUSTCHECK;
+
+/* Appends one COPY row (without header); LSN_NONE and committed_us 0 (NULL) as given. */
+void writer_copy_row(const struct fold_row *row, uint16_t column_count, struct lsn lsn,
+		     int64_t committed_us, struct buf *out);
+/* Appends the header of a binary COPY. */
+void writer_copy_header(struct buf *out);
+
+#endif

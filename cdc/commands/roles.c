@@ -1,0 +1,16 @@
+/* roles: the long-running roles as commands. */
+#include "apply/stream/apply.h"
+#include "cdc/commands/commands.h"
+
+const struct cli_usage apply_usage = {
+	.text = "Folds the spool into the warehouse until it is told to stop (SIGTERM). SIGHUP reads\n"
+		"the logging keys again, SIGUSR2 writes its status to the log.\n"};
+
+int cmd_apply(struct cli *c)
+{
+	struct settings s;
+	struct rt_err err;
+	if (cli_settings(c, &s, &err) != 0)
+		return cli_fail(c, &err);
+	return apply_main(&s);
+}
