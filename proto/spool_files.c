@@ -176,7 +176,7 @@ static int look(struct segment_file *f, uint64_t offset, uint64_t salt, struct s
 	ret->state = frame_decode(in, salt, &ret->frame, &need);
 	if (ret->state == FRAME_SHORT && need > FRAME_HEADER_BYTES) {
 		/* The length is checked against the file before memory is taken for it. */
-		uint64_t bytes;
+		uint64_t bytes = 0;
 		if ((rc = segment_bytes(f, &bytes, err)) != 0)
 			return rc;
 		if (offset <= bytes && need <= bytes - offset) {
