@@ -49,12 +49,16 @@ PG_SRC := \
 	proto/pg/array.c \
 	proto/pg/numeric.c \
 	proto/pg/pgconn.c \
+	proto/pg/slot.c \
 	proto/pg/types.c
 
 CAPTURE_SRC := \
+	cdc/capture/capture.c \
+	cdc/capture/custody.c \
 	cdc/capture/pgoutput.c \
 	cdc/capture/progress.c \
-	cdc/capture/relcache.c
+	cdc/capture/relcache.c \
+	cdc/capture/stream.c
 
 ROLLUP_SRC := \
 	transforms/rollup/definition.c \
@@ -71,6 +75,7 @@ APPLY_SRC := \
 	apply/sql/migrate.c
 
 COMMANDS_SRC := \
+	cdc/commands/capture.c \
 	cdc/commands/cli.c \
 	cdc/commands/config.c \
 	cdc/commands/estate.c \
@@ -90,6 +95,7 @@ UNIT_TESTS := \
 	test_json \
 	test_pgoutput \
 	test_progress \
+	test_relcache \
 	test_spool \
 	test_types
 

@@ -6,6 +6,7 @@
 
 static const struct cli_command commands[] = {
 	{"run", "all roles as children in the foreground", &run_usage, cmd_run},
+	{"capture", "the core's changes into the spool", &capture_usage, cmd_capture},
 	{"init", "make publication, slot, schemas and tables; again is harmless", &init_usage,
 	 cmd_init},
 	{"config", "print the configuration with every key, or check one", &config_usage,
