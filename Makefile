@@ -53,9 +53,12 @@ PG_SRC := \
 	proto/pg/types.c
 
 CAPTURE_SRC := \
+	cdc/capture/capture.c \
+	cdc/capture/custody.c \
 	cdc/capture/pgoutput.c \
 	cdc/capture/progress.c \
-	cdc/capture/relcache.c
+	cdc/capture/relcache.c \
+	cdc/capture/stream.c
 
 ROLLUP_SRC := \
 	transforms/rollup/cache.c \
@@ -102,6 +105,7 @@ UNIT_TESTS := \
 	test_json \
 	test_pgoutput \
 	test_progress \
+	test_relcache \
 	test_spool \
 	test_types
 

@@ -6,6 +6,7 @@
 
 static const struct cli_command commands[] = {
 	{"run", "all roles as children in the foreground", &run_usage, cmd_run},
+	{"capture", "the core's changes into the spool", &capture_usage, cmd_capture},
 	{"apply", "the role that writes to the warehouse", &apply_usage, cmd_apply},
 	{"init", "make publication, slot, schemas and tables; again is harmless", &init_usage,
 	 cmd_init},

@@ -53,7 +53,6 @@ void prog_init(struct prog *p, const struct prog_options *o, struct lsn confirme
 		.confirmed = confirmed,
 		.current = confirmed,
 		.floor = confirmed,
-		.frame_at_us = INT64_MIN,
 	};
 	check(p);
 }
@@ -92,7 +91,7 @@ void prog_keepalive(struct prog *p, struct lsn end, bool urgent)
 		return; /* its rows are not in the spool yet: nothing here may pass them */
 	p->idle_to = lsn_max(p->idle_to, end);
 	if (urgent)
-		p->frame_at_us = INT64_MIN;
+		p->frame_at_us = 0;
 	settle(p);
 }
 

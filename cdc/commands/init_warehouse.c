@@ -4,6 +4,7 @@
  * pipeline has none.
  */
 #include "apply/sql/migrate.h"
+#include "apply/stream/landed.h"
 #include "cdc/commands/init.h"
 
 static int make_control(struct init *in, struct rt_err *err)
@@ -97,6 +98,22 @@ static int make_position(struct init *in, struct rt_err *err)
 	return rc;
 }
 
+static void made_tables(void *ctx, const char *what)
+{
+	init_made(ctx, "warehouse", "created %s", what);
+}
+
+static int make_landed(struct init *in, struct rt_err *err)
+{
+	struct landed_set set;
+	int rc = landed_load(in->arena, &in->s, &set, err);
+	if (rc != 0)
+		return rc;
+	rc = landed_ensure(in->warehouse, &in->s, &set, made_tables, in, err);
+	landed_release(&set);
+	return rc;
+}
+
 int init_warehouse_make(struct init *in, struct rt_err *err)
 {
 	int rc = make_control(in, err);
@@ -104,5 +121,7 @@ int init_warehouse_make(struct init *in, struct rt_err *err)
 		rc = make_schema(in, err);
 	if (rc == 0)
 		rc = make_position(in, err);
+	if (rc == 0)
+		rc = make_landed(in, err);
 	return rc;
 }

@@ -1,9 +1,11 @@
 /* roles: the long-running roles as commands. */
 #include "apply/stream/apply.h"
+#include "cdc/capture/capture.h"
 #include "cdc/commands/commands.h"
 
 const struct cli_usage apply_usage = {
-	.text = "Folds the spool into the warehouse until it is told to stop (SIGTERM). SIGHUP reads\n"
+	.text = "Folds the spool into the warehouse until it is told to stop (SIGTERM). SIGHUP "
+		"reads\n"
 		"the logging keys again, SIGUSR2 writes its status to the log.\n"};
 
 int cmd_apply(struct cli *c)
@@ -13,4 +15,20 @@ int cmd_apply(struct cli *c)
 	if (cli_settings(c, &s, &err) != 0)
 		return cli_fail(c, &err);
 	return apply_main(&s);
+}
+
+const struct cli_usage capture_usage = {
+	.text = "Takes the core's changes into the spool, until it is told to stop. Signals: TERM "
+		"stops,\nHUP takes log.level from the configuration again, USR2 writes where it "
+		"stands to the log.\nEnds with 0 after a signal, 100 when a person must act, 111 "
+		"when a new start may help.\n",
+};
+
+int cmd_capture(struct cli *c)
+{
+	struct settings s;
+	struct rt_err err;
+	if (cli_settings(c, &s, &err) != 0)
+		return cli_fail(c, &err);
+	return capture_main(&s);
 }

@@ -276,7 +276,7 @@ static void uuid_to_text(const uint8_t *p, struct buf *out)
 int pgt_from_text(enum pgt t, struct slice text, const struct pgt_zone *zone, struct buf *out,
 		  struct rt_err *err)
 {
-	int64_t v;
+	int64_t v = 0;
 	int rc;
 	switch (t) {
 	case PGT_BOOL:

@@ -1,0 +1,693 @@
+/*
+ * capture: main of the role. Guarantees: the spool gets whole transactions in
+ * commit order, each turn; the slot is told only what progress allows; the
+ * core is answered even while we cannot take more.
+ */
+#include "cdc/capture/capture.h"
+
+#include <unistd.h>
+
+#include "cdc/capture/custody.h"
+#include "cdc/capture/pgoutput.h"
+#include "cdc/capture/progress.h"
+#include "cdc/capture/relcache.h"
+#include "cdc/capture/stream.h"
+#include "proto/base/fsio.h"
+#include "proto/base/log.h"
+#include "proto/base/loop.h"
+#include "proto/base/metrics.h"
+#include "proto/spool.h"
+
+#define FRAME_BYTES ((uint64_t)256 << 10)
+#define SYNC_BYTES                                                                                 \
+	((uint64_t)8 << 20)	 /* synced at once past this, else after capture.sync_interval */
+#define FRAME_INTERVAL_US 100000 /* progress frames */
+#define POLL_US		  100000 /* <spool>/applied, and the spool's room while it is full */
+#define TICK_US		  1000000
+#define TRIM_US		  1000000
+#define LIVE_BYTES	  ((uint64_t)1 << 20) /* closer to the core's present than this is live */
+#define MESSAGE_BYTES_MAX 1024		      /* of a logical message's content */
+
+struct capture {
+	const struct settings *settings;
+	struct loop loop;
+	struct stream stream;
+	struct custody custody;
+	struct relcache relations;
+	struct prog prog;
+	struct prog_core core; /* as first met; system_id 0: not yet */
+	struct spool_writer *spool;
+	struct arena arena;  /* of one message */
+	struct change begin; /* of the open transaction */
+	bool open;	     /* between BEGIN and COMMIT */
+	bool begun;	     /* its BEGIN is in the spool: it has something for us */
+	bool unwritten;	     /* whole changes appended since the last spool_write */
+	bool sync_now;	     /* the core waits for an answer */
+	bool full;	     /* spool full: not reading */
+	bool spilling;	     /* as last said in the log */
+	bool trim;	     /* applied moved since the last trim */
+	uint64_t unsynced_bytes;
+	int64_t unsynced_since_us; /* 0: all is synced */
+	int64_t commit_us;	   /* core's time of the newest commit */
+	int64_t applied_poll_us, full_poll_us, trim_at_us, tick_at_us;
+	const char *publication;
+};
+
+/* ---- pgoutput messages into the spool ---- */
+
+static int out_of_place(enum pgo_kind kind, struct rt_err *err)
+{
+	return rt_fail(err, ERR_PERMANENT, "pgoutput message '%c' %s a transaction", (char)kind,
+		       kind == PGO_BEGIN ? "inside" : "outside");
+}
+
+/* A transaction's BEGIN goes into the spool with its first change: many have none for us. */
+static int append(struct capture *c, const struct change *change, struct rt_err *err)
+{
+	if (!c->begun) {
+		int rc = spool_append(c->spool, &c->begin, err);
+		if (rc != 0)
+			return rc;
+		c->begun = true;
+	}
+	return spool_append(c->spool, change, err);
+}
+
+static int take_row(struct capture *c, const struct pgo_message *m, enum change_kind kind,
+		    struct lsn lsn, struct rt_err *err)
+{
+	struct change change = {
+		.kind = kind,
+		.lsn = lsn,
+		.new_row = m->row.new_row,
+		.old_row = m->row.old_row,
+		.old_kind = m->row.old_kind,
+	};
+	int rc = rel_get(&c->relations, m->row.relation_oid,
+			 kind == CHANGE_DELETE ? m->row.old_row.count : m->row.new_row.count,
+			 &change.schema, err);
+	if (rc != 0)
+		return rc;
+	if (change.old_kind != 0 && change.old_row.count != change.schema->count)
+		return rt_fail(err, ERR_PERMANENT, "an old row of %s.%s with %u values",
+			       change.schema->nspname, change.schema->relname,
+			       change.old_row.count);
+	met_add(MET_CAPTURE_CHANGES, 1);
+	return append(c, &change, err);
+}
+
+static int take_truncate(struct capture *c, const struct pgo_message *m, struct lsn lsn,
+			 struct rt_err *err)
+{
+	const struct schema **schema =
+		arena_alloc(&c->arena, m->truncate.count * sizeof(struct schema *));
+	for (uint32_t i = 0; i < m->truncate.count; i++) {
+		int rc = rel_get(&c->relations, m->truncate.relation_oid[i], -1, &schema[i], err);
+		if (rc != 0)
+			return rc;
+	}
+	const struct change change = {
+		.kind = CHANGE_TRUNCATE,
+		.lsn = lsn,
+		.truncate_flags = m->truncate.flags,
+		.truncated_count = m->truncate.count,
+		.truncated = schema,
+	};
+	met_add(MET_CAPTURE_CHANGES, 1);
+	return append(c, &change, err);
+}
+
+/* Anybody in the core may write messages: ours are known by prefix, and small. */
+static int take_message(struct capture *c, const struct pgo_message *m, struct rt_err *err)
+{
+	bool ours = strcmp(m->message.prefix, "rolag.heartbeat") == 0 ||
+		    strcmp(m->message.prefix, "rolag.fence") == 0;
+	if (!m->message.transactional) {
+		met_add(MET_MESSAGES_DROPPED, 1);
+		prog_keepalive(&c->prog, m->message.lsn, false);
+		return 0;
+	}
+	if (!c->open)
+		return out_of_place(m->kind, err);
+	if (!ours || m->message.content.len > MESSAGE_BYTES_MAX) {
+		met_add(MET_MESSAGES_DROPPED, 1);
+		return 0;
+	}
+	const struct change change = {
+		.kind = CHANGE_MESSAGE,
+		.lsn = m->message.lsn,
+		.transactional = true,
+		.prefix = m->message.prefix,
+		.content = m->message.content,
+	};
+	return append(c, &change, err);
+}
+
+static int take_begin(struct capture *c, const struct pgo_message *m, struct rt_err *err)
+{
+	if (c->open)
+		return out_of_place(m->kind, err);
+	c->begin = (struct change){
+		.kind = CHANGE_BEGIN,
+		.lsn = m->begin.commit,
+		.xid = m->begin.xid,
+		.commit_us = m->begin.commit_us,
+	};
+	c->open = true;
+	c->begun = false;
+	prog_begin(&c->prog);
+	return 0;
+}
+
+static int take_commit(struct capture *c, const struct pgo_message *m, struct rt_err *err)
+{
+	c->open = false;
+	if (!c->begun) {
+		prog_commit_empty(&c->prog, m->commit.end);
+		return 0;
+	}
+	c->begun = false;
+	if (!prog_commit(&c->prog, m->commit.end))
+		return spool_abort_transaction(c->spool, err); /* we hold it already */
+	const struct change change = {
+		.kind = CHANGE_COMMIT,
+		.lsn = m->commit.end,
+		.commit_us = m->commit.commit_us,
+	};
+	c->commit_us = m->commit.commit_us;
+	c->unwritten = true;
+	met_add(MET_CAPTURE_TRANSACTIONS, 1);
+	return spool_append(c->spool, &change, err);
+}
+
+static int take(struct capture *c, const struct pgo_message *m, struct lsn lsn, struct rt_err *err)
+{
+	switch (m->kind) {
+	case PGO_BEGIN:
+		return take_begin(c, m, err);
+	case PGO_MESSAGE:
+		return take_message(c, m, err);
+	case PGO_RELATION:
+		rel_put(&c->relations, &m->relation);
+		return 0;
+	case PGO_ORIGIN: /* where a change came from, and what a type is called: nothing we keep */
+	case PGO_TYPE:
+		return 0;
+	case PGO_COMMIT:
+	case PGO_INSERT:
+	case PGO_UPDATE:
+	case PGO_DELETE:
+	case PGO_TRUNCATE:
+		break;
+	}
+	if (!c->open)
+		return out_of_place(m->kind, err);
+	if (m->kind == PGO_COMMIT)
+		return take_commit(c, m, err);
+	if (m->kind == PGO_TRUNCATE)
+		return take_truncate(c, m, lsn, err);
+	return take_row(c, m,
+			m->kind == PGO_INSERT	? CHANGE_INSERT
+			: m->kind == PGO_UPDATE ? CHANGE_UPDATE
+						: CHANGE_DELETE,
+			lsn, err);
+}
+
+static int on_data(void *ctx, struct lsn lsn, struct slice bytes, struct rt_err *err)
+{
+	struct capture *c = ctx;
+	struct pgo_message m;
+	arena_reset(&c->arena);
+	int rc = pgo_decode(bytes, lsn, &c->arena, &m, err);
+	if (rc == 0 && (rc = take(c, &m, lsn, err)) != 0)
+		rt_context(err, "LSN " LSN_FMT, LSN_ARGS(lsn));
+	c->unsynced_bytes += bytes.len;
+	met_add(MET_CAPTURE_BYTES, bytes.len);
+	return rc;
+}
+
+static void on_keepalive(void *ctx, struct lsn end, bool reply)
+{
+	struct capture *c = ctx;
+	prog_keepalive(&c->prog, end, reply);
+	c->sync_now |= reply;
+}
+
+/* ---- connections ---- */
+
+static int open_spool(struct capture *c, const struct stream_facts *f, struct rt_err *err)
+{
+	const struct settings *s = c->settings;
+	const struct spool_identity id = {
+		.system_id = f->core.system_id,
+		.timeline = f->core.timeline,
+		.pipeline = s->pipeline,
+		.slot = s->core.slot,
+	};
+	const struct spool_options o = {
+		.segment_bytes = s->spool.segment_size,
+		.quota_bytes = s->spool.quota,
+		.reserve_bytes = s->spool.reserve,
+		.frame_bytes = FRAME_BYTES,
+		.retain_us = s->spool.retain,
+	};
+	const struct prog_options po = {
+		.confirm_spooled = s->capture.confirm == CONFIRM_SPOOLED,
+		.wal_budget_bytes = s->capture.wal_budget,
+		.frame_interval_us = FRAME_INTERVAL_US,
+	};
+	int rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
+	if (rc != 0)
+		return rc;
+	prog_init(&c->prog, &po, f->core.confirmed);
+	c->core = f->core;
+	return 0;
+}
+
+static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret_start,
+			struct rt_err *err)
+{
+	struct capture *c = ctx;
+	bool first = c->spool == NULL;
+	int rc = first ? open_spool(c, f, err)
+		       : prog_same_core(&c->core, &f->core, c->prog.appended, err);
+	if (rc != 0)
+		return rc;
+	/* A new process cut the spool back to confirmed; an old one goes on behind what it holds. */
+	*ret_start = c->prog.appended;
+	if (!first)
+		met_add(MET_CAPTURE_RECONNECTS, 1);
+	met_set(MET_CAPTURE_CONNECTED, 1);
+	met_note("%s", "");
+	c->applied_poll_us = 0;
+	log_info("stream starts", "slot=%s from=" LSN_FMT " binary=%s timeline=%u server=%d",
+		 c->settings->core.slot, LSN_ARGS(c->prog.appended), f->binary ? "on" : "off",
+		 f->core.timeline, f->server_version);
+	return 0;
+}
+
+static int forget_open_transaction(struct capture *c, struct rt_err *err)
+{
+	bool begun = c->begun;
+	c->open = c->begun = false;
+	prog_disconnected(&c->prog);
+	return begun ? spool_abort_transaction(c->spool, err) : 0;
+}
+
+static int on_disconnected(void *ctx, const struct rt_err *why, int64_t wait_us, struct rt_err *err)
+{
+	struct capture *c = ctx;
+	rel_clear(&c->relations);
+	met_set(MET_CAPTURE_CONNECTED, 0);
+	met_state("waiting");
+	met_note("%s", why->msg);
+	log_warn("no stream from the core", "reason=\"%s\" retry_ms=%lld", why->msg,
+		 (long long)(wait_us / 1000));
+	return c->spool == NULL ? 0 : forget_open_transaction(c, err);
+}
+
+static void on_notice(void *ctx, const char *message, const char *fields)
+{
+	log_warn(message, "%s", fields);
+}
+
+/* ---- the end of a turn ---- */
+
+static int write_spool(struct capture *c, int64_t now_us, struct rt_err *err)
+{
+	struct lsn frame;
+	int rc = 0;
+	if (prog_frame_due(&c->prog, now_us, &frame)) {
+		const struct change change = {.kind = CHANGE_PROGRESS, .lsn = frame};
+		rc = spool_append(c->spool, &change, err);
+		if (rc == 0)
+			prog_frame_appended(&c->prog, frame, now_us);
+		c->unwritten = true;
+	}
+	if (rc == 0 && c->unwritten) {
+		rc = spool_write(c->spool, err);
+		if (rc == 0)
+			prog_received(&c->prog, spool_received(c->spool));
+		c->unwritten = false;
+		if (c->unsynced_since_us == 0)
+			c->unsynced_since_us = RT_MAX(now_us, 1);
+		c->full_poll_us = 0;
+	}
+	return rc;
+}
+
+static int64_t sync_due_us(const struct capture *c)
+{
+	return c->unsynced_since_us == 0
+		       ? INT64_MAX
+		       : c->unsynced_since_us + c->settings->capture.sync_interval;
+}
+
+static int sync_spool(struct capture *c, struct rt_err *err)
+{
+	int rc = spool_sync(c->spool, err);
+	if (rc != 0)
+		return rc; /* never tried again: the kernel may have dropped the pages */
+	prog_durable(&c->prog, spool_durable(c->spool));
+	c->unsynced_since_us = 0;
+	c->unsynced_bytes = 0;
+	met_add(MET_SPOOL_SYNCS, 1);
+	if (c->commit_us != 0)
+		met_observe(MET_DURABLE_SECONDS, rt_now_us() - c->commit_us);
+	c->commit_us = 0;
+	return 0;
+}
+
+static int sync_if_due(struct capture *c, int64_t now_us, struct rt_err *err)
+{
+	bool due = c->unsynced_since_us != 0 &&
+		   (c->sync_now || c->unsynced_bytes >= SYNC_BYTES || now_us >= sync_due_us(c));
+	c->sync_now = false;
+	return due ? sync_spool(c, err) : 0;
+}
+
+/* Is there anything that apply could tell us? */
+static bool applied_matters(const struct capture *c)
+{
+	return lsn_lt(c->prog.applied, c->prog.received);
+}
+
+static int read_applied(struct capture *c, int64_t now_us, struct rt_err *err)
+{
+	struct applied_position p;
+	if (!applied_matters(c) || now_us < c->applied_poll_us)
+		return 0;
+	c->applied_poll_us = now_us + POLL_US;
+	int rc = applied_read(c->settings->spool.dir, &p, err);
+	if (rc == 1 && p.timeline == c->core.timeline && lsn_lt(c->prog.applied, p.applied)) {
+		prog_applied(&c->prog, p.applied);
+		c->trim = true;
+	}
+	return RT_MIN(rc, 0);
+}
+
+static int trim_spool(struct capture *c, int64_t now_us, struct rt_err *err)
+{
+	bool retained = c->settings->spool.retain > 0;
+	if (now_us < c->trim_at_us || !(c->trim || retained))
+		return 0;
+	c->trim_at_us = now_us + TRIM_US;
+	c->trim = false;
+	return spool_trim(c->spool, lsn_min(c->prog.applied, c->prog.durable), err);
+}
+
+/* Full: stop reading (status updates go on). The core's WAL grows instead; only room mends it. */
+static void watch_room(struct capture *c, int64_t now_us)
+{
+	if (now_us < c->full_poll_us)
+		return;
+	c->full_poll_us = now_us + POLL_US;
+	bool full = spool_is_full(c->spool);
+	if (full == c->full)
+		return;
+	c->full = full;
+	stream_pause(&c->stream, full);
+	met_set(MET_SPOOL_FULL, full);
+	if (full)
+		log_error("the spool is full: not reading the core",
+			  "spool_bytes=%llu quota=%llu mend=\"bring apply back, or raise "
+			  "spool.quota\"",
+			  (unsigned long long)spool_bytes(c->spool),
+			  (unsigned long long)c->settings->spool.quota);
+	else
+		log_info("the spool has room again", "spool_bytes=%llu",
+			 (unsigned long long)spool_bytes(c->spool));
+}
+
+static void watch_core(struct capture *c)
+{
+	if (c->custody.facts.asked_at_us != 0)
+		prog_current(&c->prog, c->custody.facts.current);
+	if (c->prog.spilling == c->spilling)
+		return;
+	c->spilling = c->prog.spilling;
+	if (c->spilling)
+		log_warn("spilling: past the WAL budget, confirming what the spool holds",
+			 "budget=%llu retained=%llu",
+			 (unsigned long long)c->settings->capture.wal_budget,
+			 (unsigned long long)custody_retained_bytes(&c->custody));
+	else
+		log_info("no longer spilling: the warehouse has caught up", "%s", "");
+}
+
+static const char *state_name(const struct capture *c)
+{
+	if (!stream_is_running(&c->stream))
+		return "waiting";
+	if (c->full)
+		return "full";
+	if (c->prog.spilling)
+		return "spilling";
+	return c->prog.current.v - c->prog.appended.v > LIVE_BYTES ? "catching_up" : "live";
+}
+
+static void set_metrics(struct capture *c, int64_t now_us)
+{
+	const struct prog *p = &c->prog;
+	met_set(MET_CAPTURE_RECEIVED_LSN, p->received.v);
+	met_set(MET_CAPTURE_DURABLE_LSN, p->durable.v);
+	met_set(MET_CAPTURE_CONFIRMED_LSN, p->confirmed.v);
+	met_set(MET_CAPTURE_APPLIED_LSN, p->applied.v);
+	met_set(MET_CORE_CURRENT_LSN, p->current.v);
+	met_set(MET_CORE_RETAINED_BYTES, custody_retained_bytes(&c->custody));
+	met_set(MET_CORE_BUDGET_BYTES, c->settings->capture.wal_budget);
+	met_set(MET_SPOOL_QUOTA_BYTES, c->settings->spool.quota);
+	met_add(MET_CAPTURE_HEARTBEATS, c->custody.beats - met_get(MET_CAPTURE_HEARTBEATS));
+	if (c->commit_us != 0)
+		met_set(MET_CAPTURE_COMMIT_US, (uint64_t)c->commit_us);
+	if (now_us < c->tick_at_us)
+		return;
+	c->tick_at_us = now_us + TICK_US;
+	met_set(MET_SPOOL_BYTES, c->spool != NULL ? spool_bytes(c->spool) : 0);
+	met_state(state_name(c));
+}
+
+static void say_status(const struct capture *c)
+{
+	const struct prog *p = &c->prog;
+	const struct custody_facts *f = &c->custody.facts;
+	log_info("status",
+		 "state=%s current=" LSN_FMT " received=" LSN_FMT " durable=" LSN_FMT
+		 " applied=" LSN_FMT " confirmed=" LSN_FMT " retained_bytes=%llu wal_status=%s"
+		 " spool_bytes=%llu oldest_transaction_pid=%d oldest_transaction_s=%lld",
+		 state_name(c), LSN_ARGS(p->current), LSN_ARGS(p->received), LSN_ARGS(p->durable),
+		 LSN_ARGS(p->applied), LSN_ARGS(p->confirmed),
+		 (unsigned long long)custody_retained_bytes(&c->custody),
+		 f->wal_status[0] != '\0' ? f->wal_status : "unknown",
+		 (unsigned long long)(c->spool != NULL ? spool_bytes(c->spool) : 0), f->oldest_pid,
+		 (long long)(f->oldest_xact_age_us / 1000000));
+}
+
+static void reload(const struct capture *c)
+{
+	struct arena a;
+	struct settings s;
+	struct rt_err err;
+	arena_init(&a, 4096);
+	if (settings_load(c->settings->file, &a, &s, &err) == 0) {
+		settings_setup_log(&s, "capture");
+		log_info("configuration read again", "file=%s", c->settings->file);
+	} else {
+		log_error("the new configuration is not valid: the old one stays", "reason=\"%s\"",
+			  err.msg);
+	}
+	arena_release(&a);
+}
+
+static void take_signals(struct capture *c)
+{
+	if (c->loop.reload)
+		reload(c);
+	if (c->loop.usr2)
+		say_status(c);
+	c->loop.reload = c->loop.usr1 = c->loop.usr2 = c->loop.child = false;
+}
+
+/* SIGTERM: what is whole stays, what is open will come again; the core hears the last word. */
+static int finish(struct capture *c, struct rt_err *err)
+{
+	int rc = 0;
+	c->loop.done = true;
+	if (c->spool == NULL)
+		return 0;
+	rc = forget_open_transaction(c, err);
+	if (rc == 0)
+		rc = sync_spool(c, err);
+	const struct prog_feedback f = prog_feedback(&c->prog);
+	if (rc == 0)
+		stream_stop(&c->stream, &f);
+	set_metrics(c, INT64_MAX - TICK_US);
+	return rc;
+}
+
+/*
+ * A core that shuts down waits until its walsenders have had everything
+ * confirmed. With the warehouse behind, that would be long: let it go.
+ */
+static int let_core_go(struct capture *c, int64_t now_us, struct rt_err *err)
+{
+	if (!c->custody.core_is_closing || !stream_is_running(&c->stream))
+		return 0;
+	struct rt_err why;
+	const struct prog_feedback f = prog_feedback(&c->prog);
+	rt_fail(&why, ERR_RETRY, "the core is shutting down");
+	c->custody.core_is_closing = false;
+	stream_stop(&c->stream, &f);
+	return stream_drop(&c->stream, &why, now_us, err);
+}
+
+static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
+{
+	struct capture *c = ctx;
+	int rc = 0;
+	take_signals(c);
+	if (c->spool != NULL) {
+		rc = write_spool(c, now_us, err);
+		if (rc == 0)
+			rc = sync_if_due(c, now_us, err);
+		if (rc == 0)
+			rc = read_applied(c, now_us, err);
+		if (rc == 0)
+			rc = trim_spool(c, now_us, err);
+		if (rc != 0)
+			return rc;
+		watch_room(c, now_us);
+		watch_core(c);
+		const struct prog_feedback f = prog_feedback(&c->prog);
+		rc = stream_status(&c->stream, &f, now_us, err);
+		if (rc == 0)
+			rc = let_core_go(c, now_us, err);
+	}
+	set_metrics(c, now_us);
+	met_tick(rt_now_us());
+	if (rc == 0 && c->loop.stop > 0)
+		rc = finish(c, err);
+	return rc;
+}
+
+/* ---- the timer: whatever falls due without input; the work is before_sleep's ---- */
+
+static void timer_prepare(void *ctx, int64_t now_us, struct loop_want *ret)
+{
+	const struct capture *c = ctx;
+	ret->at_us = c->tick_at_us;
+	if (c->spool == NULL)
+		return;
+	ret->at_us = RT_MIN(ret->at_us, sync_due_us(c));
+	ret->at_us = RT_MIN(ret->at_us, prog_frame_at(&c->prog));
+	if (applied_matters(c))
+		ret->at_us = RT_MIN(ret->at_us, c->applied_poll_us);
+	if (c->full)
+		ret->at_us = RT_MIN(ret->at_us, c->full_poll_us);
+}
+
+static int timer_dispatch(void *ctx, short revents, int64_t now_us, struct rt_err *err)
+{
+	return 0;
+}
+
+/* ---- main ---- */
+
+static void set_up(struct capture *c, const struct settings *s, char *application_name)
+{
+	static const struct {
+		int from;
+		enum stream_binary to;
+	} binary[] = {
+		{BINARY_AUTO, STREAM_BINARY_AUTO},
+		{BINARY_ON, STREAM_BINARY_ON},
+		{BINARY_OFF, STREAM_BINARY_OFF},
+	};
+	struct stream_options so = {
+		.conninfo = s->core.connect,
+		.application_name = application_name,
+		.slot = s->core.slot,
+		.publication = &c->publication,
+		.publication_count = 1,
+	};
+	for (size_t i = 0; i < ARRAY_LEN(binary); i++)
+		if (binary[i].from == s->capture.binary)
+			so.binary = binary[i].to;
+	const struct stream_handler h = {
+		.ctx = c,
+		.connected = on_connected,
+		.data = on_data,
+		.keepalive = on_keepalive,
+		.disconnected = on_disconnected,
+		.notice = on_notice,
+	};
+	const struct custody_options co = {
+		.conninfo = s->core.connect,
+		.application_name = application_name,
+		.slot = s->core.slot,
+		.heartbeat_interval_us = s->capture.heartbeat_interval,
+	};
+	stream_init(&c->stream, &so, &h);
+	custody_init(&c->custody, &co, on_notice, c);
+	loop_add(&c->loop, stream_source(&c->stream));
+	loop_add(&c->loop, custody_source(&c->custody));
+	loop_add(&c->loop, (struct loop_source){"timer", c, timer_prepare, timer_dispatch});
+	c->loop.ctx = c;
+	c->loop.before_sleep = before_sleep;
+}
+
+/* One capture per state folder: the lock comes before the counters, which are another's otherwise. */
+static int open_state(const struct settings *s, struct rt_err *err)
+{
+	char *lock = rt_sprintf("%s/capture.lock", s->state_dir);
+	char *metrics = rt_sprintf("%s/capture.metrics", s->state_dir);
+	int fd; /* held until the process ends */
+	int rc = fs_mkdirs(s->state_dir, 0750, err);
+	if (rc == 0)
+		rc = fs_lock(lock, &fd, err);
+	if (rc == 0)
+		rc = met_open(metrics, "capture", err);
+	free(lock);
+	free(metrics);
+	return rc;
+}
+
+int capture_main(const struct settings *s)
+{
+	struct capture c = {.settings = s};
+	struct rt_err err = {0};
+	char *application_name = rt_sprintf("rolag capture %s", s->pipeline);
+	char *publication = rt_sprintf(SETTINGS_INSERTS_FMT, s->pipeline);
+	c.publication = publication;
+	settings_setup_log(s, "capture");
+	arena_init(&c.arena, (size_t)64 << 10);
+	rel_init(&c.relations);
+	int rc = open_state(s, &err);
+	if (rc == 0)
+		rc = loop_init(&c.loop, &err);
+	if (rc == 0) {
+		set_up(&c, s, application_name);
+		met_state("waiting");
+		log_info("capture starts", "version=" ROLAG_VERSION " pipeline=%s slot=%s",
+			 s->pipeline, s->core.slot);
+		rc = loop_run(&c.loop, &err);
+		loop_release(&c.loop);
+	}
+	if (rc != 0) {
+		log_error("capture stops", "reason=\"%s\"", err.msg);
+		met_note("%s", err.msg);
+		met_state("stopped");
+	} else {
+		log_info("capture ends", "confirmed=" LSN_FMT, LSN_ARGS(c.prog.confirmed));
+		met_state("ended");
+	}
+	met_set(MET_CAPTURE_CONNECTED, 0);
+	stream_release(&c.stream);
+	custody_release(&c.custody);
+	spool_writer_close(c.spool);
+	rel_release(&c.relations);
+	arena_release(&c.arena);
+	free(application_name);
+	free(publication);
+	return rt_exit_code((enum rt_code)rc);
+}

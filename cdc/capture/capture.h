@@ -1,0 +1,20 @@
+/*
+ * capture: the role that takes changes from the core into the spool.
+ */
+#ifndef CDC_CAPTURE_CAPTURE_H
+#define CDC_CAPTURE_CAPTURE_H
+
+#include "proto/settings.h"
+
+/*
+ * Runs until SIGTERM (or SIGINT), or until going on would be wrong; sets up
+ * its log. Returns the process's exit code (enum rt_exit): 0 after a signal,
+ * 100 when a person must act, 111 when a new start may help. A core that is
+ * away is waited for, for ever.
+ *
+ * Signals: HUP takes log.level from the configuration file again; USR2 writes
+ * where it stands to the log; a second TERM stops at once.
+ */
+int capture_main(const struct settings *s);
+
+#endif

@@ -1,0 +1,110 @@
+/*
+ * stream: the walsender client: one libpq replication connection, kept alive,
+ * reconnected with backoff, and read in the loop's turns without blocking
+ * (PostgreSQL manual, "Streaming Replication Protocol" and "Logical Streaming
+ * Replication Protocol").
+ *
+ * It knows connections, slots and CopyBoth frames; what the messages mean is
+ * its handler's business. Connecting blocks the turn (some ms; up to 10 s when
+ * the core does not answer); nothing else does.
+ */
+#ifndef CDC_CAPTURE_STREAM_H
+#define CDC_CAPTURE_STREAM_H
+
+#include <libpq-fe.h>
+
+#include "cdc/capture/progress.h"
+#include "proto/base/loop.h"
+#include "proto/base/rt.h"
+#include "proto/lsn.h"
+#include "proto/pg/pgconn.h"
+
+enum stream_binary { STREAM_BINARY_AUTO, STREAM_BINARY_ON, STREAM_BINARY_OFF };
+
+struct stream_options {
+	const char *conninfo;
+	const char *application_name;	/* also tells our own stale walsender from a stranger's */
+	const char *slot;		/* a pgoutput slot of this database */
+	const char *const *publication; /* names */
+	int publication_count;
+	enum stream_binary binary; /* AUTO: on, unless a published type cannot be sent so */
+};
+
+/* What the core said when we connected. */
+struct stream_facts {
+	struct prog_core core;
+	int64_t wal_sender_timeout_us; /* 0: the server never gives up on us */
+	int server_version;	       /* as PQserverVersion: 150008 */
+	bool binary;
+};
+
+struct stream_handler {
+	void *ctx;
+	/*
+	 * Connected, not started yet: checks that this is our core, and sets
+	 * where to start. ERR_RETRY or worse ends the attempt.
+	 */
+	int (*connected)(void *ctx, const struct stream_facts *f, struct lsn *ret_start,
+			 struct rt_err *err);
+	/* One pgoutput message (borrowed until return); lsn as the server put it (0 for some). */
+	int (*data)(void *ctx, struct lsn lsn, struct slice bytes, struct rt_err *err);
+	/* Everything that ends up to `end` was sent; reply: the core waits for an answer. */
+	void (*keepalive)(void *ctx, struct lsn end, bool reply);
+	/* The stream broke (or the attempt failed) for this reason; tried again in wait_us. */
+	int (*disconnected)(void *ctx, const struct rt_err *why, int64_t wait_us,
+			    struct rt_err *err);
+	/* Something an operator should know, once each: a fixed message and key=value fields. */
+	void (*notice)(void *ctx, const char *message, const char *fields);
+};
+
+/* Bytes that one turn reads at most, so that writing and answering get their share. */
+#define STREAM_TURN_BYTES ((size_t)1 << 20)
+
+struct stream {
+	struct stream_options o;
+	struct stream_handler h;
+	PGconn *conn; /* NULL while waiting for the next attempt */
+	struct stream_facts facts;
+	struct pgc_backoff backoff;
+	int64_t retry_at_us;
+	bool paused;	    /* leave the socket unread (spool full); still answers */
+	bool pending_input; /* the turn's budget ended before libpq's buffer did */
+	bool text_only;	    /* the server refused binary once */
+	bool flushing;	    /* output waits for the socket */
+	bool reply_wanted;
+	struct prog_feedback told; /* last status sent */
+	struct prog_feedback next; /* newest to tell */
+	int64_t told_at_us;
+	int64_t heard_at_us;
+	int64_t connected_at_us; /* 0 while not */
+	int busy_pid;		 /* who held the slot at the last attempt, 0 nobody */
+	char busy_reply[48];
+	int64_t busy_since_us; /* since when its last reply has not changed */
+};
+
+/* Options' strings stay the caller's and must outlive s. The first attempt is due at once. */
+void stream_init(struct stream *s, const struct stream_options *o, const struct stream_handler *h);
+/* Closes without a word (see stream_stop). */
+void stream_release(struct stream *s);
+/* To be added to the loop. */
+struct loop_source stream_source(struct stream *s);
+bool stream_is_running(const struct stream *s);
+/* True: stop reading, keep answering; false: go on. */
+void stream_pause(struct stream *s, bool paused);
+/*
+ * Takes the newest positions and sends a status update where one is due: the
+ * core asked, a position moved (at most every 100 ms), or a third of
+ * wal_sender_timeout (at most 3 s) passed. Call at the end of each turn.
+ */
+int stream_status(struct stream *s, const struct prog_feedback *f, int64_t now_us,
+		  struct rt_err *err) RT_MUSTCHECK;
+/* Ends the connection for a reason of the caller's; it will be tried again. */
+int stream_drop(struct stream *s, const struct rt_err *why, int64_t now_us,
+		struct rt_err *err) RT_MUSTCHECK;
+/*
+ * Clean end: the final status, CopyDone, and at most 2 s for the server to
+ * take both (what it still sends is thrown away). Best effort.
+ */
+void stream_stop(struct stream *s, const struct prog_feedback *f);
+
+#endif
