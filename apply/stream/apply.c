@@ -23,9 +23,8 @@
 	INT64_C(50000) /* while something is committed but not known to be on disk */
 
 enum stage {
-	STAGE_GATHER, /* `making` takes changes */
+	STAGE_GATHER, /* `making` takes changes and folds them */
 	STAGE_FETCH,  /* `making` waits for states from the warehouse */
-	STAGE_READY,  /* `making` is folded and waits for the writer */
 };
 
 struct applier {
@@ -67,6 +66,7 @@ static void forget(struct applier *a)
 	a->flying = NULL;
 	a->stage = STAGE_GATHER;
 	a->full = a->asking = a->connected = false;
+	a->fatal = 0; /* it will be met again */
 	met_set(MET_APPLY_CONNECTED, 0);
 }
 
@@ -255,7 +255,11 @@ static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 	return true;
 }
 
-/* Moves everything as far as it goes without waiting. */
+/*
+ * Moves everything as far as it goes without waiting. 1: what came before the
+ * change that cannot be applied (a->fatal_err) is written, or nothing of its
+ * transaction may be; negative: the warehouse's side failed.
+ */
 static int pump(struct applier *a, struct rt_err *err)
 {
 	for (;;) {
@@ -265,16 +269,12 @@ static int pump(struct applier *a, struct rt_err *err)
 		gather_more(a);
 		if (!make_ready(a, err, &rc))
 			return rc;
-		if (a->fatal != 0 && !a->making->first_part && !writer_is_busy(&a->writer)) {
-			*err = a->fatal_err; /* parts of a transaction are written but not committed */
-			return err->code;
-		}
+		if (writer_is_busy(&a->writer))
+			return 0;
 		bool worth = a->making->open ? a->full : !batch_is_empty(a->making);
-		if (a->fatal != 0 && !worth && !writer_is_busy(&a->writer)) {
-			*err = a->fatal_err;
-			return err->code;
-		}
-		if (!worth || writer_is_busy(&a->writer))
+		if (a->fatal != 0 && (!worth || !a->making->first_part))
+			return 1;
+		if (!worth)
 			return 0;
 		rc = take_off(a, err);
 		if (rc != 0)
@@ -364,8 +364,10 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 	take_signals(a);
 	if (a->connected) {
 		int rc = pump(a, err);
-		if (rc < 0 && a->fatal != 0)
-			return rc;
+		if (rc > 0) {
+			*err = a->fatal_err;
+			return err->code;
+		}
 		if (rc < 0 && (rc = fail(a, rc, err)) < 0)
 			return rc;
 	}

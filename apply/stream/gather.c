@@ -113,7 +113,7 @@ static int take_truncate(struct gather *g, const struct batch *b, const struct c
 	return 0;
 }
 
-/* "v1 <µs since 1970>": when the core's clock said so. */
+/* "1 <µs since 1970>": version, and when the core's clock said so. */
 static void take_heartbeat(struct batch *b, struct slice content)
 {
 	char text[40];
@@ -122,7 +122,7 @@ static void take_heartbeat(struct batch *b, struct slice content)
 		return;
 	memcpy(text, content.p, content.len);
 	text[content.len] = '\0';
-	if (sscanf(text, "v1 %" SCNd64, &us) == 1 && us > b->heartbeat_us)
+	if (sscanf(text, "1 %" SCNd64, &us) == 1 && us > b->heartbeat_us)
 		b->heartbeat_us = us;
 }
 
