@@ -101,6 +101,7 @@ MAIN_SRC := cdc/main.c
 PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
+	test_apply \
 	test_base \
 	test_json \
 	test_pgoutput \
