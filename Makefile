@@ -36,8 +36,14 @@ BASE_SRC := \
 	proto/base/yaml.c
 
 PROTO_SRC := \
+	proto/frame.c \
 	proto/lsn.c \
-	proto/settings.c
+	proto/record.c \
+	proto/settings.c \
+	proto/spool_applied.c \
+	proto/spool_files.c \
+	proto/spool_read.c \
+	proto/spool_write.c
 
 PG_SRC := \
 	proto/pg/pgconn.c
@@ -55,7 +61,8 @@ MAIN_SRC :=
 PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
-	test_base
+	test_base \
+	test_spool
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
@@ -96,6 +103,9 @@ LDLIBS   += $(PKG_LIBS)
 FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS)
 $(shell mkdir -p $(B) $(GEN); printf '%s\n' "$(subst ",,$(FLAGS_NOW))" | cmp -s - $(B)/flags \
 	|| printf '%s\n' "$(subst ",,$(FLAGS_NOW))" > $(B)/flags)
+
+# Wire and disk forms: no silent change of width or sign.
+$(B)/proto/frame.o $(B)/proto/record.o: CFLAGS += -Wconversion
 
 # ---- rules (V=1 shows whole commands) ----
 
