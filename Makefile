@@ -62,6 +62,7 @@ PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
 	test_base \
+	test_frame \
 	test_spool
 
 # Everything but main, so that unit tests can link it.
