@@ -112,7 +112,10 @@ UNIT_TESTS := \
 
 # Programs that the system tests drive.
 TEST_TOOLS := \
-	cast_probe
+	cast_probe \
+	test_base \
+	test_frame \
+	test_spool
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
