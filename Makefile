@@ -102,6 +102,9 @@ PROTOBUF := proto/change.proto
 
 UNIT_TESTS := \
 	test_base \
+	test_cache \
+	test_definition \
+	test_fold \
 	test_json \
 	test_pgoutput \
 	test_progress \
