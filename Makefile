@@ -88,6 +88,7 @@ COMMANDS_SRC := \
 	cdc/commands/cli.c \
 	cdc/commands/config.c \
 	cdc/commands/estate.c \
+	cdc/commands/fold.c \
 	cdc/commands/init.c \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
