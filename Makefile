@@ -88,6 +88,7 @@ COMMANDS_SRC := \
 	cdc/commands/cli.c \
 	cdc/commands/config.c \
 	cdc/commands/estate.c \
+	cdc/commands/fold.c \
 	cdc/commands/init.c \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
@@ -103,6 +104,9 @@ PROTOBUF := proto/change.proto
 UNIT_TESTS := \
 	test_apply \
 	test_base \
+	test_cache \
+	test_definition \
+	test_fold \
 	test_json \
 	test_pgoutput \
 	test_progress \
@@ -113,6 +117,7 @@ UNIT_TESTS := \
 # Programs that the system tests drive.
 TEST_TOOLS := \
 	cast_probe \
+	json_probe \
 	test_base \
 	test_frame \
 	test_spool

@@ -10,6 +10,8 @@ static const struct cli_command commands[] = {
 	{"apply", "the role that writes to the warehouse", &apply_usage, cmd_apply},
 	{"init", "make publication, slot, schemas and tables; again is harmless", &init_usage,
 	 cmd_init},
+	{"fold", "every version that a definition makes of a file of events", &fold_usage,
+	 cmd_fold},
 	{"config", "print the configuration with every key, or check one", &config_usage,
 	 cmd_config},
 	{"version", "print the version", &version_usage, cmd_version},
