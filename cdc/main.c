@@ -10,6 +10,7 @@ static const struct cli_command commands[] = {
 	{"apply", "the role that writes to the warehouse", &apply_usage, cmd_apply},
 	{"init", "make publication, slot, schemas and tables; again is harmless", &init_usage,
 	 cmd_init},
+	{"status", "how it goes, in a sentence and a table", &status_usage, cmd_status},
 	{"config", "print the configuration with every key, or check one", &config_usage,
 	 cmd_config},
 	{"version", "print the version", &version_usage, cmd_version},
