@@ -94,7 +94,6 @@ COMMANDS_SRC := \
 	cdc/commands/init_warehouse.c \
 	cdc/commands/roles.c \
 	cdc/commands/run.c \
-	cdc/commands/sources.c \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_print.c
