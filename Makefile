@@ -85,6 +85,10 @@ APPLY_SRC := \
 	apply/stream/writer_rows.c
 
 COMMANDS_SRC := \
+	cdc/commands/check.c \
+	cdc/commands/check_core.c \
+	cdc/commands/check_machine.c \
+	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
 	cdc/commands/config.c \
 	cdc/commands/estate.c \
@@ -95,7 +99,10 @@ COMMANDS_SRC := \
 	cdc/commands/init_warehouse.c \
 	cdc/commands/roles.c \
 	cdc/commands/run.c \
-	cdc/commands/sources.c
+	cdc/commands/status.c \
+	cdc/commands/status_judge.c \
+	cdc/commands/status_print.c \
+	cdc/commands/story.c
 
 MAIN_SRC := cdc/main.c
 

@@ -87,7 +87,7 @@ int cmd_init(struct cli *c)
 	struct init in = {.arena = &c->arena};
 	int rc = cli_settings(c, &in.s, &err);
 	if (rc == 0)
-		rc = sources_load(&in.s, in.arena, &in.sources, &err);
+		rc = landed_load(in.arena, &in.s, &in.landed, &err);
 	if (rc == 0) {
 		in.publication = arena_printf(in.arena, SETTINGS_INSERTS_FMT, in.s.pipeline);
 		const char *side = c->arg_count > 0 ? c->arg[0] : NULL;
@@ -98,6 +98,7 @@ int cmd_init(struct cli *c)
 		else
 			rc = make_all(&in, &err);
 	}
+	landed_release(&in.landed);
 	pgc_close(in.replication);
 	pgc_close(in.core);
 	pgc_close(in.warehouse);

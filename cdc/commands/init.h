@@ -2,14 +2,14 @@
 #ifndef CDC_COMMANDS_INIT_H
 #define CDC_COMMANDS_INIT_H
 
+#include "apply/stream/landed.h"
 #include "cdc/commands/cli.h"
 #include "cdc/commands/estate.h"
-#include "cdc/commands/sources.h"
 
 struct init {
 	struct arena *arena;
 	struct settings s;
-	struct sources sources;
+	struct landed_set landed; /* by name of the rollup */
 	const char *publication;
 	PGconn *core, *replication, *warehouse;
 	struct pgc_system system;    /* of the core */
@@ -34,8 +34,11 @@ int init_warehouse_make(struct init *in, struct rt_err *err) RT_MUSTCHECK;
 int init_print_sql(const struct init *in, const char *side, FILE *out,
 		   struct rt_err *err) RT_MUSTCHECK;
 
-/* Appends the statements (without semicolon). */
+/* Appends the statement, without semicolon. */
 void init_sql_create_publication(const struct init *in, struct buf *out);
-void init_sql_create_slot(const struct init *in, struct buf *out);
+/* Is the source of item[at] that of none before it? One table can feed several rollups. */
+bool init_is_first_of_source(const struct landed_set *set, size_t at);
+/* Does a rollup read this table? */
+bool init_is_source(const struct landed_set *set, const struct publication_table *t);
 
 #endif

@@ -4,11 +4,9 @@
  * past; a slot is never made where the warehouse already holds a position
  * that it could not join.
  */
-#include <poll.h>
-
 #include "cdc/commands/init.h"
-
-#define WAIT_NOTE_MS 3000
+#include "cdc/commands/status.h"
+#include "proto/pg/slot.h"
 
 static int look_settings(struct init *in, struct rt_err *err)
 {
@@ -73,9 +71,9 @@ static int look_slot(struct init *in, struct rt_err *err)
 
 static int look_sources(struct init *in, struct rt_err *err)
 {
-	for (size_t i = 0; i < in->sources.count; i++) {
-		const struct source *s = &in->sources.item[i];
-		const char *params[] = {s->schema, s->table};
+	for (size_t i = 0; i < in->landed.count; i++) {
+		const struct rollup *r = in->landed.item[i].rollup;
+		const char *params[] = {r->source_schema, r->source_table};
 		const char *kind;
 		int rc = estate_text(in->core, in->arena, &kind, err,
 				     "SELECT c.relkind FROM pg_catalog.pg_class c JOIN "
@@ -88,7 +86,7 @@ static int look_sources(struct init *in, struct rt_err *err)
 			return rt_fail(err, ERR_PERMANENT,
 				       "%s: the core has no table %s.%s; mend: source in the "
 				       "definition, or rollups.land without %s",
-				       s->file, s->schema, s->table, s->rollup);
+				       r->file, r->source_schema, r->source_table, r->name);
 	}
 	return 0;
 }
@@ -109,22 +107,28 @@ int init_core_look(struct init *in, struct rt_err *err)
 	return rc;
 }
 
+bool init_is_first_of_source(const struct landed_set *set, size_t at)
+{
+	const struct rollup *r = set->item[at].rollup;
+	for (size_t i = 0; i < at; i++)
+		if (strcmp(set->item[i].rollup->source_schema, r->source_schema) == 0 &&
+		    strcmp(set->item[i].rollup->source_table, r->source_table) == 0)
+			return false;
+	return true;
+}
+
 void init_sql_create_publication(const struct init *in, struct buf *out)
 {
 	buf_str(out, "CREATE PUBLICATION ");
 	pgc_ident(out, in->publication);
 	buf_str(out, " FOR TABLE");
 	const char *between = "\n    ";
-	for (size_t i = 0; i < in->sources.count; i++) {
-		const struct source *s = &in->sources.item[i];
-		bool again = false; /* one table can feed several rollups */
-		for (size_t k = 0; k < i; k++)
-			again |= strcmp(in->sources.item[k].schema, s->schema) == 0 &&
-				 strcmp(in->sources.item[k].table, s->table) == 0;
-		if (again)
+	for (size_t i = 0; i < in->landed.count; i++) {
+		const struct rollup *r = in->landed.item[i].rollup;
+		if (!init_is_first_of_source(&in->landed, i))
 			continue;
 		buf_str(out, between);
-		estate_table(out, s->schema, s->table);
+		estate_table(out, r->source_schema, r->source_table);
 		between = ",\n    ";
 	}
 	buf_str(out, "\n    WITH (publish = 'insert, truncate')");
@@ -157,19 +161,19 @@ static int mend_publication(struct init *in, struct rt_err *err)
 			init_made(in, "core", "publication %s now publishes insert and truncate",
 				  in->publication);
 	}
-	for (size_t i = 0; rc == 0 && i < in->sources.count; i++) {
-		const struct source *s = &in->sources.item[i];
-		if (publication_find(p, s->schema, s->table) != NULL)
+	for (size_t i = 0; rc == 0 && i < in->landed.count; i++) {
+		const struct rollup *r = in->landed.item[i].rollup;
+		if (publication_find(p, r->source_schema, r->source_table) != NULL)
 			continue;
 		buf_clear(&sql);
 		buf_str(&sql, "ALTER PUBLICATION ");
 		pgc_ident(&sql, in->publication);
 		buf_str(&sql, " ADD TABLE ");
-		estate_table(&sql, s->schema, s->table);
+		estate_table(&sql, r->source_schema, r->source_table);
 		rc = owner_does(in, &sql, err);
 		if (rc == 0)
 			init_made(in, "core", "publication %s: added %s.%s", in->publication,
-				  s->schema, s->table);
+				  r->source_schema, r->source_table);
 		if (rc == 0) /* a second rollup of the same table finds it */
 			rc = publication_read(in->core, in->arena, in->publication, &in->pub, err);
 	}
@@ -177,11 +181,11 @@ static int mend_publication(struct init *in, struct rt_err *err)
 	return rc;
 }
 
-static bool is_source(const struct sources *sources, const struct publication_table *t)
+bool init_is_source(const struct landed_set *set, const struct publication_table *t)
 {
-	for (size_t i = 0; i < sources->count; i++)
-		if (strcmp(sources->item[i].schema, t->schema) == 0 &&
-		    strcmp(sources->item[i].table, t->table) == 0)
+	for (size_t i = 0; i < set->count; i++)
+		if (strcmp(set->item[i].rollup->source_schema, t->schema) == 0 &&
+		    strcmp(set->item[i].rollup->source_table, t->table) == 0)
 			return true;
 	return false;
 }
@@ -193,9 +197,12 @@ static int make_publication(struct init *in, struct rt_err *err)
 		init_sql_create_publication(in, &sql);
 		int rc = owner_does(in, &sql, err);
 		buf_release(&sql);
+		size_t tables = 0;
+		for (size_t i = 0; i < in->landed.count; i++)
+			tables += init_is_first_of_source(&in->landed, i);
 		if (rc == 0)
 			init_made(in, "core", "created publication %s of %zu tables",
-				  in->publication, in->sources.count);
+				  in->publication, tables);
 		return rc;
 	}
 	int before = in->changes;
@@ -204,71 +211,30 @@ static int make_publication(struct init *in, struct rt_err *err)
 		init_says("core", "publication %s exists, %zu tables", in->publication,
 			  in->pub.count);
 	for (size_t i = 0; rc == 0 && i < in->pub.count; i++)
-		if (!is_source(&in->sources, &in->pub.table[i]))
+		if (!init_is_source(&in->landed, &in->pub.table[i]))
 			init_says("core",
 				  "warning: publication %s also has %s.%s, which no rollup reads",
 				  in->publication, in->pub.table[i].schema, in->pub.table[i].table);
 	return rc;
 }
 
-/* Says which transaction the slot waits for: it begins when all that are open now have ended. */
-static void say_blocker(struct init *in)
+/* Creation waits until every transaction that is open now has ended. */
+static bool say_wait(void *ctx, const struct slot_wait *w)
 {
-	struct rt_err ignored; /* only a note */
-	PGresult *res;
-	int rc = pgc_exec(
-		in->core, &res, &ignored,
-		"SELECT what, age FROM (SELECT 'pid ' || a.pid || coalesce(' (role ' || a.usename "
-		"|| ', database ' || a.datname || ')', '') AS what, extract(epoch FROM "
-		"clock_timestamp() - a.xact_start)::int AS age FROM pg_catalog.pg_locks l "
-		"JOIN pg_catalog.pg_stat_activity a USING (pid) WHERE l.locktype = 'transactionid' "
-		"AND l.mode = 'ExclusiveLock' AND l.granted AND a.pid <> pg_backend_pid() "
-		"UNION ALL SELECT 'prepared transaction ' || gid, extract(epoch FROM "
-		"clock_timestamp() - prepared)::int FROM pg_catalog.pg_prepared_xacts) x "
-		"ORDER BY age DESC NULLS LAST LIMIT 1");
-	if (rc != 0)
-		return;
-	if (PQntuples(res) == 1 && PQgetisnull(res, 0, 1))
+	const struct init *in = ctx;
+	struct buf age = BUF_INIT;
+	status_duration(&age, w->xact_age_us);
+	if (w->pid == 0)
+		init_says("core", "slot %s waits for older transactions to end", in->s.core.slot);
+	else if (w->xact_age_us <= 0) /* the server hides it from roles without pg_read_all_stats */
+		init_says("core", "slot %s waits for older transactions to end: pid %d",
+			  in->s.core.slot, w->pid);
+	else
 		init_says("core",
-			  "the slot waits for older transactions to end: %s, age not visible to us",
-			  PQgetvalue(res, 0, 0));
-	else if (PQntuples(res) == 1)
-		init_says("core", "the slot waits for older transactions to end: %s, open for %s s",
-			  PQgetvalue(res, 0, 0), PQgetvalue(res, 0, 1));
-	PQclear(res);
-}
-
-void init_sql_create_slot(const struct init *in, struct buf *out)
-{
-	buf_str(out, "CREATE_REPLICATION_SLOT ");
-	pgc_ident(out, in->s.core.slot);
-	buf_str(out, " LOGICAL pgoutput (SNAPSHOT 'nothing')");
-}
-
-/* The result of the command just sent, telling every few seconds what it waits for. */
-static int await_slot(struct init *in, PGresult **ret, struct rt_err *err)
-{
-	PGconn *c = in->replication;
-	int64_t gap_us = WAIT_NOTE_MS * INT64_C(1000), note_us = rt_mono_us() + gap_us;
-	while (PQisBusy(c) != 0) {
-		struct pollfd p = {.fd = PQsocket(c), .events = POLLIN};
-		int n = poll(&p, 1, WAIT_NOTE_MS);
-		if (n == 0 && rt_mono_us() >= note_us) {
-			say_blocker(in);
-			gap_us *= 2; /* a long wait is told ever more rarely */
-			note_us = rt_mono_us() + gap_us;
-		}
-		if (n > 0 && PQconsumeInput(c) == 0)
-			return pgc_fail(c, NULL, err, "CREATE_REPLICATION_SLOT");
-	}
-	PGresult *res = PQgetResult(c);
-	if (PQresultStatus(res) != PGRES_TUPLES_OK) {
-		int rc = pgc_fail(c, res, err, "CREATE_REPLICATION_SLOT");
-		PQclear(res);
-		return rc;
-	}
-	*ret = res;
-	return 0;
+			  "slot %s waits for older transactions to end: pid %d, open for %s",
+			  in->s.core.slot, w->pid, buf_cstr(&age));
+	buf_release(&age);
+	return false;
 }
 
 static int make_slot(struct init *in, struct rt_err *err)
@@ -279,24 +245,13 @@ static int make_slot(struct init *in, struct rt_err *err)
 			  LSN_ARGS(in->slot.confirmed));
 		return 0;
 	}
-	/* It waits for every transaction open now: no time-out may cut that short. */
-	int rc = pgc_exec(in->replication, NULL, err, "SET statement_timeout = 0");
-	if (rc == 0)
-		rc = pgc_exec(in->replication, NULL, err, "SET lock_timeout = 0");
+	const struct slot_options o = {
+		.name = slot, .monitor = in->core, .on_wait = say_wait, .ctx = in};
+	struct slot_created made;
+	int rc = slot_create(in->replication, &o, &made, err);
 	if (rc != 0)
 		return rc;
-	struct buf sql = BUF_INIT;
-	PGresult *res = NULL;
-	init_sql_create_slot(in, &sql);
-	if (PQsendQuery(in->replication, buf_cstr(&sql)) == 0)
-		rc = pgc_fail(in->replication, NULL, err, "CREATE_REPLICATION_SLOT");
-	else
-		rc = await_slot(in, &res, err);
-	buf_release(&sql);
-	if (rc != 0)
-		return rc;
-	in->slot = (struct slot_view){.exists = true, .confirmed = pgc_get_lsn(res, 0, 1)};
-	PQclear(res);
+	in->slot = (struct slot_view){.exists = true, .confirmed = made.consistent_point};
 	init_made(in, "core", "created slot %s at " LSN_FMT, slot, LSN_ARGS(in->slot.confirmed));
 	return 0;
 }

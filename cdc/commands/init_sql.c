@@ -39,23 +39,23 @@ static void grant_connect(struct buf *b, const char *database, const char *role)
 	buf_str(b, ";\n");
 }
 
-/* Is this the first source with its schema (or, with table, with its table)? */
-static bool is_first(const struct sources *s, size_t at, bool table)
+/* Is the source's schema that of none before it? */
+static bool is_first_of_schema(const struct landed_set *s, size_t at)
 {
 	for (size_t i = 0; i < at; i++)
-		if (strcmp(s->item[i].schema, s->item[at].schema) == 0 &&
-		    (!table || strcmp(s->item[i].table, s->item[at].table) == 0))
+		if (strcmp(s->item[i].rollup->source_schema, s->item[at].rollup->source_schema) ==
+		    0)
 			return false;
 	return true;
 }
 
-static void grant_reading(struct buf *b, const struct sources *s, const char *role)
+static void grant_reading(struct buf *b, const struct landed_set *s, const char *role)
 {
 	for (size_t i = 0; i < s->count; i++) {
-		if (!is_first(s, i, false))
+		if (!is_first_of_schema(s, i))
 			continue;
 		buf_str(b, "GRANT USAGE ON SCHEMA ");
-		pgc_ident(b, s->item[i].schema);
+		pgc_ident(b, s->item[i].rollup->source_schema);
 		buf_str(b, " TO ");
 		pgc_ident(b, role);
 		buf_str(b, ";\n");
@@ -63,10 +63,10 @@ static void grant_reading(struct buf *b, const struct sources *s, const char *ro
 	buf_str(b, "GRANT SELECT ON");
 	const char *between = "\n    ";
 	for (size_t i = 0; i < s->count; i++) {
-		if (!is_first(s, i, true))
+		if (!init_is_first_of_source(s, i))
 			continue;
 		buf_str(b, between);
-		estate_table(b, s->item[i].schema, s->item[i].table);
+		estate_table(b, s->item[i].rollup->source_schema, s->item[i].rollup->source_table);
 		between = ",\n    ";
 	}
 	buf_str(b, "\n    TO ");
@@ -93,7 +93,7 @@ static void print_core(const struct init *in, struct buf *b)
 	role_sql(b, role, "LOGIN REPLICATION");
 	grant_connect(b, database, role);
 	buf_str(b, "\n-- Reading is for the first load of each table.\n");
-	grant_reading(b, &in->sources, role);
+	grant_reading(b, &in->landed, role);
 	buf_str(b,
 		"\n-- Run by the owner of the tables (with CREATE on the database) or a superuser, "
 		"and "

@@ -4,7 +4,6 @@
  * pipeline has none.
  */
 #include "apply/sql/migrate.h"
-#include "apply/stream/landed.h"
 #include "cdc/commands/init.h"
 
 static int make_control(struct init *in, struct rt_err *err)
@@ -98,19 +97,17 @@ static int make_position(struct init *in, struct rt_err *err)
 	return rc;
 }
 
-static void made_tables(void *ctx, const char *what)
+static void report_landed(void *ctx, const char *what)
 {
 	init_made(ctx, "warehouse", "created %s", what);
 }
 
 static int make_landed(struct init *in, struct rt_err *err)
 {
-	struct landed_set set;
-	int rc = landed_load(in->arena, &in->s, &set, err);
-	if (rc != 0)
-		return rc;
-	rc = landed_ensure(in->warehouse, &in->s, &set, made_tables, in, err);
-	landed_release(&set);
+	int before = in->changes;
+	int rc = landed_ensure(in->warehouse, &in->s, &in->landed, report_landed, in, err);
+	if (rc == 0 && in->changes == before)
+		init_says("warehouse", "tables of %u rollups exist", in->landed.count);
 	return rc;
 }
 

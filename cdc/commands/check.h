@@ -1,0 +1,41 @@
+/*
+ * check: what `rolag check` is made of. Each look tells what it found, ok or
+ * not, and how to mend it; a look that cannot be made (no connection) says so
+ * and does not keep the others from being made.
+ */
+#ifndef CDC_COMMANDS_CHECK_H
+#define CDC_COMMANDS_CHECK_H
+
+#include "apply/stream/landed.h"
+#include "cdc/commands/cli.h"
+#include "cdc/commands/estate.h"
+
+struct check {
+	struct arena *arena;
+	struct settings s;
+	struct landed_set landed;
+	bool has_landed; /* the definitions could be read */
+	const char *publication;
+	struct pgc_system system; /* of the core; system_id 0: not known */
+	struct slot_view slot;
+	struct control_view control; /* version 0: not known */
+	int fails, warnings;
+};
+
+/* "ok    core: …" */
+void check_ok(struct check *k, const char *fmt, ...) RT_PRINTF(2, 3);
+/* "FAIL  core: …" and a line "mend: …"; mend is SQL, a setting or a command, NULL when the text has it. */
+void check_fail(struct check *k, const char *mend, const char *fmt, ...) RT_PRINTF(3, 4);
+/* Not wrong now, but worth knowing. */
+void check_warn(struct check *k, const char *mend, const char *fmt, ...) RT_PRINTF(3, 4);
+/* A look that failed by itself. */
+void check_error(struct check *k, const char *what, const struct rt_err *err);
+
+void check_core(struct check *k, PGconn *core);
+/* What of the core's tables the rollups read. */
+void check_sources(struct check *k, PGconn *core);
+void check_warehouse(struct check *k, PGconn *warehouse);
+/* Folders and free space. */
+void check_machine(struct check *k);
+
+#endif

@@ -1,0 +1,82 @@
+/* check_machine: folders and disk space here. */
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cdc/commands/check.h"
+#include "cdc/commands/status.h"
+#include "proto/base/fsio.h"
+
+/* The nearest folder above path (or path) that is there, in the arena. */
+static const char *nearest_folder(struct arena *a, const char *path)
+{
+	char *p = arena_strdup(a, path);
+	while (access(p, F_OK) != 0 && strrchr(p, '/') != NULL && strrchr(p, '/') != p)
+		*strrchr(p, '/') = '\0';
+	return access(p, F_OK) == 0 ? p : "/";
+}
+
+/* A folder of ours: there and private, or one that we can make. */
+static void check_folder(struct check *k, const char *key, const char *path, unsigned forbidden)
+{
+	struct stat st;
+	const char *make =
+		arena_printf(k->arena, "install -d -m 0700 -o USER %s (USER runs rolag)", path);
+	if (stat(path, &st) != 0) {
+		const char *above = nearest_folder(k->arena, path);
+		if (access(above, W_OK | X_OK) == 0)
+			check_ok(k, "%s: %s will be made at the first start", key, path);
+		else
+			check_fail(k, make, "%s: there is no %s, and %s is not ours to write", key,
+				   path, above);
+		return;
+	}
+	if (!S_ISDIR(st.st_mode))
+		check_fail(k, "another path", "%s: %s is not a folder", key, path);
+	else if (access(path, R_OK | W_OK | X_OK) != 0)
+		check_fail(k, arena_printf(k->arena, "chown USER %s (USER runs rolag)", path),
+			   "%s: this user may not write in %s", key, path);
+	else if ((st.st_mode & forbidden) != 0)
+		check_fail(k, arena_printf(k->arena, "chmod %04o %s", 0777 & ~forbidden, path),
+			   "%s: %s has mode %04o, so others may read what is in it", key, path,
+			   (unsigned)(st.st_mode & 0777));
+	else
+		check_ok(k, "%s: %s", key, path);
+}
+
+static void check_space(struct check *k)
+{
+	struct rt_err err;
+	uint64_t free_bytes;
+	struct buf have = BUF_INIT, want = BUF_INIT, quota = BUF_INIT;
+	const char *at = nearest_folder(k->arena, k->s.spool.dir);
+	if (fs_free_bytes(at, &free_bytes, &err) != 0) {
+		check_error(k, "spool.dir", &err);
+		return;
+	}
+	status_bytes(&have, free_bytes);
+	status_bytes(&want, k->s.spool.reserve);
+	status_bytes(&quota, k->s.spool.quota);
+	if (free_bytes <= k->s.spool.reserve)
+		check_fail(k, "free space there, another spool.dir, or a smaller spool.reserve",
+			   "spool: %s free at %s, less than spool.reserve (%s): capture would not "
+			   "read",
+			   buf_cstr(&have), at, buf_cstr(&want));
+	else if (free_bytes - k->s.spool.reserve < k->s.spool.quota)
+		check_warn(k, "a smaller spool.quota, or more space",
+			   "spool: %s free at %s; with spool.reserve (%s) the whole spool.quota "
+			   "(%s) does not fit",
+			   buf_cstr(&have), at, buf_cstr(&want), buf_cstr(&quota));
+	else
+		check_ok(k, "spool: %s free, quota %s", buf_cstr(&have), buf_cstr(&quota));
+	buf_release(&have);
+	buf_release(&want);
+	buf_release(&quota);
+}
+
+void check_machine(struct check *k)
+{
+	check_folder(k, "state_dir", k->s.state_dir, 0027);
+	check_folder(k, "spool.dir", k->s.spool.dir, 0077);
+	check_space(k);
+}

@@ -1,0 +1,82 @@
+/*
+ * status: how the pipeline does, judged from the roles' counter files alone.
+ * Pure: what was read and what time it is come in by parameter.
+ */
+#ifndef CDC_COMMANDS_STATUS_H
+#define CDC_COMMANDS_STATUS_H
+
+#include "proto/base/buf.h"
+#include "proto/base/metrics.h"
+
+enum status_life {
+	LIFE_NEVER, /* no counter file */
+	LIFE_ENDED, /* its process is gone */
+	LIFE_STUCK, /* the process is there but does not turn */
+	LIFE_RUNNING,
+};
+
+enum { STATUS_CAPTURE, STATUS_APPLY, STATUS_ROLES };
+
+struct status_role {
+	enum status_life life;
+	struct met_file f; /* zero when LIFE_NEVER */
+};
+
+struct status_facts {
+	int64_t now_us; /* µs since 1970 */
+	int64_t heartbeat_interval_us;
+	uint64_t wal_budget_bytes;
+	bool moving; /* false: apply's numbers stood still over the last second or more */
+	struct status_role role[STATUS_ROLES];
+};
+
+enum status_state {
+	STATUS_STOPPED,	   /* a role is not running */
+	STATUS_STALLED,	   /* running, and nothing arrives or nothing gets on */
+	STATUS_SPOOL_FULL, /* capture has stopped reading the core */
+	STATUS_SPILLING, /* past the WAL budget: the spool is confirmed, the warehouse is behind */
+	STATUS_STARTING,
+	STATUS_LOADING,	    /* first load */
+	STATUS_CATCHING_UP, /* behind, and getting on */
+	STATUS_IDLE,	    /* nothing to do, and the heartbeat proves it */
+	STATUS_LIVE,
+};
+
+struct status_view {
+	enum status_state state;
+	bool healthy;
+	int64_t lag_us;	    /* age of the newest heartbeat or commit applied; −1: none yet */
+	uint64_t lag_bytes; /* received − applied */
+	char sentence[900]; /* one line that says it all */
+};
+
+/* A heartbeat missing for more intervals than this is no lag any more but a stall. */
+#define STATUS_HEARTBEATS_MISSED 10
+/* No commit but heartbeats for so long: idle. */
+#define STATUS_IDLE_US INT64_C(60000000)
+/* The least silence after which a role counts as stuck (else STATUS_HEARTBEATS_MISSED intervals). */
+#define STATUS_STUCK_US INT64_C(10000000)
+
+/*
+ * How alive is a role whose file this is? process_is_there: kill(pid, 0) says
+ * so (false also when it lives in another pid namespace; then fresh numbers
+ * decide).
+ */
+enum status_life status_life(const struct met_file *f, bool process_is_there, int64_t now_us,
+			     int64_t heartbeat_interval_us);
+void status_judge(const struct status_facts *f, struct status_view *ret);
+/* "live", "catching_up", …: stable names, for --json. */
+const char *status_state_name(enum status_state state);
+
+/* The screen below the sentence: aligned lines. before: numbers of a while ago for rates, or NULL. */
+void status_print_table(const struct status_facts *f, const struct status_view *v,
+			const struct status_facts *before, struct buf *out);
+/* One JSON object; its keys are documented by `rolag status --help` and only ever added to. */
+void status_print_json(const struct status_facts *f, const struct status_view *v, struct buf *out);
+
+/* "0.4 s", "12 s", "5 min", "3 h 20 min", "2 d 4 h". */
+void status_duration(struct buf *out, int64_t us);
+/* "34 MB", "1.5 GB": powers of 1024, as in the configuration. */
+void status_bytes(struct buf *out, uint64_t bytes);
+
+#endif

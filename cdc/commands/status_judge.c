@@ -1,0 +1,301 @@
+/*
+ * status_judge: one state and one sentence out of many numbers. Guarantees:
+ * idle is not lag (the heartbeat decides), and dead is not idle (a missing
+ * heartbeat or a process that does not turn is a state of its own).
+ */
+#include <inttypes.h>
+
+#include "cdc/commands/status.h"
+
+static const char *const role_name[STATUS_ROLES] = {"capture", "apply"};
+
+void status_duration(struct buf *out, int64_t us)
+{
+	int64_t s = us / 1000000;
+	if (us < 0)
+		buf_str(out, "?");
+	else if (us < 1000)
+		buf_printf(out, "%.2f ms", (double)us / 1000);
+	else if (us < 100000)
+		buf_printf(out, "%.1f ms", (double)us / 1000);
+	else if (s < 10)
+		buf_printf(out, "%.1f s", (double)us / 1e6);
+	else if (s < 120)
+		buf_printf(out, "%" PRId64 " s", s);
+	else if (s < 7200)
+		buf_printf(out, "%" PRId64 " min", s / 60);
+	else if (s < 172800)
+		buf_printf(out, "%" PRId64 " h %" PRId64 " min", s / 3600, s / 60 % 60);
+	else
+		buf_printf(out, "%" PRId64 " d %" PRId64 " h", s / 86400, s / 3600 % 24);
+}
+
+void status_bytes(struct buf *out, uint64_t bytes)
+{
+	static const char *const unit[] = {"B", "kB", "MB", "GB", "TB"};
+	size_t u = 0;
+	double v = (double)bytes;
+	for (; v >= 1024 && u + 1 < ARRAY_LEN(unit); u++)
+		v /= 1024;
+	bool whole = v >= 10 || v == (double)(uint64_t)v;
+	buf_printf(out, whole ? "%.0f %s" : "%.1f %s", v, unit[u]);
+}
+
+/* Silence that no running role and no heartbeat ever shows. */
+static int64_t patience_us(int64_t heartbeat_interval_us)
+{
+	return RT_MAX(STATUS_STUCK_US, STATUS_HEARTBEATS_MISSED * heartbeat_interval_us);
+}
+
+enum status_life status_life(const struct met_file *f, bool process_is_there, int64_t now_us,
+			     int64_t heartbeat_interval_us)
+{
+	int64_t silent_us = now_us - f->updated_us;
+	if (f->magic == 0)
+		return LIFE_NEVER;
+	if (!process_is_there && silent_us > 2 * RT_MAX(heartbeat_interval_us, INT64_C(1000000)))
+		return LIFE_ENDED;
+	return silent_us > patience_us(heartbeat_interval_us) ? LIFE_STUCK : LIFE_RUNNING;
+}
+
+const char *status_state_name(enum status_state state)
+{
+	static const char *const name[] = {
+		[STATUS_STOPPED] = "stopped",
+		[STATUS_STALLED] = "stalled",
+		[STATUS_SPOOL_FULL] = "spool_full",
+		[STATUS_SPILLING] = "spilling",
+		[STATUS_STARTING] = "starting",
+		[STATUS_LOADING] = "loading",
+		[STATUS_CATCHING_UP] = "catching_up",
+		[STATUS_IDLE] = "idle",
+		[STATUS_LIVE] = "live",
+	};
+	return name[state];
+}
+
+/* A judgement being made; the sentence grows in text. */
+struct judging {
+	const struct status_facts *f;
+	struct status_view *v;
+	struct buf text;
+};
+
+static uint64_t value(const struct judging *j, int role, enum met_id id)
+{
+	return j->f->role[role].f.value[id];
+}
+
+static void conclude(struct judging *j, enum status_state state, bool healthy)
+{
+	j->v->state = state;
+	j->v->healthy = healthy;
+}
+
+/* " (note, 12 s ago)" where the role left one. */
+static void add_note(struct judging *j, int role)
+{
+	const struct met_file *f = &j->f->role[role].f;
+	if (f->note[0] == '\0')
+		return;
+	buf_printf(&j->text, " Last word of %s, ", role_name[role]);
+	status_duration(&j->text, RT_MAX(j->f->now_us - f->note_us, 0));
+	buf_printf(&j->text, " ago: %s", f->note);
+}
+
+/* "core keeps 34 MB of WAL for us (budget 4 GB)." */
+static void add_wal(struct judging *j)
+{
+	buf_str(&j->text, "core keeps ");
+	status_bytes(&j->text, value(j, STATUS_CAPTURE, MET_CORE_RETAINED_BYTES));
+	buf_str(&j->text, " of WAL for us (budget ");
+	status_bytes(&j->text, j->f->wal_budget_bytes);
+	buf_str(&j->text, ").");
+}
+
+static void add_lag(struct judging *j)
+{
+	if (j->v->lag_us < 0) {
+		buf_str(&j->text, "nothing applied yet, ");
+		return;
+	}
+	status_duration(&j->text, j->v->lag_us);
+	buf_str(&j->text, " behind, ");
+}
+
+/* Roles that are not there. */
+static bool judge_stopped(struct judging *j)
+{
+	const struct status_role *role = j->f->role;
+	int gone[STATUS_ROLES], n = 0;
+	for (int i = 0; i < STATUS_ROLES; i++)
+		if (role[i].life == LIFE_NEVER || role[i].life == LIFE_ENDED)
+			gone[n++] = i;
+	if (n == 0)
+		return false;
+	conclude(j, STATUS_STOPPED, false);
+	buf_str(&j->text, "Stopped: ");
+	for (int i = 0; i < n; i++) {
+		const struct met_file *f = &role[gone[i]].f;
+		buf_printf(&j->text, "%s%s is not running (", i == 0 ? "" : ", ",
+			   role_name[gone[i]]);
+		if (role[gone[i]].life == LIFE_NEVER) {
+			buf_str(&j->text, "no counters of it here)");
+			continue;
+		}
+		buf_printf(&j->text, "pid %u ended ", f->pid);
+		status_duration(&j->text, j->f->now_us - f->updated_us);
+		buf_str(&j->text, " ago)");
+	}
+	buf_u8(&j->text, '.');
+	for (int i = 0; i < n; i++)
+		add_note(j, gone[i]);
+	return true;
+}
+
+static bool judge_stuck(struct judging *j)
+{
+	for (int i = 0; i < STATUS_ROLES; i++) {
+		const struct met_file *f = &j->f->role[i].f;
+		if (j->f->role[i].life != LIFE_STUCK)
+			continue;
+		conclude(j, STATUS_STALLED, false);
+		buf_printf(&j->text, "Stalled: %s (pid %u) is there but has not moved for ",
+			   role_name[i], f->pid);
+		status_duration(&j->text, j->f->now_us - f->updated_us);
+		buf_u8(&j->text, '.');
+		add_note(j, i);
+		return true;
+	}
+	return false;
+}
+
+static bool is_young(const struct judging *j)
+{
+	for (int i = 0; i < STATUS_ROLES; i++)
+		if (j->f->now_us - j->f->role[i].f.started_us < STATUS_STUCK_US)
+			return true;
+	return false;
+}
+
+static bool judge_connections(struct judging *j)
+{
+	bool core = value(j, STATUS_CAPTURE, MET_CAPTURE_CONNECTED) != 0;
+	bool warehouse = value(j, STATUS_APPLY, MET_APPLY_CONNECTED) != 0;
+	if (core && warehouse)
+		return false;
+	bool noted = j->f->role[STATUS_CAPTURE].f.note[0] != '\0' ||
+		     j->f->role[STATUS_APPLY].f.note[0] != '\0';
+	if (is_young(j) && !noted) {
+		conclude(j, STATUS_STARTING, false);
+		buf_printf(&j->text, "Starting: connecting to %s.",
+			   core ? "the warehouse" : (warehouse ? "the core" : "both databases"));
+		return true;
+	}
+	conclude(j, STATUS_STALLED, false);
+	buf_printf(&j->text, "Stalled: no connection to %s.",
+		   core ? "the warehouse" : (warehouse ? "the core" : "core and warehouse"));
+	if (!core)
+		add_note(j, STATUS_CAPTURE);
+	if (!warehouse)
+		add_note(j, STATUS_APPLY);
+	return true;
+}
+
+static bool judge_loading(struct judging *j)
+{
+	if (strcmp(j->f->role[STATUS_APPLY].f.state, "loading") != 0)
+		return false;
+	uint64_t done = value(j, STATUS_APPLY, MET_LOAD_ROWS);
+	uint64_t total = value(j, STATUS_APPLY, MET_LOAD_TOTAL);
+	conclude(j, STATUS_LOADING, true);
+	buf_printf(&j->text, "Loading: %" PRIu64 " events read", done);
+	if (total > 0) /* an estimate: it may be passed */
+		buf_printf(&j->text, " of about %" PRIu64 " (%.0f %%)", total,
+			   RT_MIN((double)done * 100 / (double)total, 99.0));
+	buf_str(&j->text, ", ");
+	add_wal(j);
+	return true;
+}
+
+static bool judge_space(struct judging *j)
+{
+	if (value(j, STATUS_CAPTURE, MET_SPOOL_FULL) != 0) {
+		conclude(j, STATUS_SPOOL_FULL, false);
+		buf_str(&j->text, "Spool full (");
+		status_bytes(&j->text, value(j, STATUS_CAPTURE, MET_SPOOL_BYTES));
+		buf_str(&j->text, "): capture has stopped reading until apply catches up, ");
+	} else if (strcmp(j->f->role[STATUS_CAPTURE].f.state, "spilling") == 0) {
+		conclude(j, STATUS_SPILLING, false);
+		buf_str(&j->text, "Spilling: the WAL budget is used up, so the core is told what "
+				  "the spool holds; ");
+	} else {
+		return false;
+	}
+	add_lag(j);
+	add_wal(j);
+	add_note(j, STATUS_APPLY);
+	return true;
+}
+
+/* Both roles run and are connected: the heartbeat says how it goes. */
+static void judge_flow(struct judging *j)
+{
+	const struct met_file *apply = &j->f->role[STATUS_APPLY].f;
+	int64_t beat_us = (int64_t)value(j, STATUS_APPLY, MET_APPLY_HEARTBEAT_US);
+	int64_t commit_us = (int64_t)value(j, STATUS_APPLY, MET_APPLY_COMMIT_US);
+	bool late = j->v->lag_us < 0 || j->v->lag_us > patience_us(j->f->heartbeat_interval_us);
+	bool behind = j->v->lag_bytes > 0;
+	if (late && is_young(j)) {
+		conclude(j, STATUS_STARTING, false);
+		buf_str(&j->text, "Starting: ");
+	} else if (late && behind && j->f->moving) {
+		conclude(j, STATUS_CATCHING_UP, true);
+		buf_str(&j->text, "Catching up: ");
+		status_bytes(&j->text, j->v->lag_bytes);
+		buf_str(&j->text, " of WAL to go, ");
+	} else if (late) {
+		conclude(j, STATUS_STALLED, false);
+		buf_str(&j->text, behind ? "Stalled: apply does not get on with what capture has "
+					   "received, "
+					 : "Stalled: no heartbeat comes through the core, ");
+	} else if (strcmp(apply->state, "catching_up") == 0) {
+		conclude(j, STATUS_CATCHING_UP, true);
+		buf_str(&j->text, "Catching up: ");
+	} else if (strcmp(apply->state, "idle") == 0 ||
+		   (beat_us > 0 && j->f->now_us - commit_us > STATUS_IDLE_US)) {
+		conclude(j, STATUS_IDLE, true);
+		buf_str(&j->text, "Healthy and idle: ");
+	} else {
+		conclude(j, STATUS_LIVE, true);
+		buf_str(&j->text, "Healthy: ");
+	}
+	add_lag(j);
+	add_wal(j);
+	if (!j->v->healthy && j->v->state == STATUS_STALLED) {
+		add_note(j, STATUS_CAPTURE);
+		add_note(j, STATUS_APPLY);
+	}
+}
+
+static void measure_lag(struct judging *j)
+{
+	uint64_t newest = RT_MAX(value(j, STATUS_APPLY, MET_APPLY_HEARTBEAT_US),
+				 value(j, STATUS_APPLY, MET_APPLY_COMMIT_US));
+	uint64_t received = value(j, STATUS_CAPTURE, MET_CAPTURE_RECEIVED_LSN);
+	uint64_t applied = value(j, STATUS_APPLY, MET_APPLY_APPLIED_LSN);
+	j->v->lag_us = newest == 0 ? -1 : RT_MAX(j->f->now_us - (int64_t)newest, 0);
+	j->v->lag_bytes = received > applied ? received - applied : 0;
+}
+
+void status_judge(const struct status_facts *f, struct status_view *ret)
+{
+	struct judging j = {.f = f, .v = ret, .text = BUF_INIT};
+	*ret = (struct status_view){0};
+	measure_lag(&j);
+	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) &&
+	    !judge_loading(&j) && !judge_space(&j))
+		judge_flow(&j);
+	snprintf(ret->sentence, sizeof(ret->sentence), "%s", buf_cstr(&j.text));
+	buf_release(&j.text);
+}

@@ -1,0 +1,250 @@
+/* status_print: the table for people and the object for programs. */
+#include <inttypes.h>
+
+#include "cdc/commands/status.h"
+#include "proto/lsn.h"
+
+static const char *const role_name[STATUS_ROLES] = {"capture", "apply"};
+static const char *const life_name[] = {
+	[LIFE_NEVER] = "never started",
+	[LIFE_ENDED] = "ended",
+	[LIFE_STUCK] = "stuck",
+	[LIFE_RUNNING] = "running",
+};
+
+static uint64_t value(const struct status_facts *f, int role, enum met_id id)
+{
+	return f->role[role].f.value[id];
+}
+
+static void stage(struct buf *out, const struct status_facts *f, const char *name, int role,
+		  enum met_id id, int64_t lag_us)
+{
+	struct lsn at = {value(f, role, id)};
+	uint64_t core = RT_MAX(value(f, STATUS_CAPTURE, MET_CORE_CURRENT_LSN),
+			       value(f, STATUS_CAPTURE, MET_CAPTURE_RECEIVED_LSN));
+	char lsn[24];
+	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(at));
+	buf_printf(out, "  %-10s %-18s ", name, at.v == 0 ? "-" : lsn);
+	if (at.v != 0) {
+		size_t before = out->len;
+		status_bytes(out, core > at.v ? core - at.v : 0);
+		buf_printf(out, "%*s", (int)(12 - RT_MIN(out->len - before, (size_t)12)), "");
+		if (lag_us >= 0)
+			status_duration(out, lag_us);
+	}
+	buf_u8(out, '\n');
+}
+
+/* Age of the newest commit that capture has received; −1: none. */
+static int64_t received_lag(const struct status_facts *f)
+{
+	int64_t at = (int64_t)value(f, STATUS_CAPTURE, MET_CAPTURE_COMMIT_US);
+	return at == 0 ? -1 : RT_MAX(f->now_us - at, 0);
+}
+
+static void print_stages(const struct status_facts *f, const struct status_view *v, struct buf *out)
+{
+	buf_printf(out, "  %-10s %-18s %-12s%s\n", "stage", "LSN", "behind core", "newest");
+	stage(out, f, "core", STATUS_CAPTURE, MET_CORE_CURRENT_LSN, -1);
+	stage(out, f, "received", STATUS_CAPTURE, MET_CAPTURE_RECEIVED_LSN, received_lag(f));
+	stage(out, f, "durable", STATUS_CAPTURE, MET_CAPTURE_DURABLE_LSN, -1);
+	stage(out, f, "applied", STATUS_APPLY, MET_APPLY_APPLIED_LSN, v->lag_us);
+	stage(out, f, "flushed", STATUS_APPLY, MET_APPLY_FLUSHED_LSN, -1);
+	stage(out, f, "confirmed", STATUS_CAPTURE, MET_CAPTURE_CONFIRMED_LSN, -1);
+}
+
+/* Growth per second since before, or since the role's start. */
+static double rate(const struct status_facts *f, const struct status_facts *before, int role,
+		   enum met_id id)
+{
+	const struct met_file *now = &f->role[role].f;
+	bool same = before != NULL && before->role[role].f.started_us == now->started_us;
+	int64_t us = same ? f->now_us - before->now_us : now->updated_us - now->started_us;
+	uint64_t n = now->value[id] - (same ? before->role[role].f.value[id] : 0);
+	return us <= 0 ? 0 : (double)n * 1e6 / (double)us;
+}
+
+static void print_work(const struct status_facts *f, const struct status_facts *before,
+		       struct buf *out)
+{
+	const char *when = before != NULL ? "" : " on average since its start";
+	const struct met_histogram *visible =
+		met_histogram(&f->role[STATUS_APPLY].f, MET_VISIBLE_SECONDS);
+	struct met_histogram recent;
+	if (before != NULL &&
+	    before->role[STATUS_APPLY].f.started_us == f->role[STATUS_APPLY].f.started_us) {
+		met_histogram_diff(
+			visible, met_histogram(&before->role[STATUS_APPLY].f, MET_VISIBLE_SECONDS),
+			&recent);
+		visible = &recent;
+	}
+	buf_printf(out, "  events     %" PRIu64 " applied, %.0f/s%s\n",
+		   value(f, STATUS_APPLY, MET_APPLY_EVENTS),
+		   rate(f, before, STATUS_APPLY, MET_APPLY_EVENTS), when);
+	buf_printf(out, "  commits    %" PRIu64 " applied, %.0f/s%s\n",
+		   value(f, STATUS_APPLY, MET_APPLY_TRANSACTIONS),
+		   rate(f, before, STATUS_APPLY, MET_APPLY_TRANSACTIONS), when);
+	buf_str(out, "  visible    ");
+	if (visible->count == 0) {
+		buf_str(out, "no commit to measure\n");
+		return;
+	}
+	buf_str(out, "p50 ");
+	status_duration(out, met_quantile(visible, 0.5));
+	buf_str(out, ", p99 ");
+	status_duration(out, met_quantile(visible, 0.99));
+	buf_str(out, " after the commit in the core\n");
+}
+
+static void print_stores(const struct status_facts *f, struct buf *out)
+{
+	uint64_t hits = value(f, STATUS_APPLY, MET_CACHE_HITS);
+	uint64_t all = hits + value(f, STATUS_APPLY, MET_CACHE_MISSES);
+	buf_str(out, "  spool      ");
+	status_bytes(out, value(f, STATUS_CAPTURE, MET_SPOOL_BYTES));
+	buf_str(out, " of ");
+	status_bytes(out, value(f, STATUS_CAPTURE, MET_SPOOL_QUOTA_BYTES));
+	buf_str(out, "\n  cache      ");
+	status_bytes(out, value(f, STATUS_APPLY, MET_CACHE_BYTES));
+	if (all > 0)
+		buf_printf(out, ", %.1f %% of lookups found there",
+			   (double)hits * 100 / (double)all);
+	buf_u8(out, '\n');
+}
+
+/* What may be wrong with the data; lines only where there is something. */
+static void print_oddities(const struct status_facts *f, struct buf *out)
+{
+	static const struct {
+		enum met_id id;
+		const char *what;
+	} odd[] = {
+		{MET_APPLY_UNKNOWN_KEYS, "payload keys that no definition lists"},
+		{MET_APPLY_IGNORED_EVENTS, "events of types that no definition lists"},
+		{MET_APPLY_DUPLICATES, "events that were there already (normal after a restart)"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(odd); i++)
+		if (value(f, STATUS_APPLY, odd[i].id) > 0)
+			buf_printf(out, "  note       %" PRIu64 " %s\n",
+				   value(f, STATUS_APPLY, odd[i].id), odd[i].what);
+}
+
+static void print_roles(const struct status_facts *f, struct buf *out)
+{
+	for (int i = 0; i < STATUS_ROLES; i++) {
+		const struct status_role *r = &f->role[i];
+		buf_printf(out, "  %-10s %s", role_name[i], life_name[r->life]);
+		if (r->life == LIFE_NEVER) {
+			buf_u8(out, '\n');
+			continue;
+		}
+		buf_printf(out, " (%s), pid %u, ", r->f.state, r->f.pid);
+		if (r->life == LIFE_RUNNING) {
+			buf_str(out, "up ");
+			status_duration(out, RT_MAX(f->now_us - r->f.started_us, 0));
+		} else {
+			buf_str(out, "last seen ");
+			status_duration(out, RT_MAX(f->now_us - r->f.updated_us, 0));
+			buf_str(out, " ago");
+		}
+		buf_u8(out, '\n');
+		if (r->f.note[0] == '\0')
+			continue;
+		buf_str(out, "             ");
+		status_duration(out, RT_MAX(f->now_us - r->f.note_us, 0));
+		buf_printf(out, " ago: %s\n", r->f.note);
+	}
+}
+
+void status_print_table(const struct status_facts *f, const struct status_view *v,
+			const struct status_facts *before, struct buf *out)
+{
+	print_stages(f, v, out);
+	print_work(f, before, out);
+	print_stores(f, out);
+	print_oddities(f, out);
+	print_roles(f, out);
+}
+
+/* ---- JSON ---- */
+
+static void json_text(struct buf *out, const char *s)
+{
+	buf_u8(out, '"');
+	for (; *s != '\0'; s++) {
+		unsigned char c = (unsigned char)*s;
+		if (c == '"' || c == '\\')
+			buf_printf(out, "\\%c", c);
+		else if (c < 0x20)
+			buf_printf(out, "\\u%04x", c);
+		else
+			buf_u8(out, c);
+	}
+	buf_u8(out, '"');
+}
+
+static void json_seconds(struct buf *out, const char *key, int64_t us)
+{
+	if (us < 0)
+		buf_printf(out, "\"%s\": null", key);
+	else
+		buf_printf(out, "\"%s\": %.6f", key, (double)us / 1e6);
+}
+
+static void json_role(const struct status_facts *f, int role, struct buf *out)
+{
+	const struct status_role *r = &f->role[role];
+	bool ever = r->life != LIFE_NEVER;
+	buf_printf(out, "    \"%s\": {\"life\": \"%s\", \"pid\": %u, \"state\": ", role_name[role],
+		   ever ? life_name[r->life] : "never", r->f.pid);
+	json_text(out, r->f.state);
+	buf_str(out, ", ");
+	json_seconds(out, "up_seconds", ever ? r->f.updated_us - r->f.started_us : -1);
+	buf_str(out, ", ");
+	json_seconds(out, "seen_seconds_ago", ever ? RT_MAX(f->now_us - r->f.updated_us, 0) : -1);
+	buf_str(out, ", \"note\": ");
+	json_text(out, r->f.note);
+	buf_str(out, ", ");
+	json_seconds(out, "note_seconds_ago",
+		     r->f.note_us > 0 ? RT_MAX(f->now_us - r->f.note_us, 0) : -1);
+	buf_u8(out, '}');
+}
+
+/* Every counter and gauge of the role that keeps it (its name's first word says which). */
+static void json_metrics(const struct status_facts *f, struct buf *out)
+{
+	const char *comma = "";
+	for (int i = 0; i < MET_COUNT; i++) {
+		if (met_defs[i].type == MET_HISTOGRAM)
+			continue;
+		int role =
+			strncmp(met_defs[i].name, "apply_", 6) == 0 ? STATUS_APPLY : STATUS_CAPTURE;
+		buf_printf(out, "%s\n    \"%s\": %" PRIu64, comma, met_defs[i].name,
+			   value(f, role, (enum met_id)i));
+		comma = ",";
+	}
+}
+
+void status_print_json(const struct status_facts *f, const struct status_view *v, struct buf *out)
+{
+	const struct met_histogram *h =
+		met_histogram(&f->role[STATUS_APPLY].f, MET_VISIBLE_SECONDS);
+	bool counted = h->count > 0;
+	buf_printf(out, "{\n  \"healthy\": %s,\n  \"state\": \"%s\",\n  \"sentence\": ",
+		   v->healthy ? "true" : "false", status_state_name(v->state));
+	json_text(out, v->sentence);
+	buf_str(out, ",\n  ");
+	json_seconds(out, "lag_seconds", v->lag_us);
+	buf_printf(out, ",\n  \"lag_bytes\": %" PRIu64 ",\n  ", v->lag_bytes);
+	json_seconds(out, "visible_p50_seconds", counted ? met_quantile(h, 0.5) : -1);
+	buf_str(out, ",\n  ");
+	json_seconds(out, "visible_p99_seconds", counted ? met_quantile(h, 0.99) : -1);
+	buf_str(out, ",\n  \"roles\": {\n");
+	json_role(f, STATUS_CAPTURE, out);
+	buf_str(out, ",\n");
+	json_role(f, STATUS_APPLY, out);
+	buf_str(out, "\n  },\n  \"metrics\": {");
+	json_metrics(f, out);
+	buf_str(out, "\n  }\n}\n");
+}
