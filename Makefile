@@ -47,10 +47,14 @@ PROTO_SRC := \
 
 PG_SRC := \
 	proto/pg/array.c \
+	proto/pg/datetime.c \
+	proto/pg/datetime_parse.c \
+	proto/pg/datetime_tables.c \
 	proto/pg/numeric.c \
 	proto/pg/pgconn.c \
 	proto/pg/slot.c \
-	proto/pg/types.c
+	proto/pg/types.c \
+	proto/pg/zone.c
 
 CAPTURE_SRC := \
 	cdc/capture/capture.c \
@@ -114,6 +118,7 @@ UNIT_TESTS := \
 	test_cache \
 	test_definition \
 	test_fold \
+	test_frame \
 	test_json \
 	test_pgoutput \
 	test_progress \
@@ -124,10 +129,7 @@ UNIT_TESTS := \
 # Programs that the system tests drive.
 TEST_TOOLS := \
 	cast_probe \
-	json_probe \
-	test_base \
-	test_frame \
-	test_spool
+	json_probe
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)

@@ -1,6 +1,6 @@
 /*
  * types_inner: what the files behind types.h share. Nothing outside of
- * proto/pg/{types,numeric,array,datetime,datetime_tables,zone}.c includes it.
+ * proto/pg/{types,numeric,array,datetime,datetime_parse}.c includes it.
  */
 #ifndef PROTO_PG_TYPES_INNER_H
 #define PROTO_PG_TYPES_INNER_H
@@ -44,6 +44,16 @@ int numeric_add(struct slice a, struct slice b, bool subtract, struct buf *out,
 /* array.c; t is the element type. */
 bool array_is_valid(enum pgt t, struct slice binary) RT_MUSTCHECK;
 void array_to_text(enum pgt t, struct slice binary, struct buf *out);
+
+/* datetime.c; zone as in pgt_from_text. */
+int date_from_text(struct slice text, const struct pgt_zone *zone, struct buf *out,
+		   struct rt_err *err) RT_MUSTCHECK;
+int timestamptz_from_text(struct slice text, const struct pgt_zone *zone, struct buf *out,
+			  struct rt_err *err) RT_MUSTCHECK;
+void date_to_text(struct slice binary, struct buf *out);
+void timestamptz_to_text(struct slice binary, struct buf *out);
+bool date_is_valid(struct slice binary) RT_MUSTCHECK;
+bool timestamptz_is_valid(struct slice binary) RT_MUSTCHECK;
 
 /* types.c: one value of a base type that pgt_is_valid has accepted. */
 void pgt_value_to_text(enum pgt t, struct slice binary, struct buf *out);

@@ -87,10 +87,12 @@ static void test_applied_counts_as_flushed_only_behind_the_wal_flush(void **stat
 
 /* ---- source rows ---- */
 
-static const struct schema_column source_columns[] = {
-	{"id", false, OID_UUID, -1},	     {"sequence", false, OID_INT4, -1},
-	{"event_type", false, OID_VARCHAR, -1}, {"event", false, OID_JSONB, -1},
-	{"context", false, OID_JSONB, -1},   {"recorded_at", false, OID_TIMESTAMPTZ, -1}};
+static const struct schema_column source_columns[] = {{"id", false, OID_UUID, -1},
+						      {"sequence", false, OID_INT4, -1},
+						      {"event_type", false, OID_VARCHAR, -1},
+						      {"event", false, OID_JSONB, -1},
+						      {"context", false, OID_JSONB, -1},
+						      {"recorded_at", false, OID_TIMESTAMPTZ, -1}};
 static const struct schema source_schema = {.nspname = "public",
 					    .relname = "deposit_events",
 					    .count = ARRAY_LEN(source_columns),
@@ -109,15 +111,15 @@ static void test_source_reads_text_and_binary_alike(void **state)
 	struct source_map m;
 	struct fold_event t, b;
 	struct rt_err err;
-	static const uint8_t id[16] = {0x01, 0x89, 0xc0, 0xde, 0,    0, 0x70, 0,
-				       0x80, 0,	   0,	 0,    0,    0, 0,    0x0a};
+	static const uint8_t id[16] = {0x01, 0x89, 0xc0, 0xde, 0, 0, 0x70, 0,
+				       0x80, 0,	   0,	 0,    0, 0, 0,	   0x0a};
 	static const uint8_t seq[4] = {0, 0, 0, 7};
 	static const uint8_t when[8] = {0, 0x02, 0xB1, 0x7F, 0x2F, 0x69, 0x40, 0x00};
 	static const char json[] = "\001{\"amount\": 5}";
 	assert_rc(source_map_columns(f->rollup, &source_schema, &m, &err), err);
-	struct value tv[6] = {text(id_text),	       text("7"), text("initialized"),
-			      text("{\"amount\": 5}"), {VALUE_NULL, 0, NULL},
-			      text("2024-01-01 00:00:00+00")};
+	struct value tv[6] = {text(id_text),	     text("7"),
+			      text("initialized"),   text("{\"amount\": 5}"),
+			      {VALUE_NULL, 0, NULL}, text("2024-01-01 00:00:00+00")};
 	struct value bv[6] = {{VALUE_BINARY, 16, id},
 			      {VALUE_BINARY, 4, seq},
 			      {VALUE_BINARY, 11, (const uint8_t *)"initialized"},
@@ -144,12 +146,8 @@ static void test_source_errors_name_the_place_and_no_value(void **state)
 	struct fold_event e;
 	struct rt_err err;
 	assert_rc(source_map_columns(f->rollup, &source_schema, &m, &err), err);
-	struct value v[6] = {text(id_text),
-			     text("7"),
-			     text("initialized"),
-			     text("{}"),
-			     {VALUE_NULL, 0, NULL},
-			     text("secret")};
+	struct value v[6] = {text(id_text),	    text("7"),	   text("initialized"), text("{}"),
+			     {VALUE_NULL, 0, NULL}, text("secret")};
 	struct tuple row = {6, v};
 	assert_int_equal(source_read_row(f->rollup, &m, &row, &f->arena, &e, &err), ERR_PERMANENT);
 	assert_says(err, "relation public.deposit_events, id 0189c0de-0000-7000-8000-00000000000a, "
@@ -387,7 +385,7 @@ static void test_rows_as_copy_and_as_arrays(void **state)
 		rd_bytes(&r, rd_u32(&r)); /* event_type */
 		assert_int_equal(rd_u32(&r), 8);
 		assert_int_equal(rd_u64(&r), 3); /* amount */
-		rd_bytes(&r, rd_u32(&r)); /* tags: the empty list */
+		rd_bytes(&r, rd_u32(&r));	 /* tags: the empty list */
 		assert_int_equal(rd_u32(&r), 8);
 		assert_int_equal(rd_u64(&r), 10); /* _lsn */
 		assert_int_equal(rd_u32(&r), 8);
@@ -437,7 +435,8 @@ static void test_ddl_says_what_every_column_is(void **state)
 	struct fixture *f = *state;
 	struct buf sql = BUF_INIT;
 	static const char *const parts[] = {
-		"CREATE TABLE \"raw\".\"deposits\" (\n    id uuid NOT NULL,\n    version int4 NOT NULL",
+		"CREATE TABLE \"raw\".\"deposits\" (\n    id uuid NOT NULL,\n    version int4 NOT "
+		"NULL",
 		"\"amount\" int8,\n    \"tags\" varchar[],\n    _lsn pg_lsn NOT NULL,\n    "
 		"_committed_at timestamptz,\n    PRIMARY KEY (id, version)",
 		"PRIMARY KEY (id)\n) WITH (fillfactor = 70)",
