@@ -47,6 +47,7 @@ struct applier {
 	struct pgc_backoff backoff;
 	int64_t retry_us, look_us, ask_us; /* monotonic */
 	struct applied_file *applied;
+	int lock;	 /* of state_dir, for the life of the process */
 	struct lsn told; /* written to the applied file */
 	int fatal;	 /* the stream cannot go on behind `making`; why: */
 	struct rt_err fatal_err;
@@ -385,11 +386,15 @@ static int set_up(struct applier *a, struct rt_err *err)
 {
 	const struct settings *s = a->settings;
 	char *counters = rt_sprintf("%s/apply.counters", s->state_dir);
+	char *lock = rt_sprintf("%s/apply.lock", s->state_dir);
 	int rc = fs_mkdirs(s->state_dir, 0750, err);
+	if (rc == 0) /* before the counters, which are another's otherwise */
+		rc = fs_lock(lock, &a->lock, err);
 	if (rc == 0)
 		rc = fs_mkdirs(s->spool.dir, 0700, err);
 	if (rc == 0)
 		rc = met_open(counters, "apply", err);
+	free(lock);
 	free(counters);
 	if (rc == 0)
 		rc = landed_load(&a->arena, s, &a->landed, err);

@@ -17,6 +17,9 @@
 
 #define COPY_PIECE_BYTES (256u << 10)
 
+/* A snapshot holds back vacuum on the core: an older one is not begun another table with. */
+#define SNAPSHOT_AGE_US INT64_C(30000000)
+
 struct load {
 	PGconn *core, *warehouse;
 	const struct settings *settings;
@@ -24,6 +27,7 @@ struct load {
 	const struct ledger *ledger;
 	struct loop *loop;
 	struct lsn snapshot;
+	int64_t snapshot_us; /* monotonic, when it was taken */
 	struct source_map map;
 	struct arena arena; /* one event */
 	/* The entity being folded: its newest row, in memory of its own. */
@@ -327,16 +331,33 @@ static void tell_progress(struct load *l, bool force)
 		 l->rows, force ? "yes" : "no");
 }
 
-static int load_table(struct load *l, struct rt_err *err)
+/* The snapshot at hand, or a new one when there is none that is young enough. */
+static int need_snapshot(struct load *l, struct rt_err *err)
 {
-	int rc = open_snapshot(l->settings, l->loop, &l->core, &l->snapshot, err);
+	int64_t now = rt_mono_us();
+	if (l->core != NULL && now - l->snapshot_us < SNAPSHOT_AGE_US)
+		return 0;
+	pgc_close(l->core);
+	l->core = NULL;
+	l->snapshot_us = now;
+	return open_snapshot(l->settings, l->loop, &l->core, &l->snapshot, err);
+}
+
+static int load_table(struct load *l, struct landed *landed, struct rt_err *err)
+{
+	l->landed = landed;
+	l->has_state = false;
+	l->state = (struct fold_row){0};
+	l->rows = 0;
+	l->told_us = rt_mono_us();
+	int rc = need_snapshot(l, err);
 	if (rc == 0)
 		rc = clear_table(l, err);
 	for (uint64_t n = 1; rc == 0 && n > 0;) {
 		met_tick(rt_now_us());
 		if (loop_stopping(l->loop))
 			rc = rt_fail(err, ERR_RETRY, "told to stop during the first load of %s",
-				     l->landed->rollup->name);
+				     landed->rollup->name);
 		else
 			rc = load_chunk(l, &n, err);
 		if (rc == 0) {
@@ -345,8 +366,6 @@ static int load_table(struct load *l, struct rt_err *err)
 			tell_progress(l, false);
 		}
 	}
-	pgc_close(l->core);
-	l->core = NULL;
 	if (rc == 0)
 		rc = finish_table(l, err);
 	if (rc == 0)
@@ -386,31 +405,25 @@ static uint64_t estimate(const struct settings *s, const struct landed_set *set)
 int load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
 	     const struct ledger *ledger, struct loop *loop, struct rt_err *err)
 {
-	int rc = 0;
-	bool any = false;
+	struct load l = {.warehouse = warehouse, .settings = s, .ledger = ledger, .loop = loop};
+	int rc = 0, loaded = 0;
+	arena_init(&l.arena, 16384);
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++) {
 		if (set->item[i].state != LANDED_SYNCING)
 			continue;
-		if (!any) {
+		if (loaded++ == 0) {
 			met_state("loading");
 			met_set(MET_LOAD_TOTAL, estimate(s, set));
-			any = true;
 		}
-		struct load l = {.warehouse = warehouse,
-				 .settings = s,
-				 .landed = &set->item[i],
-				 .ledger = ledger,
-				 .loop = loop,
-				 .told_us = rt_mono_us()};
-		arena_init(&l.arena, 16384);
-		rc = load_table(&l, err);
-		arena_release(&l.arena);
-		buf_release(&l.id);
-		buf_release(&l.event_type);
-		buf_release(&l.columns);
-		buf_release(&l.copy);
+		rc = load_table(&l, &set->item[i], err);
 	}
-	if (any && rc == 0)
+	if (rc == 0 && loaded > 0)
 		met_note("%s", "");
+	pgc_close(l.core);
+	arena_release(&l.arena);
+	buf_release(&l.id);
+	buf_release(&l.event_type);
+	buf_release(&l.columns);
+	buf_release(&l.copy);
 	return rc;
 }

@@ -640,7 +640,7 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 static int open_state(const struct settings *s, struct rt_err *err)
 {
 	char *lock = rt_sprintf("%s/capture.lock", s->state_dir);
-	char *metrics = rt_sprintf("%s/capture.metrics", s->state_dir);
+	char *metrics = rt_sprintf("%s/capture.counters", s->state_dir);
 	int fd; /* held until the process ends */
 	int rc = fs_mkdirs(s->state_dir, 0750, err);
 	if (rc == 0)
