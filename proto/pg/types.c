@@ -300,8 +300,9 @@ int pgt_from_text(enum pgt t, struct slice text, const struct pgt_zone *zone, st
 	case PGT_UUID:
 		return uuid_from_text(text, out, err);
 	case PGT_DATE:
+		return date_from_text(text, zone, out, err);
 	case PGT_TIMESTAMPTZ:
-		return pgt_fail_syntax(err, TYPES[t].name);
+		return timestamptz_from_text(text, zone, out, err);
 	case PGT_JSONB:
 		buf_u8(out, 1);
 		buf_add_slice(out, text);
@@ -334,7 +335,10 @@ void pgt_value_to_text(enum pgt t, struct slice binary, struct buf *out)
 		uuid_to_text(binary.p, out);
 		return;
 	case PGT_DATE:
+		date_to_text(binary, out);
+		return;
 	case PGT_TIMESTAMPTZ:
+		timestamptz_to_text(binary, out);
 		return;
 	case PGT_JSONB:
 		buf_add(out, binary.p + 1, binary.len - 1);
@@ -362,8 +366,9 @@ bool pgt_value_is_valid(enum pgt t, struct slice binary)
 	case PGT_UUID:
 		return binary.len == 16;
 	case PGT_DATE:
+		return date_is_valid(binary);
 	case PGT_TIMESTAMPTZ:
-		return false;
+		return timestamptz_is_valid(binary);
 	case PGT_JSONB: /* version 1; its text is the server's to check */
 		return binary.len > 1 && binary.p[0] == 1 &&
 		       text_is_valid(slice_of(binary.p + 1, binary.len - 1));

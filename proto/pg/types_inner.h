@@ -1,6 +1,6 @@
 /*
  * types_inner: what the files behind types.h share. Nothing outside of
- * proto/pg/{types,numeric,array,datetime,datetime_tables,zone}.c includes it.
+ * proto/pg includes it.
  */
 #ifndef PROTO_PG_TYPES_INNER_H
 #define PROTO_PG_TYPES_INNER_H
@@ -24,6 +24,12 @@ static inline uint8_t pgt_lower(uint8_t c)
 	return c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : c;
 }
 
+static inline bool pgt_is_letter(uint8_t c)
+{
+	c = pgt_lower(c);
+	return c >= 'a' && c <= 'z';
+}
+
 /* text without white space at both ends. */
 struct slice pgt_trim(struct slice text);
 /* Is text the word, ignoring the case of ASCII letters? word is in lower case. */
@@ -44,6 +50,16 @@ int numeric_add(struct slice a, struct slice b, bool subtract, struct buf *out,
 /* array.c; t is the element type. */
 bool array_is_valid(enum pgt t, struct slice binary) RT_MUSTCHECK;
 void array_to_text(enum pgt t, struct slice binary, struct buf *out);
+
+/* datetime.c; zone as in pgt_from_text. */
+int date_from_text(struct slice text, const struct pgt_zone *zone, struct buf *out,
+		   struct rt_err *err) RT_MUSTCHECK;
+int timestamptz_from_text(struct slice text, const struct pgt_zone *zone, struct buf *out,
+			  struct rt_err *err) RT_MUSTCHECK;
+void date_to_text(struct slice binary, struct buf *out);
+void timestamptz_to_text(struct slice binary, struct buf *out);
+bool date_is_valid(struct slice binary) RT_MUSTCHECK;
+bool timestamptz_is_valid(struct slice binary) RT_MUSTCHECK;
 
 /* types.c: one value of a base type that pgt_is_valid has accepted. */
 void pgt_value_to_text(enum pgt t, struct slice binary, struct buf *out);
