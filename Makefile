@@ -48,6 +48,7 @@ PROTO_SRC := \
 PG_SRC := \
 	proto/pg/array.c \
 	proto/pg/datetime.c \
+	proto/pg/datetime_fields.c \
 	proto/pg/datetime_parse.c \
 	proto/pg/datetime_tables.c \
 	proto/pg/numeric.c \

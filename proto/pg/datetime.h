@@ -1,7 +1,7 @@
 /*
  * datetime: what the files that read and write dates share: the calendar, the
  * words and abbreviations of the input grammar, and time zones. Nothing
- * outside of proto/pg/{types,datetime,datetime_parse,datetime_tables,zone}.c
+ * outside of proto/pg/{datetime,datetime_fields,datetime_parse,datetime_tables,zone}.c
  * includes it.
  */
 #ifndef PROTO_PG_DATETIME_H
@@ -93,6 +93,35 @@ int32_t zone_offset_of(const struct pgt_zone *z, int64_t local_s, const char *ab
  */
 const struct pgt_zone *zone_named(const char *name);
 
+/* ---- fields (datetime_fields.c) ---- */
+
+enum {
+	FIELDS_MAX = 25,
+	ROOM_MAX = 160,
+};
+
+enum token {
+	TOKEN_NUMBER,  /* digits, perhaps with one point */
+	TOKEN_DATE,    /* with delimiters, or a zone's name */
+	TOKEN_TIME,    /* digits with colons */
+	TOKEN_ZONE,    /* a sign and digits */
+	TOKEN_WORD,    /* letters */
+	TOKEN_SPECIAL, /* a sign and letters */
+};
+
+struct fields {
+	const uint8_t *p, *end;
+	char work[ROOM_MAX];
+	size_t used, room;
+	bool overflow;
+	int count;
+	enum token kind[FIELDS_MAX];
+	char *text[FIELDS_MAX]; /* in work */
+};
+
+/* False when text holds what cannot be a field, or more than room (each field with one byte more). */
+bool fields_cut(struct slice text, size_t room, struct fields *f) RT_MUSTCHECK;
+
 /* ---- the input grammar (datetime_parse.c) ---- */
 
 struct datetime {
@@ -115,7 +144,7 @@ enum datetime_rc {
 	DATETIME_PRESENT = -3,
 };
 
-/* Reads text by the whole grammar; room: how long its fields, each with one byte more, may be. */
+/* Reads text by the whole grammar; room: as in fields_cut. zone: for what names none; NULL = UTC. */
 enum datetime_rc datetime_parse(struct slice text, size_t room, const struct pgt_zone *zone,
 				struct datetime *ret) RT_MUSTCHECK;
 /* Is there such a day in the range of the server's calendar (4714-11-24 BC to 5874898-06-03)? */

@@ -1,9 +1,8 @@
 /*
  * datetime_parse: the whole input grammar of dates and timestamps (manual,
- * appendix B.1), as PostgreSQL 15 applies it with DateOrder MDY. Two steps:
- * the text is cut into fields by its characters alone; then the fields are
- * read one after the other, each in the light of what is already known.
- * Guarantees: no text is accepted or refused, and no value made of it, but as
+ * appendix B.1), as PostgreSQL 15 applies it with DateOrder MDY. The fields
+ * that datetime_fields.c has cut are read one after the other, each in the
+ * light of what is already known. Guarantees: no text is accepted or refused, and no value made of it, but as
  * the server does; words that mean the present are refused.
  */
 #include <ctype.h>
@@ -11,184 +10,6 @@
 
 #include "proto/pg/datetime.h"
 #include "proto/pg/types_inner.h"
-
-/* ---- cutting into fields ---- */
-
-enum {
-	FIELDS_MAX = 25,
-	ROOM_MAX = 160,
-};
-
-enum token {
-	TOKEN_NUMBER,  /* digits, perhaps with one point */
-	TOKEN_DATE,    /* with delimiters, or a zone's name */
-	TOKEN_TIME,    /* digits with colons */
-	TOKEN_ZONE,    /* a sign and digits */
-	TOKEN_WORD,    /* letters */
-	TOKEN_SPECIAL, /* a sign and letters */
-};
-
-struct fields {
-	const uint8_t *p, *end;
-	char work[ROOM_MAX];
-	size_t used, room;
-	bool overflow;
-	int count;
-	enum token kind[FIELDS_MAX];
-	char *text[FIELDS_MAX];
-};
-
-static bool is_letter(uint8_t c)
-{
-	c = pgt_lower(c);
-	return c >= 'a' && c <= 'z';
-}
-
-/* The character at the cursor; 0, which is of no class, at the end. */
-static uint8_t peek(const struct fields *f)
-{
-	return f->p < f->end ? *f->p : 0;
-}
-
-static void put(struct fields *f, uint8_t c)
-{
-	if (f->used == f->room) {
-		f->overflow = true;
-		return;
-	}
-	f->work[f->used++] = (char)c;
-}
-
-static void take(struct fields *f)
-{
-	put(f, pgt_lower(*f->p++));
-}
-
-static void take_digits(struct fields *f)
-{
-	while (pgt_is_digit(peek(f)))
-		take(f);
-}
-
-static void take_letters(struct fields *f)
-{
-	while (is_letter(peek(f)))
-		take(f);
-}
-
-/* 12, 12:34:56.7, 2024-01-31, 31/jan/2024, 12.5 */
-static enum token cut_digits(struct fields *f)
-{
-	take_digits(f);
-	uint8_t c = peek(f);
-	if (c == ':') {
-		while (pgt_is_digit(peek(f)) || peek(f) == ':' || peek(f) == '.')
-			take(f);
-		return TOKEN_TIME;
-	}
-	if (c != '-' && c != '/' && c != '.')
-		return TOKEN_NUMBER;
-	take(f);
-	if (!pgt_is_digit(peek(f))) {
-		while (pgt_is_digit(peek(f)) || is_letter(peek(f)) || peek(f) == c)
-			take(f);
-		return TOKEN_DATE;
-	}
-	take_digits(f);
-	if (peek(f) != c)
-		return c == '.' ? TOKEN_NUMBER : TOKEN_DATE;
-	/* The same delimiter again makes it a date of three parts, even with points. */
-	while (pgt_is_digit(peek(f)) || peek(f) == c)
-		take(f);
-	return TOKEN_DATE;
-}
-
-/* A word; or a date or a zone's name that begins with one ("jan-8-1999", "america/new_york"). */
-static enum token cut_letters(struct fields *f)
-{
-	size_t start = f->used;
-	take_letters(f);
-	uint8_t c = peek(f);
-	bool joined = c == '-' || c == '/' || c == '.';
-	if (c == '+' || pgt_is_digit(c)) {
-		/* "y2001": a word that is known ends where its number begins. */
-		put(f, '\0');
-		if (f->overflow)
-			return TOKEN_WORD;
-		f->used--;
-		joined = word_find(f->work + start) == NULL;
-	}
-	if (!joined)
-		return TOKEN_WORD;
-	for (; (c = peek(f)) != 0; take(f)) {
-		if (!pgt_is_digit(c) && !is_letter(c) && strchr("+-/_.:", c) == NULL)
-			break;
-	}
-	return TOKEN_DATE;
-}
-
-/* +05, +05:30, -infinity; false for a lone sign. */
-static bool cut_signed(struct fields *f, enum token *ret)
-{
-	take(f);
-	while (pgt_is_space(peek(f)))
-		f->p++;
-	if (is_letter(peek(f))) {
-		take_letters(f);
-		*ret = TOKEN_SPECIAL;
-		return true;
-	}
-	if (!pgt_is_digit(peek(f)))
-		return false;
-	while (pgt_is_digit(peek(f)) || peek(f) == ':' || peek(f) == '.' || peek(f) == '-')
-		take(f);
-	*ret = TOKEN_ZONE;
-	return true;
-}
-
-/* Cuts one field off; false when its characters cannot be one. */
-static bool cut_field(struct fields *f)
-{
-	uint8_t c = peek(f);
-	char *text = f->work + f->used;
-	enum token kind;
-	if (f->count == FIELDS_MAX)
-		return false;
-	if (pgt_is_digit(c)) {
-		kind = cut_digits(f);
-	} else if (c == '.') {
-		take(f);
-		take_digits(f);
-		kind = TOKEN_NUMBER;
-	} else if (is_letter(c)) {
-		kind = cut_letters(f);
-	} else if (c == '+' || c == '-') {
-		if (!cut_signed(f, &kind))
-			return false;
-	} else {
-		return false;
-	}
-	put(f, '\0');
-	f->kind[f->count] = kind;
-	f->text[f->count++] = text;
-	return !f->overflow;
-}
-
-static bool cut(struct slice text, size_t room, struct fields *f)
-{
-	*f = (struct fields){.p = text.p, .end = text.p + text.len, .room = room};
-	RT_ASSERT(room <= ROOM_MAX);
-	while (f->p < f->end) {
-		uint8_t c = *f->p;
-		bool other = c > ' ' && c < 0x7f && !pgt_is_digit(c) && !is_letter(c) && c != '.' &&
-			     c != '+' && c != '-';
-		if (pgt_is_space(c) || other) /* all other punctuation only separates */
-			f->p++;
-		else if (!cut_field(f))
-			return false;
-	}
-	return true;
-}
 
 /* ---- what is known ---- */
 
@@ -470,7 +291,7 @@ static int cut_parts(char *p, char **parts, int n)
 {
 	int count = 0;
 	while (*p != '\0' && count < n) {
-		while (*p != '\0' && !is_letter((uint8_t)*p) && !pgt_is_digit((uint8_t)*p))
+		while (*p != '\0' && !pgt_is_letter((uint8_t)*p) && !pgt_is_digit((uint8_t)*p))
 			p++;
 		if (*p == '\0')
 			return -1;
@@ -479,7 +300,7 @@ static int cut_parts(char *p, char **parts, int n)
 			while (pgt_is_digit((uint8_t)*p))
 				p++;
 		} else {
-			while (is_letter((uint8_t)*p))
+			while (pgt_is_letter((uint8_t)*p))
 				p++;
 		}
 		/* The character behind a part is lost, delimiter or not: "8jan" has no month. */
@@ -497,7 +318,7 @@ static enum datetime_rc read_date(struct parse *s, char *text)
 	bool word_month = false;
 	int n = cut_parts(text, parts, FIELDS_MAX);
 	for (int i = 0; i < n; i++) {
-		if (!is_letter((uint8_t)*parts[i]))
+		if (!pgt_is_letter((uint8_t)*parts[i]))
 			continue;
 		const struct word *w = word_find(parts[i]);
 		if (w == NULL || w->kind != WORD_MONTH || (has & HAS_MONTH))
@@ -887,7 +708,7 @@ enum datetime_rc datetime_parse(struct slice text, size_t room, const struct pgt
 {
 	struct fields f;
 	struct parse s = {.d = {.kind = DATETIME_VALUE}};
-	if (!cut(text, room, &f))
+	if (!fields_cut(text, room, &f))
 		return DATETIME_SYNTAX;
 	for (int i = 0; i < f.count; i++) {
 		enum datetime_rc rc = field(&s, &f, i);

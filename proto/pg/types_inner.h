@@ -1,6 +1,6 @@
 /*
  * types_inner: what the files behind types.h share. Nothing outside of
- * proto/pg/{types,numeric,array,datetime,datetime_parse}.c includes it.
+ * proto/pg includes it.
  */
 #ifndef PROTO_PG_TYPES_INNER_H
 #define PROTO_PG_TYPES_INNER_H
@@ -22,6 +22,12 @@ static inline bool pgt_is_digit(uint8_t c)
 static inline uint8_t pgt_lower(uint8_t c)
 {
 	return c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : c;
+}
+
+static inline bool pgt_is_letter(uint8_t c)
+{
+	c = pgt_lower(c);
+	return c >= 'a' && c <= 'z';
 }
 
 /* text without white space at both ends. */

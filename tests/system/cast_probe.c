@@ -8,7 +8,7 @@
  *   append:TYPE text…       an array built element by element ("-" is NULL)
  *   remove:TYPE text text…  the same array without the first one's equals
  *
- * Texts are in hex.
+ * Texts are in hex. An argument is the time zone to read in (UTC without).
  */
 #include <stdio.h>
 
@@ -35,12 +35,14 @@ static void print_hex(struct slice s)
 		printf("%02x", s.p[i]);
 }
 
+static struct pgt_zone *zone;
+
 static int cast(enum pgt t, const char *hex, struct buf *out)
 {
 	struct buf text = BUF_INIT;
 	struct rt_err err;
 	from_hex(hex, &text);
-	int rc = pgt_from_text(t, buf_slice(&text), NULL, out, &err);
+	int rc = pgt_from_text(t, buf_slice(&text), zone, out, &err);
 	RT_ASSERT(rc == RT_OK || out->len == 0);
 	buf_release(&text);
 	return rc;
@@ -154,12 +156,15 @@ static void answer(char *line)
 	buf_release(&text);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	char *line = NULL;
 	size_t cap = 0;
+	if (argc > 1)
+		RT_ASSERT((zone = pgt_zone_load(argv[1])) != NULL);
 	while (getline(&line, &cap, stdin) > 0)
 		answer(line);
 	free(line);
+	pgt_zone_free(zone);
 	return 0;
 }

@@ -7,6 +7,7 @@ ROLAG_CASTS multiplies their number; ROLAG_SEED changes them.
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -83,8 +84,8 @@ def probe():
     path = "build/asan/tests/cast_probe"
     subprocess.run(["make", "-s", "MODE=asan", path], cwd=ROOT, check=True)
 
-    def ask(lines):
-        done = subprocess.run([ROOT / path], input="".join(f"{line}\n" for line in lines),
+    def ask(lines, zone="UTC"):
+        done = subprocess.run([ROOT / path, zone], input="".join(f"{line}\n" for line in lines),
                               capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-4000:]
         answers = done.stdout.splitlines()
@@ -248,6 +249,181 @@ def test_text_casts_as_the_server(server, probe, name):
     both_happen(check_casts(server, probe, name, inputs), inputs)
 
 
+# ---- dates ----
+
+# What our casts refuse and the server does not, by design.
+PRESENT = re.compile("now|today|tomorrow|yesterday", re.I)
+
+MONTHS = ("january february march april may june july august september october november december "
+          "jan feb mar apr jun jul aug sep sept oct nov dec").split()
+DAYS = ("monday tuesday wednesday thursday friday saturday sunday mon tue tues wed weds thu thur "
+        "thurs fri sat sun").split()
+ZONES = ["Z", "z", "zulu", "UTC", "utc", "GMT", "EST", "EDT", "pst", "PDT", "CET", "CEST", "MSK",
+         "MSD", "IST", "SGT", "ART", "CLT", "LHDT", "KOST", "IRKT", "america/new_york",
+         "Europe/Berlin", "Europe/Dublin", "Asia/Kathmandu", "Australia/Lord_Howe", "Etc/GMT+5",
+         "US/Pacific", "Japan", "eire", "Africa/Casablanca", "America/Argentina/Buenos_Aires",
+         "EST5EDT", "xyz5", "xyz-3:30", "xyz5abc4", "Nowhere/At_All", "posix/Europe/Paris",
+         "Asia/Tehran", "Pacific/Apia", "dst", "EST dst", "Europe/Moscow", "UTC+5", "lmt"]
+DATE_ALPHABET = "0123456789-/.:+ ,TZtzjymdhsJ()_apmbc\t"
+
+
+def year_of(rng):
+    return rng.choice((f"{rng.randint(1900, 2100)}", f"{rng.randint(1900, 2100)}",
+                       f"{rng.randint(1, 9999):04}", f"{rng.randint(0, 99):02}",
+                       f"{rng.randint(1, 999)}", f"{rng.randint(10000, 300000)}",
+                       f"{rng.randint(294270, 294280)}", f"{rng.randint(4700, 4720)}",
+                       f"{rng.randint(5874890, 5874900)}", digits(rng, 9)))
+
+
+def month_of(rng):
+    return rng.choice((f"{rng.randint(1, 12):02}", str(rng.randint(0, 13))))
+
+
+def day_of(rng):
+    return rng.choice((f"{rng.randint(1, 28):02}", str(rng.randint(0, 32))))
+
+
+def date_text(rng):
+    y, m, d = year_of(rng), month_of(rng), day_of(rng)
+    name = rng.choice(MONTHS)
+    sep = rng.choice("-/.--- ")
+    return rng.choice((
+        f"{y}-{m}-{d}", f"{y}-{m}-{d}", f"{y}-{m}-{d}", f"{m}/{d}/{y}", f"{y}{sep}{m}{sep}{d}",
+        f"{m}{sep}{d}{sep}{y}", f"{d}{sep}{name}{sep}{y}", f"{name}{sep}{d}{sep}{y}",
+        f"{y}{sep}{name}{sep}{d}", f"{name} {d}, {y}", f"{d} {name} {y}", f"{y} {name} {d}",
+        f"{y}{m:0>2}{d:0>2}", f"{y[-2:]}{m:0>2}{d:0>2}", f"{y}.{rng.randint(0, 367):03}",
+        f"{y}-{rng.randint(0, 367):03}", f"{y}{rng.randint(1, 366):03}",
+        f"J{rng.randint(0, 3000000)}", f"j {digits(rng, 10)}", f"julian {digits(rng, 7)}.{digits(rng, 6)}",
+        f"y{y}m{m}d{d}", f"y {y} m {m} d {d}", f"{rng.choice(DAYS)} {name} {d} {y}",
+        f"{rng.choice(DAYS)}, {d}-{name}-{y}", f"{name} {d}"))
+
+
+def time_text(rng):
+    h, m, s = (f"{rng.randint(0, 23):02}", f"{rng.randint(0, 59):02}", f"{rng.randint(0, 59):02}")
+    odd = rng.random() < 0.1
+    if odd:
+        h, m, s = rng.choice(("24", "25", h)), rng.choice(("00", "60", m)), rng.choice(("00", "60", "61"))
+    fraction = rng.choice(("", "", "." + digits(rng, 3), "." + digits(rng, 6), "." + digits(rng, 9),
+                           "." + digits(rng, 12), ".999999" + digits(rng, 3), ".", ".0000005",
+                           f".{rng.randint(0, 999999):06}5"))
+    text = rng.choice((f"{h}:{m}:{s}{fraction}",) * 4 + (
+        f"{h}:{m}", f"{int(h)}:{int(m)}", f"{h}{m}{s}{fraction}", f"{h}{m}", f"{m}:{s}{fraction}",
+        f"h{h} mm{m} s{s}{fraction}", f"h {h} m {m} s {s}", "allballs"))
+    return text + rng.choice(("",) * 6 + (" am", " pm", "PM", " AM"))
+
+
+def zone_text(rng):
+    h, m, s = rng.randint(0, 16), rng.randint(0, 61), rng.randint(0, 61)
+    sign = rng.choice("+-")
+    return rng.choice(("Z", "+00", "+00:00", f"{sign}{h:02}", f"{sign}{h}", f"{sign}{h:02}:{m:02}",
+                       f"{sign}{h:02}{m:02}", f"{sign}{h:02}:{m:02}:{s:02}", f" {sign}{h}:{m}",
+                       " " + rng.choice(ZONES), " " + rng.choice(ZONES), f"{sign} {h}",
+                       rng.choice(ZONES)))
+
+
+def make_timestamp(rng):
+    kind = rng.randrange(10)
+    date, time, zone = date_text(rng), time_text(rng), zone_text(rng)
+    era = rng.choice(("",) * 8 + (" BC", " AD", "bc", " bc"))
+    if kind == 0:
+        return date + era
+    if kind == 1:
+        return date + rng.choice((zone, " " + zone)) + era
+    if kind == 2:
+        return rng.choice((f"{time} {date}{zone}", f"{date} {zone} {time}", f"{date}{era} {time}{zone}",
+                           f"{date} at {time}{zone}", f"on {date} {time}", time + zone))
+    if kind == 3:
+        word = rng.choice(("epoch", "infinity", "-infinity", "+infinity", "Epoch", " INFINITY "))
+        return rng.choice((word, word, f"{word} {time}", f"{date} {word}", f"{word}{era}"))
+    sep = rng.choice(("T", " ", " ", "  ", "t", ""))
+    return f"{date}{sep}{time}{zone}{era}"
+
+
+def make_usual(rng):
+    """The form that is read without the grammar, and what lies next to it."""
+    date = f"{rng.choice((0, 1, 1999, 2000, 2024, 9999)):04}-{rng.randint(0, 13):02}-{rng.randint(0, 32):02}"
+    clock = f"{rng.randint(0, 24):02}:{rng.randint(0, 60):02}:{rng.randint(0, 61):02}"
+    fraction = "." + digits(rng, 10) if rng.random() < 0.7 else ""
+    return date + rng.choice("TTT t") + clock + fraction + rng.choice(("Z", "Z", "+00", "+00:00", "z"))
+
+
+FIXED_DATES = (
+    "", " ", "epoch", "infinity", "-infinity", "- infinity", "+infinity", "epoch epoch",
+    "epoch 2024-01-01", "infinity bc", "1999-01-08", "January 8, 1999", "1/8/1999", "1/18/1999",
+    "18/1/1999", "01/02/03", "1999-Jan-08", "Jan-08-1999", "08-Jan-1999", "99-Jan-08", "08-Jan-99",
+    "Jan-08-99", "19990108", "990108", "1999.008", "J2451187", "J2451187.5", "J2451187+05",
+    "January 8, 99 BC", "4714-11-24 BC", "4714-11-23 BC", "4713-01-01 BC", "0001-01-01 BC",
+    "0000-01-01", "294276-12-31 23:59:59.999999", "294276-12-31 23:59:59.9999999",
+    "294277-01-01", "294276-12-31 24:00:00", "5874897-12-31", "5874898-01-01", "2024-02-29",
+    "2023-02-29", "1900-02-29", "2000-02-29", "2024-02-29 23:59:60", "2024-02-29 24:00:00",
+    "2024-02-29 24:00:01", "2024-02-29 23:59:60.5", "1999-12-31 24:00:00", "2024-01-01 10:00:00.",
+    "2024-01-01 10::5", "2024-01-01 10:", "2024-01-01 996161", "2024-01-01 h 30", "2024-01-01 y",
+    "2024-01-01 h 2000000000", "y2001m02d04", "y2001m02d04t040506", "20010203T040506-08",
+    "20010203T040506.789", "20010203 040506-0830", "2024-01-01 xyz5abc", "2024-06-01 xyz5abc",
+    "0500-06-01 xyz5abc", "2024-01-01 us/../us/eastern", "2024-01-01 ../../etc/passwd",
+    "2024-01-01 us//eastern", "2024-01-01 EST dst", "2024-01-01 dst", "2024-07-01 Europe/Berlin dst",
+    "2024-03-31 02:30 Europe/Berlin", "2024-10-27 02:30 Europe/Berlin", "2500-07-01 Europe/Berlin",
+    "2014-10-26 01:30 Europe/Moscow", "2014-10-26 01:30 MSK", "1985-06-01 MSK", "2011-06-01 MSK",
+    "1800-01-01 Europe/Berlin", "1945-05-24 02:30 Europe/Berlin", "2040-07-01 Europe/Dublin",
+    "2010-12-31 Pacific/Apia", "2011-12-30 10:00 Pacific/Apia", "20000000.001", "2147478849-001",
+    "2147483647-001", "4813-292 BC",
+    "99999999999999990101", "2024-01-01 10:00+15:59:59", "2024-01-01 10:00+16", "2-1jan2",
+    "2024-jan8-x", "2024-W01-1", "2024-01-01T", "2024-01-01T10:00:00Z", "2024-01-01 10:00 J",
+    "2024-01-01 10:00 +05 dst", "1" * 128, "1" * 129, "1" * 152, "1" * 153, "1 " * 25, "1 " * 26,
+    "2024-01-01" + " " * 300, "2024-01-01 10:00:00." + "0" * 100 + "1",
+    "2024-01-01 10:00:00." + "1" * 118, "2024-01-01 10:00:00." + "1" * 140)
+
+
+@pytest.mark.parametrize("name", ["date", "timestamptz"])
+def test_date_casts_as_the_server(server, probe, name):
+    inputs = generated(name, make_timestamp, DATE_ALPHABET, 20000, FIXED_DATES)
+    inputs += generated(f"{name} usual", make_usual, DATE_ALPHABET, 6000)
+    inputs = [x for x in inputs if not PRESENT.search(x)]
+    both_happen(check_casts(server, probe, name, inputs), inputs)
+
+
+@pytest.mark.parametrize("word", ["now", "today", "tomorrow", "yesterday"])
+def test_words_that_mean_the_present_are_refused(server, probe, word):
+    """The one difference by design: the server takes them."""
+    assert server.execute("SELECT timestamptz_in(%s, 0, -1)", (word,)).fetchone()[0] is not None
+    lines = [f"{name}\t{hexed(text)}" for name in ("date", "timestamptz")
+             for text in (word, word.upper(), f" {word} 10:00", f"{word}+05")]
+    assert probe(lines) == ["error"] * len(lines)
+
+
+def test_every_zone_and_abbreviation_of_the_server(server, probe):
+    names = [r[0] for r in server.execute("SELECT name FROM pg_timezone_names ORDER BY 1")]
+    names += [r[0] for r in server.execute("SELECT abbrev FROM pg_timezone_abbrevs ORDER BY 1")]
+    assert len(names) > 700
+    rng = random.Random(f"{SEED} zones")
+    inputs = [f"{y}-{rng.randint(1, 12)}-{rng.randint(1, 28)} {rng.randint(0, 23)}:30 {name}"
+              for name in names
+              for y in (1880, rng.randint(1900, 1970), rng.randint(1970, 2030), 2037, 2038, 2399)]
+    check_casts(server, probe, "timestamptz", inputs)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe",
+                                  "Asia/Kathmandu", "America/Argentina/Buenos_Aires"])
+def test_dates_without_zone_are_read_in_the_given_one(server, probe, zone):
+    rng = random.Random(f"{SEED} {zone}")
+    inputs = []
+    for _ in range(int(3000 * SCALE)):
+        inputs.append(f"{rng.choice((rng.randint(1850, 2100), rng.randint(1, 9999))):04}-"
+                      f"{rng.randint(1, 12):02}-{rng.randint(1, 28):02} "
+                      f"{rng.randint(0, 4):02}:{rng.randint(0, 59):02}:{rng.randint(0, 59):02}")
+    server.execute(f"SET timezone = '{zone}'")
+    try:
+        theirs = [r[0] for r in server.execute("SELECT cast_timestamptz(%s::bytea[])",
+                                               ([x.encode() for x in inputs],))]
+    finally:
+        server.execute("SET timezone = 'UTC'")
+    ours = probe([f"timestamptz\t{hexed(x)}" for x in inputs], zone)
+
+    def binary(answers):
+        return [a.rsplit("\t", 1)[0] for a in answers]
+    assert agree(binary(theirs), binary(ours), inputs) == len(inputs)
+
+
 # ---- sums, order, arrays ----
 
 def check_sums(server, probe, name, pairs):
@@ -287,9 +463,19 @@ def good_integer(bits):
     return make
 
 
+def good_moment(rng, timed):
+    if rng.random() < 0.1:
+        return rng.choice(("infinity", "-infinity", "epoch"))
+    clock = f" {rng.randint(0, 23)}:00:00.{rng.randint(0, 999999):06}+00" if timed else ""
+    year = rng.choice((rng.randint(1999, 2001), rng.randint(1, 4000), rng.randint(10000, 290000)))
+    return f"{year:04}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}{clock}" + rng.choice(
+        ("", "", " BC" if year < 4700 else ""))
+
+
 GOOD = {"bool": lambda rng: rng.choice("tf"), "int2": good_integer(16), "int4": good_integer(32),
         "int8": good_integer(64), "numeric": good_numeric, "text": random_text,
-        "varchar": random_text, "uuid": lambda rng: f"{rng.getrandbits(128):032x}"}
+        "varchar": random_text, "uuid": lambda rng: f"{rng.getrandbits(128):032x}",
+        "date": lambda rng: good_moment(rng, False), "timestamptz": lambda rng: good_moment(rng, True)}
 
 
 def pairs_of(name, count):

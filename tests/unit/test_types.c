@@ -192,6 +192,180 @@ static void test_jsonb_has_a_version_byte(void **state)
 	good(PGT_JSONB, "{\"a\": 1}", "017b2261223a20317d", "{\"a\": 1}");
 }
 
+/* ---- dates ---- */
+
+static void test_usual_timestamps_round_to_microseconds(void **state)
+{
+	static const struct {
+		const char *text, *hex, *shown;
+	} ROWS[] = {
+		{"2000-01-01T00:00:00Z", "0000000000000000", "2000-01-01 00:00:00+00"},
+		{"2024-02-29T12:34:56.789Z", "0002b58341728608", "2024-02-29 12:34:56.789+00"},
+		{"2024-02-29 12:34:56.789012345+00", "0002b58341728614",
+		 "2024-02-29 12:34:56.789012+00"},
+		{"1999-12-31T23:59:59.9999995Z", "0000000000000000", "2000-01-01 00:00:00+00"},
+		{"1999-12-31T23:59:59.9999994+00:00", "ffffffffffffffff",
+		 "1999-12-31 23:59:59.999999+00"},
+		/* Halves go to the even neighbour of what a double holds. */
+		{"2000-01-01T00:00:00.0000005Z", "0000000000000000", "2000-01-01 00:00:00+00"},
+		{"2000-01-01T00:00:00.0000015Z", "0000000000000002",
+		 "2000-01-01 00:00:00.000002+00"},
+		{"0001-01-01T00:00:00Z", "ff1fe2ffc59c6000", "0001-01-01 00:00:00+00"},
+		{"9999-12-31T23:59:59.999999Z", "0380e70b913b7fff",
+		 "9999-12-31 23:59:59.999999+00"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(ROWS); i++)
+		good(PGT_TIMESTAMPTZ, ROWS[i].text, ROWS[i].hex, ROWS[i].shown);
+}
+
+/* The text that a value reads back as stands for its binary form here. */
+static void reads(enum pgt t, const char *text, const char *shown)
+{
+	struct buf binary = BUF_INIT, out = BUF_INIT;
+	struct rt_err err;
+	if (pgt_from_text(t, slice_str(text), NULL, &binary, &err) < 0)
+		fail_msg("\"%s\": %s", text, err.msg);
+	assert_rc(pgt_to_text((struct pgt_type){t, false}, buf_slice(&binary), &out, &err), err);
+	assert_string_equal(buf_cstr(&out), shown);
+	buf_release(&binary);
+	buf_release(&out);
+}
+
+static void test_dates_in_every_spelling(void **state)
+{
+	const char *right[] = {"1999-01-08",	   "January 8, 1999",  "1/8/1999",
+			       "1999-Jan-08",	   "Jan-08-1999",      "08-Jan-1999",
+			       "08-Jan-99",	   "Jan-08-99",	       "19990108",
+			       "990108",	   "1999.008",	       "J2451187",
+			       "j 2451187",	   "y1999m01d08",      "8 Jan 1999",
+			       "1999 Jan 8",	   "Fri Jan 8 99",     " on 1/8/99 ",
+			       "1999-01-08 AD",	   "19990108T235959Z", "1999-008",
+			       "1999/1/8 at 10:00"};
+	const char *wrong[] = {"",	     "1999",	       "10:00",	     "Jan 8",
+			       "08-Jan",     "1999-01-08-01",  "1999-01-",   "1999-W01-1",
+			       "1999-Foo-8", "10:00 1999-1-8", "1999-1-8 +", "1999-01-08\x01"};
+	for (size_t i = 0; i < ARRAY_LEN(right); i++)
+		reads(PGT_DATE, right[i], "1999-01-08");
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+		bad(PGT_DATE, wrong[i], "not a valid date");
+	reads(PGT_DATE, "01/02/03", "2003-01-02");
+	reads(PGT_DATE, "1/2/70", "1970-01-02");
+	reads(PGT_DATE, "January 8, 99 BC", "0099-01-08 BC");
+	reads(PGT_DATE, "epoch", "1970-01-01");
+	good(PGT_DATE, "infinity", "7fffffff", "infinity");
+	good(PGT_DATE, "-Infinity", "80000000", "-infinity");
+	bad_slice(PGT_DATE, slice_of("1999-01-08\0", 11), "not a valid date");
+}
+
+static void test_days_that_are_not_there_are_out_of_range(void **state)
+{
+	const char *out[] = {"2023-02-29",    "1900-02-29",    "2024-04-31", "2024-13-01",
+			     "2024-00-10",    "0000-01-01",    "13/13/2024", "99-Jan-08",
+			     "5874898-01-01", "4714-11-23 BC", "1999-367"};
+	for (size_t i = 0; i < ARRAY_LEN(out) - 1; i++)
+		bad(PGT_DATE, out[i], "out of range for date");
+	reads(PGT_DATE, "2000-02-29", "2000-02-29");
+	good(PGT_DATE, "4714-11-24 BC", "ffda97a7", "4714-11-24 BC");
+	good(PGT_DATE, "5874897-12-31", "7fda970c", "5874897-12-31");
+	reads(PGT_TIMESTAMPTZ, "294276-12-31 23:59:59.999999", "294276-12-31 23:59:59.999999+00");
+	bad(PGT_TIMESTAMPTZ, "294277-01-01", "out of range for timestamptz");
+	bad(PGT_TIMESTAMPTZ, "2024-01-01 24:00:01", "out of range for timestamptz");
+	bad(PGT_TIMESTAMPTZ, "2024-01-01 10:60", "out of range for timestamptz");
+	bad(PGT_TIMESTAMPTZ, "2024-01-01 13:00 pm", "out of range for timestamptz");
+	bad(PGT_TIMESTAMPTZ, "2024-01-01 10:00+16", "out of range for timestamptz");
+}
+
+static void test_times_of_day_and_offsets(void **state)
+{
+	static const struct {
+		const char *text, *shown;
+	} ROWS[] = {
+		{"2024-02-29 24:00:00", "2024-03-01 00:00:00+00"},
+		{"2024-02-29 23:59:60", "2024-03-01 00:00:00+00"},
+		{"2024-02-29 allballs", "2024-02-29 00:00:00+00"},
+		{"2024-02-29 12:00 am", "2024-02-29 00:00:00+00"},
+		{"2024-02-29 01:30PM", "2024-02-29 13:30:00+00"},
+		{"20240229T040506.5", "2024-02-29 04:05:06.5+00"},
+		{"2024-02-29 040506-08", "2024-02-29 12:05:06+00"},
+		{"2024-02-29 04:05+05:30", "2024-02-28 22:35:00+00"},
+		{"2024-02-29 04:05-0330", "2024-02-29 07:35:00+00"},
+		{"2024-02-29 04:05+01:02:03", "2024-02-29 03:02:57+00"},
+		{"2024-02-29 04:05 EST", "2024-02-29 09:05:00+00"},
+		{"2024-02-29 04:05 EST DST", "2024-02-29 08:05:00+00"},
+		{"2024-07-01 04:05 America/New_York", "2024-07-01 08:05:00+00"},
+		{"2024-07-01 04:05 EUROPE/berlin", "2024-07-01 02:05:00+00"},
+		{"2500-07-01 04:05 Europe/Berlin", "2500-07-01 02:05:00+00"},
+		/* skipped by the clocks, and shown twice by them */
+		{"2024-03-31 02:30 Europe/Berlin", "2024-03-31 01:30:00+00"},
+		{"2024-10-27 02:30 Europe/Berlin", "2024-10-27 01:30:00+00"},
+		{"2012-06-01 MSK", "2012-05-31 20:00:00+00"},
+		{"2024-06-01 xyz5abc", "2024-06-01 04:00:00+00"},
+		{"epoch", "1970-01-01 00:00:00+00"},
+		{"-infinity", "-infinity"},
+		{"0044-03-15 12:00 BC", "0044-03-15 12:00:00+00 BC"},
+		{"J2451187.5", "1999-01-08 12:00:00+00"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(ROWS); i++)
+		reads(PGT_TIMESTAMPTZ, ROWS[i].text, ROWS[i].shown);
+}
+
+static void test_names_of_zones_stay_inside_the_database(void **state)
+{
+	const char *wrong[] = {"../../../etc/passwd",
+			       "/etc/localtime",
+			       "europe//berlin",
+			       "europe/",
+			       "us/./eastern",
+			       "us/../us/eastern",
+			       ".hidden/zone",
+			       "europe",
+			       "tzdata.zi",
+			       "nowhere/at_all",
+			       ""};
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		assert_null(pgt_zone_load(wrong[i]));
+		char *text = rt_sprintf("2024-01-01 10:00 a%s", wrong[i]);
+		bad(PGT_TIMESTAMPTZ, text, "not a valid timestamptz");
+		free(text);
+	}
+	/* More names than are remembered. */
+	for (int i = 0; i < 100; i++) {
+		char *text = rt_sprintf("2024-01-01 10:00 xyz%d:%02d", i % 100, i % 60);
+		char *shown = rt_sprintf("2024-01-%02d %02d:%02d:00+00", 1 + (10 + i) / 24,
+					 (10 + i) % 24, i % 60);
+		reads(PGT_TIMESTAMPTZ, text, shown);
+		free(text);
+		free(shown);
+	}
+}
+
+static void test_dates_without_zone_are_read_in_the_given_one(void **state)
+{
+	struct pgt_zone *zone = pgt_zone_load("America/New_York");
+	struct buf binary = BUF_INIT, out = BUF_INIT;
+	struct rt_err err;
+	assert_non_null(zone);
+	assert_rc(pgt_from_text(PGT_TIMESTAMPTZ, slice_str("2024-07-01 10:00"), zone, &binary,
+				&err),
+		  err);
+	struct pgt_type t = {PGT_TIMESTAMPTZ, false};
+	assert_rc(pgt_to_text(t, buf_slice(&binary), &out, &err), err);
+	assert_string_equal(buf_cstr(&out), "2024-07-01 14:00:00+00");
+	buf_release(&binary);
+	buf_release(&out);
+	pgt_zone_free(zone);
+	pgt_zone_free(NULL);
+}
+
+static void test_words_that_mean_the_present_are_refused(void **state)
+{
+	const char *words[] = {"now", "TODAY", "tomorrow 10:00", "Yesterday", "today+05"};
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		bad(PGT_DATE, words[i], "mean the present");
+		bad(PGT_TIMESTAMPTZ, words[i], "mean the present");
+	}
+}
+
 /* ---- order and sums ---- */
 
 static struct slice value(enum pgt t, const char *text, struct buf *out)
@@ -237,6 +411,10 @@ static void test_order_is_the_servers(void **state)
 	ascending(PGT_TEXT, texts, ARRAY_LEN(texts));
 	ascending(PGT_VARCHAR, texts, ARRAY_LEN(texts));
 	ascending(PGT_BOOL, bools, ARRAY_LEN(bools));
+	const char *moments[] = {"-infinity",  "0002-01-01 BC", "0001-01-01", "1999-12-31",
+				 "2000-01-01", "2024-01-01",	"infinity"};
+	ascending(PGT_DATE, moments, ARRAY_LEN(moments));
+	ascending(PGT_TIMESTAMPTZ, moments, ARRAY_LEN(moments));
 	assert_int_equal(order(PGT_NUMERIC, "1.0", "1.000"), 0);
 	assert_int_equal(order(PGT_NUMERIC, "-0", "0.00"), 0);
 }
@@ -427,6 +605,10 @@ static void test_binary_of_the_wrong_shape_is_refused(void **state)
 		{{PGT_TEXT, false}, "\xff", 1},
 		{{PGT_JSONB, false}, "", 0},
 		{{PGT_JSONB, false}, "\2{}", 3},
+		{{PGT_DATE, false}, "\0\0\0", 3},
+		{{PGT_DATE, false}, "\x80\0\0\1", 4}, /* before 4714 BC */
+		{{PGT_TIMESTAMPTZ, false}, "\0\0\0\0", 4},
+		{{PGT_TIMESTAMPTZ, false}, "\x7f\xff\xff\xff\xff\xff\xff\xfe", 8},
 		{{PGT_NUMERIC, false}, "", 0},
 		{{PGT_NUMERIC, false}, "\0\1\0\0\0\0\0\0", 8},		/* a digit short */
 		{{PGT_NUMERIC, false}, "\0\1\0\0\0\0\0\0\0\1\0", 11},	/* a byte left over */
@@ -498,12 +680,12 @@ static void test_mutated_binary_never_reads_outside(void **state)
 		[PGT_TEXT] = "gr\xc3\xbc\xc3\x9f dich \xf0\x9f\x92\xb6",
 		[PGT_VARCHAR] = "a,b",
 		[PGT_UUID] = "a0eebc999c0b4ef8bb6d6bb9bd380a11",
+		[PGT_DATE] = "2024-02-29",
+		[PGT_TIMESTAMPTZ] = "1066-10-14 09:00:00.5",
 		[PGT_JSONB] = "{\"a\": [1, \"\xc3\xa9\"]}",
 	};
 	uint64_t seed = 20240229;
 	for (int i = 0; i < PGT_COUNT; i++) {
-		if (TEXTS[i] == NULL)
-			continue;
 		struct buf plain = BUF_INIT, array = BUF_INIT;
 		value((enum pgt)i, TEXTS[i], &plain);
 		appended((enum pgt)i, (const char *[]){TEXTS[i], NULL, TEXTS[i]}, 3, &array);
@@ -529,6 +711,13 @@ int main(void)
 		cmocka_unit_test(test_text_is_utf8_without_nul),
 		cmocka_unit_test(test_uuid_in_every_spelling),
 		cmocka_unit_test(test_jsonb_has_a_version_byte),
+		cmocka_unit_test(test_usual_timestamps_round_to_microseconds),
+		cmocka_unit_test(test_dates_in_every_spelling),
+		cmocka_unit_test(test_days_that_are_not_there_are_out_of_range),
+		cmocka_unit_test(test_times_of_day_and_offsets),
+		cmocka_unit_test(test_names_of_zones_stay_inside_the_database),
+		cmocka_unit_test(test_dates_without_zone_are_read_in_the_given_one),
+		cmocka_unit_test(test_words_that_mean_the_present_are_refused),
 		cmocka_unit_test(test_order_is_the_servers),
 		cmocka_unit_test(test_trap_39_sums_are_exact),
 		cmocka_unit_test(test_numeric_sums_carry_and_borrow),
