@@ -117,6 +117,7 @@ UNIT_TESTS := \
 	test_apply \
 	test_base \
 	test_cache \
+	test_commands \
 	test_definition \
 	test_fold \
 	test_frame \

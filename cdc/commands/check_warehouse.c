@@ -148,7 +148,7 @@ static void check_table(struct check *k, PGconn *c, const struct landed *l, cons
 }
 
 /* The row in rolag.relation: which definition made the rows, and in what state they are. */
-static void check_relation(struct check *k, PGconn *c, const struct landed *l)
+static void check_relation(struct check *k, PGconn *c, const struct landed *l, int *syncing)
 {
 	struct rt_err err;
 	PGresult *res;
@@ -171,6 +171,8 @@ static void check_relation(struct check *k, PGconn *c, const struct landed *l)
 			   "landed %s: its rows were made by another definition (number %s, the "
 			   "file has %" PRId32 ")",
 			   l->rollup->name, PQgetvalue(res, 0, 2), l->rollup->definition);
+	else if (strcmp(PQgetvalue(res, 0, 0), "syncing") == 0)
+		++*syncing;
 	else if (strcmp(PQgetvalue(res, 0, 0), "live") != 0)
 		check_warn(k, NULL, "landed %s: is %s", l->rollup->name, PQgetvalue(res, 0, 0));
 	if (PQntuples(res) > 0) {
@@ -182,9 +184,11 @@ static void check_relation(struct check *k, PGconn *c, const struct landed *l)
 
 static void check_landed(struct check *k, PGconn *c)
 {
-	int fails = k->fails;
+	int fails = k->fails, syncing = 0;
 	for (uint16_t i = 0; i < k->landed.count; i++)
-		check_relation(k, c, &k->landed.item[i]);
+		check_relation(k, c, &k->landed.item[i], &syncing);
+	if (syncing > 0)
+		check_ok(k, "landed: %d rollups wait for their first load by apply", syncing);
 	if (k->fails == fails)
 		check_ok(k, "landed: the tables of %u rollups fit their definitions",
 			 k->landed.count);

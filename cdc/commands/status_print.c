@@ -101,10 +101,13 @@ static void print_stores(const struct status_facts *f, struct buf *out)
 {
 	uint64_t hits = value(f, STATUS_APPLY, MET_CACHE_HITS);
 	uint64_t all = hits + value(f, STATUS_APPLY, MET_CACHE_MISSES);
+	uint64_t quota = value(f, STATUS_CAPTURE, MET_SPOOL_QUOTA_BYTES);
 	buf_str(out, "  spool      ");
 	status_bytes(out, value(f, STATUS_CAPTURE, MET_SPOOL_BYTES));
-	buf_str(out, " of ");
-	status_bytes(out, value(f, STATUS_CAPTURE, MET_SPOOL_QUOTA_BYTES));
+	if (quota > 0) { /* capture has said so once */
+		buf_str(out, " of ");
+		status_bytes(out, quota);
+	}
 	buf_str(out, "\n  cache      ");
 	status_bytes(out, value(f, STATUS_APPLY, MET_CACHE_BYTES));
 	if (all > 0)
