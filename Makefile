@@ -126,6 +126,7 @@ UNIT_TESTS := \
 	test_progress \
 	test_relcache \
 	test_spool \
+	test_spool_disk \
 	test_types
 
 # Programs that the system tests drive.

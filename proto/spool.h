@@ -52,12 +52,18 @@ void spool_writer_close(struct spool_writer *w);
  * Appends one change to the current frame, copying it. Changes of one
  * transaction come contiguously: BEGIN … COMMIT. A large transaction's frames
  * are written as they fill (memory stays bounded); a reader does not see them
- * before the COMMIT. PROGRESS is appended between transactions only.
+ * before the COMMIT. PROGRESS, and a message that is not transactional, is
+ * appended between transactions only. ERR_SYSTEM: the disk said no; nothing
+ * is lost (a change of a transaction was taken all the same), and spool_write tries again.
+ * ERR_PERMANENT: not the order said here, or a row that cannot be held.
  */
 int spool_append(struct spool_writer *w, const struct change *c, struct rt_err *err) RT_MUSTCHECK;
 /* Forgets what was appended of an open transaction (the connection broke within it): it will come again. */
 int spool_abort_transaction(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
-/* write()s all whole transactions appended so far: readers see them from here on. */
+/*
+ * write()s all whole transactions appended so far: readers see them from here
+ * on. ERR_SYSTEM (disk full) leaves the files as they were; call it again later.
+ */
 int spool_write(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
 /* spool_write, then fdatasync. A failed sync is final: every later call fails too. */
 int spool_sync(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
@@ -67,7 +73,7 @@ struct lsn spool_received(const struct spool_writer *w);
 struct lsn spool_durable(const struct spool_writer *w);
 /* True when quota or reserve is reached: stop reading the core (and keep answering it). */
 bool spool_is_full(struct spool_writer *w);
-/* Deletes segments all of whose changes are ≤ applied and older than retain. */
+/* Deletes segments all of whose changes are ≤ applied and last written longer than retain ago. The newest stays, until it is full. */
 int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err) RT_MUSTCHECK;
 /* Bytes of all segments on disk. */
 uint64_t spool_bytes(const struct spool_writer *w);

@@ -120,33 +120,12 @@ const struct segment_entry *segment_list_after(const struct segment_list *list, 
 
 /* ---- one segment ---- */
 
-/*
- * Sees that the window starts at offset and has at least want bytes, or all
- * that the file has from there. *ret: what there is.
- */
-static int window_at(struct segment_file *f, uint64_t offset, size_t want, struct slice *ret,
-		     struct rt_err *err)
+int segment_bytes(const struct segment_file *f, uint64_t *ret, struct rt_err *err)
 {
-	uint64_t end = f->window_at + f->window.len;
-	if (offset < f->window_at || offset > end || want > end - offset) {
-		size_t room = RT_MAX(want, WINDOW_BYTES);
-		spool_buf_clear(&f->window);
-		f->window_at = offset;
-		uint8_t *p = buf_reserve(&f->window, room);
-		while (f->window.len < want) {
-			ssize_t n = pread(f->fd, p + f->window.len, room - f->window.len,
-					  (off_t)(offset + f->window.len));
-			if (n < 0 && errno == EINTR)
-				continue;
-			if (n < 0)
-				return rt_fail_errno(err, ERR_SYSTEM, "cannot read %s", f->path);
-			if (n == 0)
-				break;
-			f->window.len += (size_t)n;
-		}
-	}
-	size_t skip = (size_t)(offset - f->window_at);
-	*ret = slice_of(f->window.p + skip, f->window.len - skip);
+	struct stat st;
+	if (fstat(f->fd, &st) != 0)
+		return rt_fail_errno(err, ERR_SYSTEM, "cannot stat %s", f->path);
+	*ret = (uint64_t)st.st_size;
 	return 0;
 }
 
@@ -155,12 +134,46 @@ void segment_forget(struct segment_file *f)
 	spool_buf_clear(&f->window);
 }
 
-int segment_bytes(const struct segment_file *f, uint64_t *ret, struct rt_err *err)
+/* Reads at least want bytes (or all there are) at offset into the window: never more than the file has. */
+static int fill_window(struct segment_file *f, uint64_t offset, size_t want, struct rt_err *err)
 {
-	struct stat st;
-	if (fstat(f->fd, &st) != 0)
-		return rt_fail_errno(err, ERR_SYSTEM, "cannot stat %s", f->path);
-	*ret = (uint64_t)st.st_size;
+	uint64_t bytes = 0;
+	int rc = segment_bytes(f, &bytes, err);
+	if (rc != 0)
+		return rc;
+	segment_forget(f);
+	f->window_at = offset;
+	if (bytes <= offset)
+		return 0;
+	size_t room = (size_t)RT_MIN(bytes - offset, RT_MAX(want, WINDOW_BYTES));
+	uint8_t *p = buf_reserve(&f->window, room);
+	while (f->window.len < room) {
+		ssize_t n = pread(f->fd, p + f->window.len, room - f->window.len,
+				  (off_t)(offset + f->window.len));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return rt_fail_errno(err, ERR_SYSTEM, "cannot read %s", f->path);
+		if (n == 0) /* cut back just now */
+			break;
+		f->window.len += (size_t)n;
+	}
+	return 0;
+}
+
+/* *ret: the file from offset on, at least want bytes or all there are. */
+static int window_at(struct segment_file *f, uint64_t offset, size_t want, struct slice *ret,
+		     struct rt_err *err)
+{
+	uint64_t end = f->window_at + f->window.len;
+	if (offset < f->window_at || offset > end || want > end - offset) {
+		int rc = fill_window(f, offset, want, err);
+		if (rc != 0)
+			return rc;
+	}
+	size_t skip = (size_t)(offset - f->window_at);
+	*ret = f->window.len == 0 ? slice_str("")
+				  : slice_of(f->window.p + skip, f->window.len - skip);
 	return 0;
 }
 
@@ -174,16 +187,10 @@ static int look(struct segment_file *f, uint64_t offset, uint64_t salt, struct s
 	if (rc != 0)
 		return rc;
 	ret->state = frame_decode(in, salt, &ret->frame, &need);
-	if (ret->state == FRAME_SHORT && need > FRAME_HEADER_BYTES) {
-		/* The length is checked against the file before memory is taken for it. */
-		uint64_t bytes = 0;
-		if ((rc = segment_bytes(f, &bytes, err)) != 0)
+	if (ret->state == FRAME_SHORT && need > in.len && in.len >= FRAME_HEADER_BYTES) {
+		if ((rc = window_at(f, offset, need, &in, err)) != 0)
 			return rc;
-		if (offset <= bytes && need <= bytes - offset) {
-			if ((rc = window_at(f, offset, need, &in, err)) != 0)
-				return rc;
-			ret->state = frame_decode(in, salt, &ret->frame, &need);
-		}
+		ret->state = frame_decode(in, salt, &ret->frame, &need);
 	}
 	ret->at_end = ret->state == FRAME_SHORT && in.len == 0;
 	if (ret->state == FRAME_SHORT || ret->state == FRAME_INVALID)
