@@ -104,6 +104,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_warehouse.c \
 	cdc/commands/roles.c \
 	cdc/commands/run.c \
+	cdc/commands/spool.c \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_print.c \
@@ -132,7 +133,8 @@ UNIT_TESTS := \
 # Programs that the system tests drive.
 TEST_TOOLS := \
 	cast_probe \
-	json_probe
+	json_probe \
+	spool_probe
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
