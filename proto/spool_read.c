@@ -46,7 +46,8 @@ struct spool_reader {
 	bool is_open; /* segment, at */
 	struct segment_file segment;
 	struct segment_entry at;
-	uint64_t offset;  /* of the next frame */
+	const struct segment_entry *next; /* the one to go on with, in list; NULL: not there yet */
+	uint64_t offset;		  /* of the next frame */
 	uint64_t tail_at; /* size of the file when its tail was last searched for proof of damage */
 	struct lsn reached; /* end of the last transaction in valid frames so far */
 	struct schema_table *schemas;
@@ -157,6 +158,18 @@ static void drain_events(struct spool_reader *r)
 	}
 }
 
+/* What the list says of the segment at hand: the next one, and the cut as far as the last listing knows. */
+static void look_up(struct spool_reader *r)
+{
+	r->next = segment_list_after(&r->list, r->at.generation, r->at.start);
+	r->at.cut.v = UINT64_MAX;
+	for (size_t i = r->list.count; i-- > 0;) {
+		if (r->list.entry[i].generation <= r->at.generation)
+			break;
+		r->at.cut = lsn_min(r->at.cut, r->list.entry[i].start);
+	}
+}
+
 static int list_again(struct spool_reader *r, struct rt_err *err)
 {
 	r->dir_changed = false;
@@ -164,7 +177,9 @@ static int list_again(struct spool_reader *r, struct rt_err *err)
 	if (r->dir_watch < 0) /* not there yet: ENOENT, and the list is empty */
 		r->dir_watch = inotify_add_watch(r->inotify, r->dir,
 						 IN_MOVED_TO | IN_DELETE_SELF | IN_ONLYDIR);
-	return segment_list_read(&r->list, r->dir, err);
+	int rc = segment_list_read(&r->list, r->dir, err);
+	look_up(r);
+	return rc;
 }
 
 /* 1: listed just now. 0: no reason to. */
@@ -203,6 +218,7 @@ static int enter_segment(struct spool_reader *r, const struct segment_entry *e, 
 	r->tail_at = 0;
 	r->reached = entry.start;
 	r->walking = false;
+	look_up(r);
 	return 1;
 }
 
@@ -229,11 +245,6 @@ static int enter_first(struct spool_reader *r, struct rt_err *err)
 	if (rc == 0)
 		r->dir_changed = true;
 	return rc;
-}
-
-static const struct segment_entry *next_segment(struct spool_reader *r)
-{
-	return segment_list_after(&r->list, r->at.generation, r->at.start);
 }
 
 /* Goes on with the next segment, which must join where this one ended (FORMAT.md, "Where a segment stops"). */
@@ -274,18 +285,6 @@ static int check_tail(struct spool_reader *r, const struct segment_look *l, stru
 		return segment_damage(&r->segment, r->offset,
 				      "no whole frame where one was on disk", err);
 	return rc;
-}
-
-/* The cut of the segment at hand, as far as the last listing knows. */
-static struct lsn current_cut(const struct spool_reader *r)
-{
-	struct lsn cut = {UINT64_MAX};
-	for (size_t i = r->list.count; i-- > 0;) {
-		if (r->list.entry[i].generation <= r->at.generation)
-			break;
-		cut = lsn_min(cut, r->list.entry[i].start);
-	}
-	return cut;
 }
 
 /* ---- frames ---- */
@@ -402,8 +401,7 @@ static int next_frame(struct spool_reader *r, enum frame_use *use, struct lsn *r
 		if (!r->is_open && (rc = enter_first(r, err)) <= 0)
 			return rc;
 		/* Known before the look: then what the look finds is all that there will be. */
-		const struct segment_entry *next = next_segment(r);
-		r->at.cut = current_cut(r);
+		const struct segment_entry *next = r->next;
 		if ((rc = segment_look(&r->segment, r->offset, &l, err)) != 0)
 			return rc;
 		if (l.state == FRAME_VALID && lsn_lt(r->reached, r->at.cut)) {
@@ -423,7 +421,7 @@ static int next_frame(struct spool_reader *r, enum frame_use *use, struct lsn *r
 		}
 		if ((rc = list_if_due(r, err)) < 0)
 			return rc;
-		if (rc == 0 || next_segment(r) == NULL)
+		if (rc == 0 || r->next == NULL)
 			return check_tail(r, &l, err);
 	}
 }
