@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "deploy" / "demo"), str(ROOT / "tests" / "oracle")]
 import oracle  # noqa: E402
 from cluster import Cluster  # noqa: E402
 
-EVENTS = int(os.environ.get("ROLAG_FOLD_EVENTS", "6000"))
+EVENTS = int(os.environ.get("ROLAG_FOLD_EVENTS", "4000"))
 SEED = os.environ.get("ROLAG_SEED", "3")
 PACK = ROOT / "transforms/lana/rollups"
 BINARY = ROOT / "build/asan/rolag"
@@ -42,11 +42,13 @@ def test_every_row_is_the_triggers(tmp_path, nasty):
                     "--seed", SEED, "--nasty", str(nasty)], check=True, stdout=subprocess.DEVNULL)
     with Cluster("fold") as cluster:
         judge = oracle.Oracle(cluster.conninfo())
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         with judge.conn.transaction():
-            expected = judge.fold(path.read_text(encoding="utf-8").split("\n")[:-1])
+            expected = judge.fold(lines)
         compared = 0
         for rollup, rows in expected.items():
-            done = fold(PACK / f"{rollup}.yaml", path)
+            own = f'{{"table": "{rollup.removesuffix("_rollup")}"'
+            done = fold(PACK / f"{rollup}.yaml", "-", text="".join(f"{l}\n" for l in lines if l.startswith(own)))
             assert done.returncode == (1 if "missing_key" in done.stderr else 0), done.stderr
             if nasty == 1:
                 assert done.stderr == ""

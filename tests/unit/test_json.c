@@ -41,73 +41,74 @@ static void test_rfc_8259_texts_are_taken(void **state)
 		assert_rc(json_parse(slice_str(good[i]), &v, &err), err);
 }
 
+static const struct {
+	const char *text;
+	size_t at;
+	const char *says;
+} refused[] = {
+	{"", 0, "a value is expected"},
+	{"  ", 2, "a value is expected"},
+	{"nul", 0, "a value is expected"},
+	{"nullx", 4, "something follows"},
+	{"True", 0, "a value is expected"},
+	{"NaN", 0, "a value is expected"},
+	{"01", 1, "something follows"},
+	{"+1", 0, "a value is expected"},
+	{"-", 1, "a digit"},
+	{".5", 0, "a value is expected"},
+	{"1.", 2, "a digit"},
+	{"1e", 2, "a digit"},
+	{"1e+", 3, "a digit"},
+	{"1 2", 2, "something follows"},
+	{"\"", 1, "does not end"},
+	{"\"a", 2, "does not end"},
+	{"\"\\", 1, "unknown escape"},
+	{"\"\\x\"", 1, "unknown escape"},
+	{"\"\\u12g4\"", 1, "unknown escape"},
+	{"\"\\u12\"", 1, "unknown escape"},
+	{"\"\\u0000\"", 1, "\\u0000"},
+	{"\"\\ud83d\"", 1, "surrogate"},
+	{"\"\\ude00\"", 1, "surrogate"},
+	{"\"\\ud83d\\u0041\"", 1, "surrogate"},
+	{"\"\\ud83dx\"", 1, "surrogate"},
+	{"\"a\nb\"", 2, "control character"},
+	{"\"\x1F\"", 1, "control character"},
+	{"\"\xC0\xAF\"", 1, "UTF-8"},
+	{"\"\xE0\x80\x80\"", 1, "UTF-8"},
+	{"\"\xED\xA0\x80\"", 1, "UTF-8"},
+	{"\"\xF4\x90\x80\x80\"", 1, "UTF-8"},
+	{"\"\xF5\x80\x80\x80\"", 1, "UTF-8"},
+	{"\"\xC3\"", 1, "UTF-8"},
+	{"\"\xE2\x82", 1, "UTF-8"},
+	{"\"\x80\"", 1, "UTF-8"},
+	{"[", 1, "a value is expected"},
+	{"[1", 2, "a comma or ]"},
+	{"[1,]", 3, "a value is expected"},
+	{"[1}", 2, "a comma or ]"},
+	{"[,1]", 1, "a value is expected"},
+	{"{", 1, "a string is expected"},
+	{"{a:1}", 1, "a string is expected"},
+	{"{\"a\"}", 4, "a colon"},
+	{"{\"a\":}", 5, "a value is expected"},
+	{"{\"a\":1,}", 7, "a string is expected"},
+	{"{\"a\":1]", 6, "a comma or }"},
+	{"{1:1}", 1, "a string is expected"},
+	{"[1]]", 3, "something follows"},
+	{"// x", 0, "a value is expected"},
+	{"'a'", 0, "a value is expected"},
+};
+
 static void test_other_texts_are_refused_with_their_place(void **state)
 {
-	static const struct {
-		const char *text;
-		size_t at;
-		const char *says;
-	} bad[] = {
-		{"", 0, "a value is expected"},
-		{"  ", 2, "a value is expected"},
-		{"nul", 0, "a value is expected"},
-		{"nullx", 4, "something follows"},
-		{"True", 0, "a value is expected"},
-		{"NaN", 0, "a value is expected"},
-		{"01", 1, "something follows"},
-		{"+1", 0, "a value is expected"},
-		{"-", 1, "a digit"},
-		{".5", 0, "a value is expected"},
-		{"1.", 2, "a digit"},
-		{"1e", 2, "a digit"},
-		{"1e+", 3, "a digit"},
-		{"1 2", 2, "something follows"},
-		{"\"", 1, "does not end"},
-		{"\"a", 2, "does not end"},
-		{"\"\\", 1, "unknown escape"},
-		{"\"\\x\"", 1, "unknown escape"},
-		{"\"\\u12g4\"", 1, "unknown escape"},
-		{"\"\\u12\"", 1, "unknown escape"},
-		{"\"\\u0000\"", 1, "\\u0000"},
-		{"\"\\ud83d\"", 1, "surrogate"},
-		{"\"\\ude00\"", 1, "surrogate"},
-		{"\"\\ud83d\\u0041\"", 1, "surrogate"},
-		{"\"\\ud83dx\"", 1, "surrogate"},
-		{"\"a\nb\"", 2, "control character"},
-		{"\"\x1F\"", 1, "control character"},
-		{"\"\xC0\xAF\"", 1, "UTF-8"},
-		{"\"\xE0\x80\x80\"", 1, "UTF-8"},
-		{"\"\xED\xA0\x80\"", 1, "UTF-8"},
-		{"\"\xF4\x90\x80\x80\"", 1, "UTF-8"},
-		{"\"\xF5\x80\x80\x80\"", 1, "UTF-8"},
-		{"\"\xC3\"", 1, "UTF-8"},
-		{"\"\xE2\x82", 1, "UTF-8"},
-		{"\"\x80\"", 1, "UTF-8"},
-		{"[", 1, "a value is expected"},
-		{"[1", 2, "a comma or ]"},
-		{"[1,]", 3, "a value is expected"},
-		{"[1}", 2, "a comma or ]"},
-		{"[,1]", 1, "a value is expected"},
-		{"{", 1, "a string is expected"},
-		{"{a:1}", 1, "a string is expected"},
-		{"{\"a\"}", 4, "a colon"},
-		{"{\"a\":}", 5, "a value is expected"},
-		{"{\"a\":1,}", 7, "a string is expected"},
-		{"{\"a\":1]", 6, "a comma or }"},
-		{"{1:1}", 1, "a string is expected"},
-		{"[1]]", 3, "something follows"},
-		{"// x", 0, "a value is expected"},
-		{"'a'", 0, "a value is expected"},
-	};
 	struct json_value v;
 	struct rt_err err;
-	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-		if (json_parse(slice_str(bad[i].text), &v, &err) != ERR_PERMANENT)
-			fail_msg("taken: %s", bad[i].text);
+	for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+		if (json_parse(slice_str(refused[i].text), &v, &err) != ERR_PERMANENT)
+			fail_msg("taken: %s", refused[i].text);
 		char place[32];
-		snprintf(place, sizeof(place), "at byte %zu:", bad[i].at);
+		snprintf(place, sizeof(place), "at byte %zu:", refused[i].at);
 		assert_says(err, place);
-		assert_says(err, bad[i].says);
+		assert_says(err, refused[i].says);
 	}
 	assert_int_equal(json_parse(slice_of("1\0", 2), &v, &err), ERR_PERMANENT);
 }
