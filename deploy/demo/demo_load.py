@@ -23,6 +23,8 @@ import lana  # noqa: E402
 import lana_load  # noqa: E402
 from lana import write  # noqa: E402
 
+# Of this world the first 13,280 events hold every event type.
+SEED, SCALE = 10, 0.3
 SECONDS_BETWEEN_REPORTS = 0.2
 
 
@@ -76,9 +78,8 @@ def main():
     p.add_argument("--history", type=int, required=True)
     p.add_argument("--rate", type=float, required=True)
     p.add_argument("--reconnect", type=float, default=0)
-    p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
-    world = lana_load.make_world(a.seed)
+    world = lana_load.make_world(SEED, scale=SCALE)
     transactions, to_json = lana.transactions(world), write.encoder(world)
     reporter, stop = Reporter(), Stop()
     try:

@@ -1,5 +1,6 @@
 """The steps of a demo, each with its line on the screen."""
 import os
+import re
 import time
 
 import psycopg
@@ -80,7 +81,7 @@ def tell_story(screen, estate, warehouse):
     code, out, err = estate.command("story", facility)
     if code:
         raise Failed(f"rolag story {facility}: exit code {code}\n{out}{err}".rstrip())
-    lines = out.rstrip().split("\n")
+    lines = story_lines(out.rstrip().split("\n"), screen.width())
     screen.say()
     screen.say("  " + screen.style("One credit facility, as the warehouse knows it", "bold")
                + screen.style(f"  (rolag story {facility})", "dim"))
@@ -90,6 +91,18 @@ def tell_story(screen, estate, warehouse):
         lines[head:-tail] = [f"… {len(lines) - head - tail} more …"]
     for line in lines:
         screen.say(screen.cut("  " + line))
+
+
+def story_lines(lines, width):
+    """The story's table with short times and names, so that it fits; the LSN where there is room."""
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    if any(len(c) < 5 for c in cells):
+        return lines
+    short = width < 110
+    rows = [(c[0][:16], label(c[1].removesuffix("_rollup"), short), c[2], c[3], c[4]) for c in cells]
+    wide = [max(map(len, column)) for column in zip(*rows)]
+    return [f"{when:<{wide[0]}}  {what:<{wide[1]}}  {version:>{wide[2]}}  {event:<{wide[3]}}"
+            + ("" if short else f"  {lsn}") for when, what, version, event, lsn in rows]
 
 
 def show_proof(screen, core, warehouse):
@@ -110,7 +123,7 @@ def show_proof(screen, core, warehouse):
     held = [line for line in lines if proof.holds(line)]
     total = [sum(getattr(side, key) for side in (line[n] for line in lines))
              for key in ("rows", "entities") for n in (1, 2)]
-    screen.say(screen.style(f"  {len(lines):<24}{total[0]:>8,}{total[1]:>9,}  {'':<8}{total[2]:>11,}{total[3]:>9,}"
+    screen.say(screen.style(f"  {f'{len(lines)} rollups':<24}{total[0]:>8,}{total[1]:>9,}  {'':<8}{total[2]:>11,}{total[3]:>9,}"
                             f"{'':>12}{len(held)} of {len(lines)}", "bold"))
     screen.say()
     return len(held) == len(lines) and bool(lines), total[0]
