@@ -303,11 +303,11 @@ test: deps
 
 # One shell that becomes the demo: ^C reaches it, and it cleans up.
 demo: deps
-	@$(MAKE) --no-print-directory MODE=release all
+	@$(MAKE) -s --no-print-directory MODE=release all
 	@exec $(PYTHON) deploy/demo/demo.py run $(DEMO)
 
 demo-up: deps
-	@$(MAKE) --no-print-directory MODE=release all
+	@$(MAKE) -s --no-print-directory MODE=release all
 	@exec $(PYTHON) deploy/demo/demo.py up $(DEMO)
 
 demo-down: deps

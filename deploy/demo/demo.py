@@ -82,16 +82,16 @@ class Watcher(threading.Thread):
 def table_lines(screen, rows, before):
     """Rows per rollup in as many columns as fit; what has just grown is bold."""
     usable = screen.width() - 2
-    short = usable // 33 < 3
+    short = usable < 3 * 31
     wide = 18 if short else 24
-    columns = max(1, usable // (wide + 8))
+    columns = max(1, (usable + 1) // (wide + 7))
     names = sorted(rows)
     height = -(-len(names) // columns)
     lines = []
     for y in range(height):
         cells = []
         for name in names[y::height]:
-            count = f"{rows[name]:>7,}"
+            count = f"{rows[name]:>6,}"
             grown = rows[name] != before.get(name, rows[name])
             count = screen.style(count, "bold", "green") if grown else count
             cells.append(f"{label(name, short):<{wide}.{wide}}{count} ")
@@ -137,7 +137,7 @@ class Live:
         full, rest = bar(self.elapsed() / self.seconds, min(40, s.width() - 30))
         head = lambda word: "  " + s.style(f"{word:<10}", "dim")     # noqa: E731
         good = "green" if self.watcher.status.get("healthy") else "yellow"
-        state, _, more = f["sentence"].partition(": ")
+        state, colon, more = f["sentence"].partition(":")
         return [
             "",
             f"  {s.style('live', 'bold')}      {s.style(full, 'cyan')}{s.style(rest, 'dim')}"
@@ -148,7 +148,7 @@ class Live:
             head("lag") + s.style(f"{f['lag']:<18}", "bold") + f"{f['bytes'] + ' of WAL':<16}",
             head("visible") + s.style(f"{f['p50']:<18}", "bold") + s.style(f"{f['p99']:<16}", "bold")
             + "after the commit in the core",
-            head("state") + s.style(state, good) + (": " + more if more else ""),
+            "  " + s.style(state, good) + colon + more,
             "",
             "  " + s.style("rows per rollup", "dim") + f"  {f['rows']} in all, "
             f"{f['types']} event types",
@@ -226,10 +226,9 @@ def run(screen, a):
             return 1
         screen.done(screen.style(f"Equal: all {events:,} events of {types} types are in the warehouse, once each.",
                                  "bold"))
-        screen.say(f"    Of {commits:,} transactions written live, half were visible in the warehouse "
-                   f"{duration(p50)}")
-        screen.say(f"    after their commit in the core, 99 % within {duration(p99)}. "
-                   f"All of this took {time.monotonic() - started:.0f} s and leaves nothing behind.")
+        screen.say(f"    Half of the {commits:,} transactions written live were visible there {duration(p50)} after")
+        screen.say(f"    their commit in the core, 99 % of them within {duration(p99)}.")
+        screen.say(f"    All of this took {time.monotonic() - started:.0f} s and leaves nothing behind.")
         screen.say()
         return 0
     except (Failed, RuntimeError, OSError, psycopg.Error) as error:

@@ -155,13 +155,14 @@ class Estate:
 
     def wait(self, done, what, seconds, each=None):
         """Until done() is true; `each` is called at every look."""
-        deadline = time.monotonic() + seconds
+        deadline, told = time.monotonic() + seconds, time.monotonic()
         while not done():
             self.check()
             if time.monotonic() > deadline:
                 raise Failed(f"{what}: not within {seconds} s", self.log)
-            if each:
+            if each and time.monotonic() - told > 0.5:
                 each()
+                told = time.monotonic()
             time.sleep(0.05)
 
     def status(self):
@@ -208,5 +209,5 @@ def label(table, short=False):
     """core_credit_facility_events → credit_facility (short: facility)."""
     name = table.removeprefix("core_").removesuffix("_events")
     if short:
-        name = name.replace("credit_facility", "facility").replace("interest_accrual_", "accrual_")
+        name = name.replace("credit_facility", "facility").replace("interest_", "").replace("payment_a", "a")
     return name

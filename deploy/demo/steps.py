@@ -41,14 +41,14 @@ def prepare(screen, estate, history, rate, reconnect=0):
     with Step(screen, "two PostgreSQL clusters, a core and a warehouse") as step:
         estate.start_clusters()
         version = estate.core.psql("show server_version").split()[0]
-        step.text = f"two PostgreSQL {version} clusters; the core has a bank's 33 event tables"
+        step.text = f"two PostgreSQL {version} clusters, a bank's 33 event tables in the core"
     with Step(screen, "the bank's history") as step:
         estate.start_load(history, rate, reconnect)
         estate.wait(lambda: estate.load.phase() == "live", "writing the history", 60)
         step.text = f"the bank's history: {estate.load.report['events']:,} events in the core"
     with Step(screen, "rolag init") as step:
         estate.init()
-        step.text = "rolag init: publication and slot in the core, tables in the warehouse"
+        step.text = "rolag init: publication and slot in the core, 33 rollups to land"
     with Step(screen, "first load") as step, \
             psycopg.connect(estate.warehouse.conninfo(), autocommit=True) as warehouse:
         estate.start_rolag()
@@ -83,8 +83,8 @@ def tell_story(screen, estate, warehouse):
         raise Failed(f"rolag story {facility}: exit code {code}\n{out}{err}".rstrip())
     lines = story_lines(out.rstrip().split("\n"), screen.width())
     screen.say()
-    screen.say("  " + screen.style("One credit facility, as the warehouse knows it", "bold")
-               + screen.style(f"  (rolag story {facility})", "dim"))
+    screen.say("  " + screen.style("One credit facility, as the warehouse knows it", "bold"))
+    screen.say("  " + screen.style(f"rolag story {facility}", "dim"))
     screen.say()
     if len(lines) > STORY_LINES:
         head, tail = STORY_LINES * 2 // 3, STORY_LINES // 3
@@ -99,7 +99,8 @@ def story_lines(lines, width):
     if any(len(c) < 5 for c in cells):
         return lines
     short = width < 110
-    rows = [(c[0][:16], label(c[1].removesuffix("_rollup"), short), c[2], c[3], c[4]) for c in cells]
+    rows = [(c[0][:16], label(c[1].removesuffix("_rollup"), short), c[2].replace("version", "v"), c[3], c[4])
+            for c in cells]
     wide = [max(map(len, column)) for column in zip(*rows)]
     return [f"{when:<{wide[0]}}  {what:<{wide[1]}}  {version:>{wide[2]}}  {event:<{wide[3]}}"
             + ("" if short else f"  {lsn}") for when, what, version, event, lsn in rows]
@@ -110,21 +111,24 @@ def show_proof(screen, core, warehouse):
     lines = proof.compare(core, warehouse)
     ok, no = screen.style("✓", "green"), screen.style("✗", "red", "bold")
     screen.say()
-    screen.say("  " + screen.style("The proof", "bold")
-               + screen.style("  each side computes its own: core | warehouse", "dim"))
+    screen.say("  " + screen.style("The proof", "bold"))
+    screen.say("  " + screen.style("Each side counts and hashes (id, version, event_type, modified_at) by itself:", "dim"))
+    screen.say("  " + screen.style("events and entities in the core, rows and latest rows in the warehouse.", "dim"))
     screen.say()
-    screen.say(screen.style(f"  {'':<24}{'events':>8}{'rows':>9}  {'hash':<8}{'entities':>11}{'latest':>9}  hash",
-                            "dim"))
+    screen.say(screen.style(f"  {'':<24}{'events':>7}{'rows':>8}  {'hash':<6}{'entities':>10}{'latest':>8}  hash", "dim"))
     for t, core_side, side in lines:
         same = [a == b for a, b in zip(core_side, side)]
-        screen.say(f"  {label(t):<24}{core_side.rows:>8,}{side.rows:>9,}  {side.rows_hash[:8]:<8}"
-                   f"{core_side.entities:>11,}{side.entities:>9,}  {side.entities_hash[:8]:<8}  "
-                   + (ok if all(same) and core_side.rows else no + " " + what_differs(same, core_side)))
+        good = all(same) and core_side.rows
+        screen.say(f"  {label(t):<24}{core_side.rows:>7,}{side.rows:>8,}  {side.rows_hash[:6]:<6}"
+                   f"{core_side.entities:>10,}{side.entities:>8,}  {side.entities_hash[:6]:<6}  {ok if good else no}")
+        if not good:
+            screen.say("  " + screen.style(f"{'':<24} differs: {what_differs(same, core_side)}", "red"))
     held = [line for line in lines if proof.holds(line)]
     total = [sum(getattr(side, key) for side in (line[n] for line in lines))
              for key in ("rows", "entities") for n in (1, 2)]
-    screen.say(screen.style(f"  {f'{len(lines)} rollups':<24}{total[0]:>8,}{total[1]:>9,}  {'':<8}{total[2]:>11,}{total[3]:>9,}"
-                            f"{'':>12}{len(held)} of {len(lines)}", "bold"))
+    verdict = f"{len(held)} of {len(lines)}"
+    screen.say(screen.style(f"  {f'{len(lines)} rollups':<24}{total[0]:>7,}{total[1]:>8,}  {'':<6}{total[2]:>10,}"
+                            f"{total[3]:>8,}{verdict:>11}", "bold"))
     screen.say()
     return len(held) == len(lines) and bool(lines), total[0]
 
