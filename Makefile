@@ -2,6 +2,7 @@
 #
 #   make            the binary: build/release/rolag
 #   make demo       two throwaway PostgreSQL clusters, a bank's load, rolag between them, and the proof
+#   make demo-up    the same in the background, to play with; make demo-down ends it
 #   make test       everything: check, then the system tests on real clusters
 #   make check      unit tests (ASan+UBSan), formatting, layers, headers: under a minute
 #   make deps       installs from Debian what is missing (quiet where nothing is)
@@ -302,6 +303,20 @@ deps:
 test: deps
 	$(MAKE) --no-print-directory check
 	@[ ! -e $(B)/rolag ] || $(MAKE) --no-print-directory test-system
+
+# ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
+
+# One shell that becomes the demo: ^C reaches it, and it cleans up.
+demo: deps
+	@$(MAKE) -s --no-print-directory MODE=release all
+	@exec $(PYTHON) deploy/demo/demo.py run $(DEMO)
+
+demo-up: deps
+	@$(MAKE) -s --no-print-directory MODE=release all
+	@exec $(PYTHON) deploy/demo/demo.py up $(DEMO)
+
+demo-down: deps
+	@exec $(PYTHON) deploy/demo/demo.py down
 
 clean:
 	rm -rf build

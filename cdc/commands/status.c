@@ -20,8 +20,9 @@ const struct cli_usage status_usage = {
 		"state_dir.\nThe first line says how it goes; exit code 0 when that is well, else "
 		"1.\nStates: live, idle, catching_up, loading, starting, spilling, spool_full, "
 		"stalled, stopped.\nKeys of --json: healthy, state, sentence, lag_seconds, "
-		"lag_bytes, visible_p50_seconds,\nvisible_p99_seconds, roles.capture|apply.(life, "
-		"pid, state, up_seconds, seen_seconds_ago,\nnote, note_seconds_ago), metrics.NAME. "
+		"lag_bytes, visible_p50_seconds,\nvisible_p99_seconds, visible_buckets (pairs of "
+		"microseconds and commits),\nroles.capture|apply.(life, pid, state, up_seconds, "
+		"seen_seconds_ago, note,\nnote_seconds_ago), metrics.NAME. "
 		"Unknown durations are null. Keys are only ever added.\n",
 	.option = {{"--json", NULL, "one JSON object"},
 		   {"--watch", NULL, "redraw every second, with rates; q ends"}},

@@ -229,6 +229,21 @@ static void json_metrics(const struct status_facts *f, struct buf *out)
 	}
 }
 
+/* [[µs, commits], …] of the buckets that are not empty: whoever looks twice gets the time between. */
+static void json_buckets(const struct met_histogram *h, struct buf *out)
+{
+	const char *comma = "";
+	buf_str(out, "\"visible_buckets\": [");
+	for (unsigned n = 0; n < MET_BUCKETS; n++) {
+		if (h->bucket[n] == 0)
+			continue;
+		buf_printf(out, "%s[%" PRId64 ", %" PRIu64 "]", comma, met_bucket_us(n),
+			   h->bucket[n]);
+		comma = ", ";
+	}
+	buf_u8(out, ']');
+}
+
 void status_print_json(const struct status_facts *f, const struct status_view *v, struct buf *out)
 {
 	const struct met_histogram *h =
@@ -243,6 +258,8 @@ void status_print_json(const struct status_facts *f, const struct status_view *v
 	json_seconds(out, "visible_p50_seconds", counted ? met_quantile(h, 0.5) : -1);
 	buf_str(out, ",\n  ");
 	json_seconds(out, "visible_p99_seconds", counted ? met_quantile(h, 0.99) : -1);
+	buf_str(out, ",\n  ");
+	json_buckets(h, out);
 	buf_str(out, ",\n  \"roles\": {\n");
 	json_role(f, STATUS_CAPTURE, out);
 	buf_str(out, ",\n");

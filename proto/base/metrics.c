@@ -73,8 +73,7 @@ static unsigned bucket_of(uint64_t us)
 	return RT_MIN(n, MET_BUCKETS - 1u);
 }
 
-/* The middle of bucket n, µs. */
-static int64_t bucket_middle(unsigned n)
+int64_t met_bucket_us(unsigned n)
 {
 	if (n < 8)
 		return n;
@@ -149,9 +148,9 @@ int64_t met_quantile(const struct met_histogram *h, double q)
 	for (unsigned i = 0; i < MET_BUCKETS; i++) {
 		seen += h->bucket[i];
 		if ((double)seen >= q * (double)total)
-			return bucket_middle(i);
+			return met_bucket_us(i);
 	}
-	return bucket_middle(MET_BUCKETS - 1);
+	return met_bucket_us(MET_BUCKETS - 1);
 }
 
 void met_histogram_diff(const struct met_histogram *now, const struct met_histogram *before,

@@ -72,6 +72,8 @@ void met_tick(int64_t now_us);
 int met_read(const char *path, struct met_file *ret, struct rt_err *err) RT_MUSTCHECK;
 /* The histogram of id in a file. */
 const struct met_histogram *met_histogram(const struct met_file *f, enum met_id id);
+/* The middle of bucket n (< MET_BUCKETS), µs. */
+int64_t met_bucket_us(unsigned n);
 /* The q-quantile (0..1) in µs by bucket middle; 0 when nothing was counted. */
 int64_t met_quantile(const struct met_histogram *h, double q);
 /* now − before, bucket by bucket: what was counted in between. */

@@ -350,6 +350,10 @@ static void test_metrics_file_and_quantiles(void **state)
 	int64_t p50 = met_quantile(h, 0.5), p99 = met_quantile(h, 0.99);
 	assert_true(p50 > 50000 * 0.93 && p50 < 50000 * 1.07);
 	assert_true(p99 > 99000 * 0.93 && p99 < 99000 * 1.07);
+	int64_t sum_us = 0;
+	for (unsigned n = 0; n < MET_BUCKETS; n++)
+		sum_us += met_bucket_us(n) * (int64_t)h->bucket[n];
+	assert_true(sum_us > (int64_t)h->sum_us * 0.93 && sum_us < (int64_t)h->sum_us * 1.07);
 	assert_int_equal(truncate(path, 10), 0);
 	assert_int_equal(met_read(path, &f, &err), 0);
 	unlink(path);
