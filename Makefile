@@ -131,7 +131,8 @@ UNIT_TESTS := \
 # Programs that the system tests drive.
 TEST_TOOLS := \
 	cast_probe \
-	json_probe
+	json_probe \
+	slot_probe
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
