@@ -135,6 +135,7 @@ UNIT_TESTS := \
 TEST_TOOLS := \
 	cast_probe \
 	json_probe \
+	slot_probe \
 	spool_probe
 
 # Everything but main, so that unit tests can link it.

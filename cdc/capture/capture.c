@@ -23,6 +23,7 @@
 	((uint64_t)8 << 20)	 /* synced at once past this, else after capture.sync_interval */
 #define FRAME_INTERVAL_US 100000 /* progress frames */
 #define POLL_US		  100000 /* <spool>/applied, and the spool's room while it is full */
+#define REPEAT_US	  60000000
 #define TICK_US		  1000000
 #define TRIM_US		  1000000
 #define LIVE_BYTES	  ((uint64_t)1 << 20) /* closer to the core's present than this is live */
@@ -51,6 +52,8 @@ struct capture {
 	int64_t commit_us;	   /* core's time of the newest commit */
 	int64_t applied_poll_us, full_poll_us, trim_at_us, tick_at_us;
 	const char *publication;
+	char last_why[256]; /* of the last failed attempt, and when the log had it */
+	int64_t why_at_us;
 };
 
 /* ---- pgoutput messages into the spool ---- */
@@ -279,6 +282,7 @@ static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret
 		met_add(MET_CAPTURE_RECONNECTS, 1);
 	met_set(MET_CAPTURE_CONNECTED, 1);
 	met_note("%s", "");
+	c->last_why[0] = '\0';
 	c->applied_poll_us = 0;
 	log_info("stream starts", "slot=%s from=" LSN_FMT " binary=%s timeline=%u server=%d",
 		 c->settings->core.slot, LSN_ARGS(c->prog.appended), f->binary ? "on" : "off",
@@ -294,15 +298,32 @@ static int forget_open_transaction(struct capture *c, struct rt_err *err)
 	return begun ? spool_abort_transaction(c->spool, err) : 0;
 }
 
+/* The same reason again and again is told once a minute. libpq's texts have several lines and quotes. */
+static void say_disconnected(struct capture *c, const struct rt_err *why, int64_t wait_us)
+{
+	char text[sizeof(why->msg)];
+	int64_t now = rt_mono_us();
+	snprintf(text, sizeof(text), "%s", why->msg);
+	for (char *p = text; *p != '\0'; p++)
+		if (*p == '"' || *p == '\t')
+			*p = *p == '"' ? '\'' : ' ';
+	met_note("%s", text);
+	bool again = strncmp(text, c->last_why, sizeof(c->last_why) - 1) == 0 &&
+		     now - c->why_at_us < REPEAT_US;
+	log_line(again ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, "no stream from the core",
+		 "reason=\"%s\" retry_ms=%lld", text, (long long)(wait_us / 1000));
+	if (!again)
+		c->why_at_us = now;
+	snprintf(c->last_why, sizeof(c->last_why), "%s", text);
+}
+
 static int on_disconnected(void *ctx, const struct rt_err *why, int64_t wait_us, struct rt_err *err)
 {
 	struct capture *c = ctx;
 	rel_clear(&c->relations);
 	met_set(MET_CAPTURE_CONNECTED, 0);
 	met_state("waiting");
-	met_note("%s", why->msg);
-	log_warn("no stream from the core", "reason=\"%s\" retry_ms=%lld", why->msg,
-		 (long long)(wait_us / 1000));
+	say_disconnected(c, why, wait_us);
 	return c->spool == NULL ? 0 : forget_open_transaction(c, err);
 }
 
@@ -546,6 +567,9 @@ static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
 	struct capture *c = ctx;
 	int rc = 0;
 	take_signals(c);
+	if (c->custody.connected_anew && !stream_is_running(&c->stream))
+		stream_hurry(&c->stream);
+	c->custody.connected_anew = false;
 	if (c->spool != NULL) {
 		rc = write_spool(c, now_us, err);
 		if (rc == 0)

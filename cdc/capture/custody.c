@@ -34,13 +34,12 @@ static void move_to(struct custody *c, enum custody_state state, int64_t due_us)
 	c->due_us = due_us;
 }
 
-/* Texts of a server go into a field: without quotes and line ends. */
 static void say(struct custody *c, const char *message, const char *why)
 {
 	char fields[400];
 	int n = snprintf(fields, sizeof(fields), "reason=\"%.300s", why);
-	for (char *p = fields + 8; p < fields + n; p++)
-		if (*p == '"' || *p == '\n')
+	for (char *p = fields + 8; p < fields + n; p++) /* a server's text: one line, no quotes */
+		if (strchr("\"\n\t", *p) != NULL)
 			*p = *p == '"' ? '\'' : ' ';
 	snprintf(fields + n, sizeof(fields) - (size_t)n, "\"");
 	c->notice(c->ctx, message, fields);
@@ -95,6 +94,7 @@ static void go_on_connecting(struct custody *c, int64_t now_us)
 	} else if (c->polling == PGRES_POLLING_OK) {
 		PQsetnonblocking(c->conn, 1);
 		c->core_is_closing = false;
+		c->connected_anew = true;
 		c->ask_at_us = c->beat_at_us = now_us;
 		move_to(c, CUSTODY_IDLE, 0);
 	}

@@ -59,6 +59,7 @@ struct custody {
 	int64_t beat_at_us;   /* next heartbeat */
 	bool beat_refused;    /* said so already */
 	bool failure_told;    /* said so already; cleared when it works again */
+	bool connected_anew;  /* set at each connection; the owner clears it */
 	bool core_is_closing; /* the core shuts down: it waits for its walsenders, so let it go */
 	uint64_t beats;
 	struct custody_facts facts;

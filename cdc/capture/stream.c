@@ -43,6 +43,12 @@ void stream_pause(struct stream *s, bool paused)
 	s->paused = paused;
 }
 
+void stream_hurry(struct stream *s)
+{
+	s->retry_at_us = 0;
+	pgc_backoff_reset(&s->backoff);
+}
+
 static int64_t status_interval_us(const struct stream *s)
 {
 	int64_t third = s->facts.wal_sender_timeout_us / 3;

@@ -98,6 +98,8 @@ void stream_pause(struct stream *s, bool paused);
  */
 int stream_status(struct stream *s, const struct prog_feedback *f, int64_t now_us,
 		  struct rt_err *err) RT_MUSTCHECK;
+/* The core is there again, as far as another connection knows: do not wait for the next attempt. */
+void stream_hurry(struct stream *s);
 /* Ends the connection for a reason of the caller's; it will be tried again. */
 int stream_drop(struct stream *s, const struct rt_err *why, int64_t now_us,
 		struct rt_err *err) RT_MUSTCHECK;

@@ -1,7 +1,23 @@
 /* test_progress: what the slot may be told, example by example and under random events. */
 #include "tests/unit/unit.h"
 
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "cdc/capture/progress.h"
+#include "proto/spool.h"
+
+/* Stands before libc's: a disk that fails when told to. */
+static bool sync_fails;
+int fdatasync(int fd)
+{
+	if (sync_fails) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fdatasync, fd);
+}
 
 #define at(n)		      ((struct lsn){n})
 #define assert_lsn(is, value) assert_int_equal((is).v, (value))
@@ -225,6 +241,62 @@ static void test_spooled_mode_confirms_what_is_durable(void **state)
 	assert_lsn(prog_feedback(&p).apply, 0);
 }
 
+/* A transaction with one message, into the spool. */
+static void spool_transaction(struct spool_writer *w, struct prog *p, uint64_t end)
+{
+	struct rt_err err;
+	const struct change begin = {.kind = CHANGE_BEGIN, .lsn = at(end - 10), .xid = 7};
+	const struct change message = {
+		.kind = CHANGE_MESSAGE,
+		.lsn = at(end - 20),
+		.transactional = true,
+		.prefix = "rolag.fence",
+		.content = slice_str("1"),
+	};
+	const struct change commit = {.kind = CHANGE_COMMIT, .lsn = at(end)};
+	prog_begin(p);
+	assert_rc(spool_append(w, &begin, &err), err);
+	assert_rc(spool_append(w, &message, &err), err);
+	assert_true(prog_commit(p, at(end)));
+	assert_rc(spool_append(w, &commit, &err), err);
+	assert_rc(spool_write(w, &err), err);
+	prog_received(p, spool_received(w));
+}
+
+static void test_trap_03_confirmed_only_after_a_sync_that_returned_0(void **state)
+{
+	char dir[] = "/tmp/test_progress.XXXXXX", command[64];
+	struct rt_err err = {0};
+	struct spool_writer *w;
+	struct prog p;
+	const struct spool_identity id = {1, 1, "p", "s"};
+	const struct spool_options o = {1 << 20, 1 << 30, 0, 1 << 16, 0};
+	assert_non_null(mkdtemp(dir));
+	assert_rc(spool_writer_open(&w, dir, &id, &o, at(100), &err), err);
+	prog_init(&p, &spooled_mode, at(100));
+	spool_transaction(w, &p, 200);
+	assert_lsn(prog_feedback(&p).write, 200);
+	assert_lsn(prog_feedback(&p).flush, 100); /* written is not durable */
+	prog_durable(&p, spool_durable(w));
+	assert_lsn(prog_feedback(&p).flush, 100);
+	assert_rc(spool_sync(w, &err), err);
+	prog_durable(&p, spool_durable(w));
+	assert_lsn(prog_feedback(&p).flush, 200);
+	spool_transaction(w, &p, 300);
+	sync_fails = true;
+	assert_int_equal(spool_sync(w, &err), ERR_SYSTEM);
+	prog_durable(&p, spool_durable(w));
+	assert_lsn(prog_feedback(&p).flush, 200);
+	sync_fails =
+		false; /* the kernel may have dropped the pages: success now would prove nothing */
+	assert_int_equal(spool_sync(w, &err), ERR_SYSTEM);
+	prog_durable(&p, spool_durable(w));
+	assert_lsn(prog_feedback(&p).flush, 200);
+	spool_writer_close(w);
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	assert_int_equal(system(command), 0);
+}
+
 static void test_trap_04_another_core_or_slot_is_refused(void **state)
 {
 	struct rt_err err = {0};
@@ -386,6 +458,7 @@ int main(void)
 		cmocka_unit_test(test_apply_ahead_after_a_restart_is_never_reported_ahead),
 		cmocka_unit_test(test_trap_25_past_the_budget_the_spool_is_confirmed),
 		cmocka_unit_test(test_spooled_mode_confirms_what_is_durable),
+		cmocka_unit_test(test_trap_03_confirmed_only_after_a_sync_that_returned_0),
 		cmocka_unit_test(test_trap_04_another_core_or_slot_is_refused),
 		cmocka_unit_test(test_random_events_never_confirm_what_is_not_safe),
 	};
