@@ -12,6 +12,7 @@
 #include <uthash.h>
 
 #include "apply/stream/source.h"
+#include "proto/base/metrics.h"
 
 #define BATCH_ARENA_BYTES (1u << 20)
 
@@ -184,11 +185,13 @@ void batch_resolve(struct batch *b, struct cache *cache, bool distrust)
 			continue; /* is_new without resolved: it is among the missing already */
 		struct fold_row state;
 		if (cache_get(cache, ev->rollup, ev->e.id, &state)) {
+			met_add(MET_CACHE_HITS, 1);
 			copy_state(b, e, &state);
 			e->resolved = true;
 		} else if (ev->e.sequence == 1 && !distrust) {
 			e->is_new = e->resolved = true;
 		} else {
+			met_add(MET_CACHE_MISSES, 1);
 			e->is_new = true; /* until the warehouse says otherwise */
 			b->missing = grown(b->missing, b->missing_count, &b->missing_cap,
 					   sizeof(struct batch_entity *));

@@ -1,0 +1,90 @@
+"""Fixtures of the system tests: clusters shared by a run, and pipelines on them.
+
+A test that breaks a server takes clusters of its own (`own_clusters`).
+"""
+import itertools
+import os
+import sys
+import tempfile
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "deploy", "demo"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from cluster import Cluster  # noqa: E402
+from pipeline import Pipeline  # noqa: E402
+
+_number = itertools.count(1)
+_pipelines = pytest.StashKey()
+# What a crash must not take: for the tests that crash a server.
+DURABLE = {"fsync": "on", "full_page_writes": "on", "wal_sync_method": "fdatasync"}
+
+
+@pytest.fixture(scope="session")
+def core_cluster():
+    """A core that is never killed."""
+    with Cluster("core", settings={"max_wal_senders": 20, "max_replication_slots": 20}) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def warehouse_cluster():
+    """A warehouse that is never killed; the oracle's databases are here, too."""
+    with Cluster("warehouse", settings={"max_wal_size": "2GB"}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_clusters():
+    """own_clusters(): (core, warehouse) of this test alone, which survive kill -9."""
+    made = []
+
+    def make(core=None, warehouse=None):
+        for name, settings in (("core", core), ("warehouse", warehouse)):
+            cluster = Cluster(name, settings={**DURABLE, **(settings or {})})
+            made.append(cluster)
+            cluster.create()
+        return tuple(made[-2:])
+    yield make
+    for cluster in made:
+        cluster.destroy()
+
+
+@pytest.fixture
+def make_pipeline(request, core_cluster, warehouse_cluster):
+    """make_pipeline(settings, …): databases, configuration; nothing is started or initialised yet."""
+    made = request.node.stash.setdefault(_pipelines, [])
+
+    def make(settings=None, core=None, warehouse=None, **more):
+        name = f"p{next(_number)}"
+        folder = tempfile.mkdtemp(prefix=f"rolag-{name}-")
+        pipeline = Pipeline(name, folder, core or core_cluster, warehouse or warehouse_cluster, warehouse_cluster,
+                            settings, **more)
+        made.append(pipeline)
+        return pipeline.create()
+    yield make
+    for pipeline in made:
+        pipeline.release()
+
+
+@pytest.fixture
+def pipeline(make_pipeline):
+    """One pipeline of all 33 rollups, initialised, not started."""
+    made = make_pipeline()
+    made.init()
+    return made
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure shows the tails of all logs."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for made in item.stash.get(_pipelines, []):
+            try:
+                report.sections.append((f"pipeline {made.name}", made.logs()))
+            except Exception as error:      # the report must come whatever state things are in
+                report.sections.append((f"pipeline {made.name}", f"no logs: {error!r}"))

@@ -1,0 +1,257 @@
+"""From the core's commit to the warehouse's row: equal to the oracle in every column, whatever the way."""
+import os
+import random
+import signal
+import threading
+import time
+
+import psycopg
+import pytest
+from pipeline import PERMANENT, ROLE, Bank, Watcher, lsn, wait_for, write_role
+
+ALL_AT_ONCE = 10 ** 9    # transactions of the bank in one of the core
+SEED = int(os.environ.get("ROLAG_SEED", time.time_ns() % 10 ** 6))
+
+
+# ---- equality --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("binary", ["on", "off"])
+def test_all_33_rollups_equal_the_oracle_live_and_in_bulk(make_pipeline, binary):
+    """Live: a transaction at a time. Then a backlog: large batches, by COPY. The cache is too small for
+    the entities, so that states come back from the warehouse."""
+    p = make_pipeline({"capture": {"binary": binary}, "apply": {"cache": "64 kB"}})
+    p.init()
+    p.start()
+    bank = Bank(p.core_conninfo, seed=11, nasty_level=1)
+    bank.live(5_000, rate=1500)
+    p.wait_applied()
+    live = p.counters()
+    assert live["apply_batches_total"] > 100, "the live part must come in small batches"
+    assert live["apply_cache_misses_total"] > 100, "states must be fetched back"
+    assert p.apply.stop() == 0
+    bank.bulk(52_000)
+    p.start_apply()
+    p.wait_applied()
+    backlog = p.counters()
+    assert backlog["apply_events_total"] / backlog["apply_batches_total"] > 1000, "the backlog must come in large ones"
+    assert backlog["apply_cache_misses_total"] > 100
+    bank.live(3_000, connections=3)
+    p.wait_applied()
+    assert bank.events >= 60_000 and len(bank.types) == 121
+    assert p.capture.lines("binary=" + binary)
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_11_rows_are_counted_at_both_ends(pipeline):
+    """Events committed = events folded and written = rows there, per table and by the counters."""
+    pipeline.start()
+    bank = Bank(pipeline.core_conninfo, seed=12)
+    summary = bank.live(4_000, connections=2)
+    pipeline.wait_applied()
+    held = {rollup: pipeline.warehouse(f"select count(*) from raw.{rollup}")[0][0]
+            for (rollup,) in pipeline.warehouse("select name from rolag.relation")}
+    assert {rollup: n for rollup, n in held.items() if n} == \
+        {table.removesuffix("_events") + "_events_rollup": n for table, n in summary.tables.items() if n}
+    assert pipeline.counters()["apply_events_total"] == summary.events == pipeline.rows() == pipeline.events()
+    assert pipeline.counters()["apply_duplicates_total"] == 0
+    pipeline.stop()
+
+
+# ---- whole transactions ----------------------------------------------------------------------------
+
+def test_one_transaction_of_60000_events_comes_whole_although_it_is_written_in_parts(make_pipeline):
+    p = make_pipeline({"apply": {"batch_rows": 1000, "batch_bytes": "256 kB", "cache": "256 kB"}})
+    p.init()
+    p.start()
+    bank = Bank(p.core_conninfo, seed=13)
+    bank.live(1_000)
+    p.wait_applied()
+    before, batches = p.rows(), p.counters()["apply_batches_total"]
+    tables = [n for (n,) in p.warehouse("select name from rolag.relation")]
+    shown = " + ".join(f"(select count(*) from raw.{t})" for t in tables)
+
+    def look(conn):
+        n, = conn.execute("select " + shown).fetchone()
+        seen.add(n)
+        return n if n not in (before, before + 60_000) else None
+    seen = set()
+    with Watcher(p.warehouse_conninfo, look, pause=0.02) as watcher:
+        done = bank.bulk(60_000, group=ALL_AT_ONCE)
+        p.wait_applied()
+        wait_for("the reader to see it", lambda: before + done.events in seen or watcher.wrong)
+    assert done.events >= 60_000
+    assert [n for n in watcher.wrong if n != before + done.events] == [] and before in seen
+    assert p.counters()["apply_batches_total"] - batches < 30, "one warehouse transaction, not one per part"
+    p.assert_equal()
+    p.stop()
+
+
+def test_a_reader_sees_transactions_whole_and_in_commit_order(pipeline):
+    """Writers raise pairs of roles together, overlapping; a reader never finds the two of a pair apart, nor
+    an effect before its cause."""
+    pipeline.start()
+    pairs, versions = 4, 150
+
+    def write(pair):
+        with psycopg.connect(pipeline.core_conninfo) as conn:
+            for sequence in range(1, versions + 1):
+                for number in (2 * pair, 2 * pair + 1):
+                    write_role(conn, number, sequence)
+                conn.commit()
+
+    def look(conn):
+        rows = dict(conn.execute(f"select right(id::text, 4)::int, version from raw.{ROLE}_latest").fetchall())
+        history = dict(conn.execute(f"select right(id::text, 4)::int, max(version) from raw.{ROLE} group by 1"
+                                    ).fetchall()) if not rows else None
+        apart = [n for n in range(pairs) if rows.get(2 * n) != rows.get(2 * n + 1)]
+        return (apart, rows, history) if apart else None
+    with Watcher(pipeline.warehouse_conninfo, look, pause=0.001) as watcher:
+        writers = [threading.Thread(target=write, args=(n,)) for n in range(pairs)]
+        for w in writers:
+            w.start()
+        for w in writers:
+            w.join()
+        pipeline.wait_applied()
+    assert watcher.wrong == [] and watcher.looks > 100
+    pipeline.assert_equal()
+    pipeline.stop()
+
+
+# ---- stopping, and others on the same ground -------------------------------------------------------
+
+def test_sigterm_at_any_time_ends_with_0_and_loses_nothing(pipeline):
+    rng = random.Random(SEED)
+    print(f"ROLAG_SEED={SEED}")
+    pipeline.start()
+    load = pipeline.load_in_background("--seed", 14, "--events", 12_000, "--rate", 700)
+    for turn in range(8):
+        time.sleep(rng.random())
+        if turn % 2:
+            assert pipeline.apply.stop() == 0
+            pipeline.start_apply()
+        else:
+            assert pipeline.capture.stop() == 0
+            pipeline.start_capture()
+    load.summary()
+    pipeline.wait_applied()
+    pipeline.assert_equal()
+    pipeline.stop()
+
+
+def test_sigterm_during_the_first_load_ends_with_0(pipeline):
+    Bank(pipeline.core_conninfo, seed=15).bulk(20_000)
+    pipeline.start_capture()
+    pipeline.start_apply()
+    wait_for("the load to begin", lambda: pipeline.counters().get("apply_load_rows_total", 0) > 0, pause=0.001)
+    assert pipeline.apply.stop() == 0
+    pipeline.start_apply()
+    pipeline.wait_applied()
+    pipeline.assert_equal()
+    pipeline.stop()
+
+
+def test_trap_06_of_two_appliers_the_older_stops_for_good(pipeline):
+    """Both read one spool; the second takes the fence; the first says so and ends with 100."""
+    pipeline.start()
+    load = pipeline.load_in_background("--seed", 16, "--events", 6_000, "--rate", 1000)
+    wait_for("some rows", lambda: pipeline.counters().get("apply_events_total", 0) > 500)
+    config = pipeline.config + ".second"
+    pipeline.write_config(config, {**pipeline.settings, "state_dir": pipeline.state_dir + "2",
+                                   "spool": {"dir": os.path.join(pipeline.state_dir, "spool"), "reserve": "0"}})
+    first = pipeline.apply
+    second = pipeline.start_role("apply", config, os.path.join(pipeline.folder, "apply2.log"))
+    assert first.wait() == PERMANENT
+    assert first.lines("another applier has taken over the pipeline " + pipeline.name)
+    pipeline.apply = second
+    load.summary()
+    pipeline.wait_applied()
+    assert pipeline.rows() == pipeline.events()
+    pipeline.assert_equal()
+    # The operator starts the first again: it is now the newer.
+    pipeline.start_apply()
+    assert second.wait() == PERMANENT
+    pipeline.load("--seed", 17, "--events", 500, "--no-legacy")
+    pipeline.wait_applied()
+    pipeline.assert_equal()
+    pipeline.stop()
+
+
+def test_sighup_takes_log_level_and_a_bad_file_changes_nothing(pipeline):
+    pipeline.start()
+    for process in (pipeline.capture, pipeline.apply):
+        pipeline.configure({"log": {"level": "error"}})
+        process.signal(signal.SIGHUP)
+        pipeline.configure({"log": {"level": "info"}})
+        time.sleep(0.3)
+        process.signal(signal.SIGHUP)
+        wait_for("the good file", lambda: process.lines("configuration read again"))
+        pipeline.configure({"log": {"level": "loud"}})
+        process.signal(signal.SIGHUP)
+        line, = wait_for("the bad file", lambda: process.lines("not read again"))
+        assert "log" in line and "loud" in line and "rolag.yaml" in line
+        process.signal(signal.SIGUSR2)
+        assert wait_for("its status", lambda: process.lines("info", "status", "state="))
+    pipeline.load("--seed", 18, "--events", 300)
+    pipeline.wait_applied()
+    pipeline.stop()
+
+
+# ---- ends that come and go -------------------------------------------------------------------------
+
+def test_warehouse_down_for_a_while_and_a_core_restart(make_pipeline, own_clusters):
+    core, warehouse = own_clusters()
+    p = make_pipeline(core=core, warehouse=warehouse)
+    p.init()
+    p.start()
+    load = p.load_in_background("--seed", 19, "--events", 9_000, "--rate", 600, "--reconnect", 60)
+    wait_for("some rows", lambda: p.counters().get("apply_events_total", 0) > 500)
+    warehouse.stop()
+    received = p.counters("capture")["capture_received_lsn_bytes"]
+    wait_for("apply to notice", lambda: p.apply.lines("warehouse lost"))
+    wait_for("capture to go on", lambda: p.counters("capture")["capture_received_lsn_bytes"] > received + 300_000)
+    assert p.running()
+    warehouse.start()
+    core.restart()
+    wait_for("capture to be back", lambda: p.counters("capture")["capture_connected"] == 1)
+    summary = load.summary()
+    p.wait_applied()
+    assert p.rows() == summary["events"]
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_02_an_idle_core_and_unpublished_traffic_do_not_pin_wal(make_pipeline):
+    """Almost no heartbeat: what others write moves the confirmed position all the same, and what is
+    confirmed is applied."""
+    p = make_pipeline({"capture": {"heartbeat_interval": "1 min"}})
+    p.init()
+    p.start()
+    p.load("--seed", 20, "--events", 500)
+    p.core("create table unpublished as select generate_series(1, 100000) n")
+    target = lsn(p.core("select pg_current_wal_lsn()::text")[0][0])
+    with psycopg.connect(p.core_conninfo, autocommit=True) as conn:   # one connection: no traffic but ours
+        wait_for("the slot's confirmed position", lambda: lsn(conn.execute(
+            "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = %s",
+            ("rolag_" + p.name,)).fetchone()[0]) >= target, pause=0.5)
+    assert p.applied() >= target, "applied reaches the core's present, and is not passed by what is confirmed"
+    p.assert_equal()
+    p.stop()
+
+
+def test_confirmed_never_passes_what_the_warehouse_holds(pipeline):
+    """While apply is away nothing more is confirmed (confirm: applied), idle or not."""
+    pipeline.start()
+    pipeline.load("--seed", 21, "--events", 500)
+    pipeline.wait_applied()
+    assert pipeline.apply.stop() == 0
+    applied = pipeline.applied()
+    pipeline.load("--seed", 22, "--events", 500, "--no-legacy")
+    target = lsn(pipeline.core("select pg_current_wal_lsn()::text")[0][0])
+    wait_for("capture to hold it", lambda: pipeline.counters("capture")["capture_durable_lsn_bytes"] >= target)
+    time.sleep(1)    # several status updates
+    assert pipeline.slot()[0] <= applied
+    pipeline.start_apply()
+    pipeline.wait_applied()
+    pipeline.assert_equal()
+    pipeline.stop()
