@@ -151,10 +151,11 @@ PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
 # -Wno-unused-parameter: callbacks of one shape need not use every argument.
 # -Wno-maybe-uninitialized: gcc 12 warns of outputs that are set whenever the call returned 0;
 # the sanitizers and valgrind find the real ones.
+# -Wno-format-truncation: messages are cut to fit their buffers, knowingly.
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wold-style-definition -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wundef \
 	-Wimplicit-fallthrough -Wnull-dereference -Wno-unused-parameter \
-	-Wno-maybe-uninitialized -fno-common
+	-Wno-maybe-uninitialized -Wno-format-truncation -fno-common
 # DEV=0 for compilers that we have not seen.
 DEV ?= 1
 ifeq ($(DEV),1)
