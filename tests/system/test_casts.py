@@ -8,15 +8,17 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import subprocess
-import tempfile
+import sys
 
 import psycopg
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PG_BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
+sys.path.insert(0, str(ROOT / "deploy" / "demo"))
+
+from cluster import Cluster  # noqa: E402
+
 SEED = int(os.environ.get("ROLAG_SEED", "20240229"))
 SCALE = float(os.environ.get("ROLAG_CASTS", "1"))
 
@@ -41,41 +43,24 @@ BEGIN
 END $$"""
 
 
-def as_postgres(*command):
-    prefix = [] if os.geteuid() else ["setpriv", "--reuid=postgres", "--regid=postgres",
-                                      "--clear-groups"]
-    subprocess.run([*prefix, *map(str, command)], check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-
 @pytest.fixture(scope="module")
 def server():
-    folder = tempfile.mkdtemp(prefix="rolag-casts-")
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-    as_postgres(PG_BIN / "initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "postgres",
-                "-E", "UTF8", "--locale=C.UTF-8")
-    options = f"-k {folder} -c listen_addresses= -c fsync=off -c shared_buffers=16MB"
-    as_postgres(PG_BIN / "pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w",
-                "-o", options, "start")
-    try:
-        with psycopg.connect(host=folder, user="postgres", dbname="postgres",
-                             autocommit=True) as connection:
-            connection.execute("SET timezone = 'UTC'")
-            connection.execute("SET datestyle = 'ISO, MDY'")
-            for name, send in SEND.items():
+    with Cluster("casts", settings={"shared_buffers": "16MB"}) as cluster, \
+            psycopg.connect(cluster.conninfo(), autocommit=True) as connection:
+        if connection.info.server_version // 10000 != 15:
+            pytest.skip("the casts follow PostgreSQL 15")
+        connection.execute("SET timezone = 'UTC'")
+        connection.execute("SET datestyle = 'ISO, MDY'")
+        for name, send in SEND.items():
+            connection.execute(FUNCTION.format(
+                name=f"cast_{name}", args="a bytea[]", arrays="a", type=name, send=send,
+                value=f"v := convert_from(r.unnest, 'UTF8')::{name};"))
+        for name in ("int2", "int4", "int8", "numeric"):
+            for word, sign in (("add", "+"), ("sub", "-")):
                 connection.execute(FUNCTION.format(
-                    name=f"cast_{name}", args="a bytea[]", arrays="a", type=name, send=send,
-                    value=f"v := convert_from(r.unnest, 'UTF8')::{name};"))
-            for name in ("int2", "int4", "int8", "numeric"):
-                for word, sign in (("add", "+"), ("sub", "-")):
-                    connection.execute(FUNCTION.format(
-                        name=f"{word}_{name}", args="a text[], b text[]", arrays="a, b) AS t(a, b",
-                        type=name, send=SEND[name],
-                        value=f"v := r.a::{name} {sign} r.b::{name};"))
-            yield connection
-    finally:
-        as_postgres(PG_BIN / "pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "-w", "stop")
-        shutil.rmtree(folder)
+                    name=f"{word}_{name}", args="a text[], b text[]", arrays="a, b) AS t(a, b",
+                    type=name, send=SEND[name], value=f"v := r.a::{name} {sign} r.b::{name};"))
+        yield connection
 
 
 @pytest.fixture(scope="module")
