@@ -1,11 +1,13 @@
 /*
  * types: PostgreSQL's built-in types as far as rollups use them: OIDs, text
  * input to binary (send format), binary back to text (output format), and the
- * arithmetic that reducers need. Pure.
+ * arithmetic that reducers need. Pure, but for the tz database, from which the
+ * zones that values name are read once (a small cache; not thread-safe).
  *
  * A cast from text takes exactly what the type's input function takes with
  * DateStyle=ISO,MDY, IntervalStyle=postgres and the given time zone, less
- * words that mean the present (now, today, tomorrow, yesterday); proven
+ * words that mean the present (now, today, tomorrow, yesterday), as PostgreSQL
+ * 15 has them (so no 0x and no underscores in numbers, which 16 takes); proven
  * against a live server. Formats: PostgreSQL manual chapter 8 and appendix B;
  * send formats as in src/include/libpq terms: network byte order.
  */
