@@ -292,8 +292,9 @@ DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-co
 	python3-psycopg python3-protobuf python3-lz4 python3-xxhash tzdata
 
 deps:
-	@missing=; for p in $(DEBIAN_PACKAGES); do \
-		dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	@have=$$(dpkg-query -W -f=' $${Package}=$${db:Status-Status} ' $(DEBIAN_PACKAGES) 2>/dev/null); missing=; \
+	for p in $(DEBIAN_PACKAGES); do \
+		case "$$have" in *" $$p=installed "*) ;; *) missing="$$missing $$p" ;; esac; \
 	done; \
 	if [ -n "$$missing" ]; then \
 		echo "installing:$$missing"; \

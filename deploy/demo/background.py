@@ -164,7 +164,7 @@ def invite(screen, a, path):
     command("one credit facility's life", f"{rolag} story {noted(path, 'facility')}")
     command("facilities by state, as of milliseconds ago",
             f"psql -h {path}/warehouse -p 5432 -U postgres warehouse -c 'select collateralization_state,\n"
-            "        count(*), sum(amount) / 100 as dollars from raw.core_credit_facility_events_rollup_latest group by 1'")
+            "        count(*), sum(amount / 100) as dollars from raw.core_credit_facility_events_rollup_latest group by 1'")
     screen.say()
     return 0
 
@@ -242,8 +242,9 @@ def down(screen, _):
                 if time.monotonic() > deadline:
                     raise SystemExit(f"the keeper (process {keeper}) does not end")
                 time.sleep(0.05)
-        clean(path)
-        shutil.rmtree(path, ignore_errors=True)
+        if os.path.isdir(path):     # the keeper died without its last act
+            clean(path)
+            shutil.rmtree(path, ignore_errors=True)
     screen.say("  Stopped; everything is deleted.")
     return 0
 
