@@ -31,7 +31,7 @@ struct spool_options {
 	uint64_t
 		reserve_bytes; /* free space to leave on the file system; below it spool_is_full() */
 	uint64_t frame_bytes;  /* raw bytes after which a frame is written within a transaction */
-	int64_t retain_us;     /* keep applied segments at least this long */
+	int64_t retain_us;     /* keep applied segments at least this long, while there is room */
 };
 
 struct spool_writer;
@@ -73,7 +73,11 @@ struct lsn spool_received(const struct spool_writer *w);
 struct lsn spool_durable(const struct spool_writer *w);
 /* True when quota or reserve is reached: stop reading the core (and keep answering it). */
 bool spool_is_full(struct spool_writer *w);
-/* Deletes segments all of whose changes are ≤ applied and last written longer than retain ago. The newest stays, until it is full. */
+/*
+ * Deletes segments all of whose changes are ≤ applied and last written longer
+ * than retain ago; where room gets short, retain does not count. The newest
+ * stays until it is full.
+ */
 int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err) RT_MUSTCHECK;
 /* Bytes of all segments on disk. */
 uint64_t spool_bytes(const struct spool_writer *w);

@@ -547,6 +547,12 @@ static int drop_first(struct spool_writer *w, struct rt_err *err)
 	return 0;
 }
 
+/* True while less than a segment's room is left: then nothing is kept that is not needed. */
+static bool is_pressed(struct spool_writer *w)
+{
+	return w->total_bytes + segment_limit(w) > w->options.quota_bytes || spool_is_full(w);
+}
+
 int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err)
 {
 	int rc;
@@ -560,7 +566,7 @@ int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err)
 	int64_t before_us = rt_now_us() - w->options.retain_us;
 	while (w->segments.count > 1) {
 		const struct segment_entry *e = w->segments.entry;
-		if (!lsn_le(e[1].start, applied) || e->modified_us > before_us)
+		if (!lsn_le(e[1].start, applied) || (e->modified_us > before_us && !is_pressed(w)))
 			break;
 		if ((rc = drop_first(w, err)) != 0)
 			return rc;

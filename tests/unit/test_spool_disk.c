@@ -380,6 +380,24 @@ static void test_applied_segments_are_kept_as_long_as_asked(void **state)
 	spool_writer_close(w);
 }
 
+static void test_kept_segments_give_way_before_the_spool_is_full(void **state)
+{
+	struct spool_options options = small;
+	options.retain_us = INT64_C(3600) * 1000000;
+	options.quota_bytes = 10000;
+	struct spool_writer *w = open_writer(0x100, &options);
+	uint64_t most = 0;
+	for (uint64_t end = 0x110; end <= 0x1000; end += 0x10) {
+		data_transaction(w, end, 2);
+		assert_rc(spool_sync(w, &err), err);
+		assert_false(spool_is_full(w));
+		assert_rc(spool_trim(w, data_lsn(end), &err), err);
+		most = RT_MAX(most, spool_bytes(w));
+	}
+	assert_true(most > 8000); /* and they were kept as long as there was room */
+	spool_writer_close(w);
+}
+
 static void test_what_voids_a_transaction_outlives_it(void **state)
 {
 	struct spool_writer *w = open_writer(0x100, &small);
@@ -539,6 +557,7 @@ int main(void)
 		TEST(test_a_transaction_beyond_the_quota_does_not_wait_for_ever),
 		TEST(test_trim_keeps_what_is_not_applied),
 		TEST(test_applied_segments_are_kept_as_long_as_asked),
+		TEST(test_kept_segments_give_way_before_the_spool_is_full),
 		TEST(test_what_voids_a_transaction_outlives_it),
 		TEST(test_leftovers_of_a_crash_while_making_a_segment_are_removed),
 		TEST(test_trap_27_one_huge_transaction_takes_little_memory),
