@@ -49,7 +49,7 @@ struct capture {
 	bool trim;	     /* applied moved since the last trim */
 	uint64_t unsynced_bytes;
 	int64_t unsynced_since_us; /* 0: all is synced */
-	int64_t commit_us;	   /* core's time of the newest commit */
+	int64_t commit_us; /* core's time of the newest commit that is not synced; 0: none */
 	int64_t applied_poll_us, full_poll_us, trim_at_us, tick_at_us;
 	const char *publication;
 	char last_why[256]; /* of the last failed attempt, and when the log had it */
@@ -179,6 +179,7 @@ static int take_commit(struct capture *c, const struct pgo_message *m, struct rt
 	};
 	c->commit_us = m->commit.commit_us;
 	c->unwritten = true;
+	met_set(MET_CAPTURE_COMMIT_US, (uint64_t)c->commit_us);
 	met_add(MET_CAPTURE_TRANSACTIONS, 1);
 	return spool_append(c->spool, &change, err);
 }
@@ -284,6 +285,7 @@ static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret
 	met_note("%s", "");
 	c->last_why[0] = '\0';
 	c->applied_poll_us = 0;
+	c->custody.core_is_closing = false; /* it was, before it came back */
 	log_info("stream starts", "slot=%s from=" LSN_FMT " binary=%s timeline=%u server=%d",
 		 c->settings->core.slot, LSN_ARGS(c->prog.appended), f->binary ? "on" : "off",
 		 f->core.timeline, f->server_version);
@@ -314,7 +316,7 @@ static void say_disconnected(struct capture *c, const struct rt_err *why, int64_
 		 "reason=\"%s\" retry_ms=%lld", text, (long long)(wait_us / 1000));
 	if (!again)
 		c->why_at_us = now;
-	snprintf(c->last_why, sizeof(c->last_why), "%s", text);
+	snprintf(c->last_why, sizeof(c->last_why), "%.255s", text);
 }
 
 static int on_disconnected(void *ctx, const struct rt_err *why, int64_t wait_us, struct rt_err *err)
@@ -381,8 +383,9 @@ static int sync_spool(struct capture *c, struct rt_err *err)
 
 static int sync_if_due(struct capture *c, int64_t now_us, struct rt_err *err)
 {
-	bool due = c->unsynced_since_us != 0 &&
-		   (c->sync_now || c->unsynced_bytes >= SYNC_BYTES || now_us >= sync_due_us(c));
+	/* By bytes also within a large transaction: its end must not wait for all of it at once. */
+	bool due = c->unsynced_bytes >= SYNC_BYTES ||
+		   (c->unsynced_since_us != 0 && (c->sync_now || now_us >= sync_due_us(c)));
 	c->sync_now = false;
 	return due ? sync_spool(c, err) : 0;
 }
@@ -479,8 +482,6 @@ static void set_metrics(struct capture *c, int64_t now_us)
 	met_set(MET_CORE_BUDGET_BYTES, c->settings->capture.wal_budget);
 	met_set(MET_SPOOL_QUOTA_BYTES, c->settings->spool.quota);
 	met_add(MET_CAPTURE_HEARTBEATS, c->custody.beats - met_get(MET_CAPTURE_HEARTBEATS));
-	if (c->commit_us != 0)
-		met_set(MET_CAPTURE_COMMIT_US, (uint64_t)c->commit_us);
 	if (now_us < c->tick_at_us)
 		return;
 	c->tick_at_us = now_us + TICK_US;

@@ -47,6 +47,7 @@ static void say(struct custody *c, const char *message, const char *why)
 
 static void fail(struct custody *c, const char *why, int64_t now_us)
 {
+	/* libpq gives no SQLSTATE for a refused connection, only the server's (English) words. */
 	if (strstr(why, "shutting down") != NULL || strstr(why, "57P03") != NULL)
 		c->core_is_closing = true;
 	if (!c->failure_told)
