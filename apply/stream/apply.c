@@ -71,6 +71,14 @@ static void forget(struct applier *a)
 	met_set(MET_APPLY_CONNECTED, 0);
 }
 
+static void say_parked(void *ctx, const char *name)
+{
+	log_warn("a rollup is no longer landed: its tables stay as they are",
+		 "rollup=%s state=parked mend=\"rollups.land; when it comes back it is loaded "
+		 "anew\"",
+		 name);
+}
+
 static int connect_all(struct applier *a, struct rt_err *err)
 {
 	const struct settings *s = a->settings;
@@ -84,6 +92,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 		return rc;
 	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
+	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = load_all(c, s, &a->landed, &a->ledger, &a->loop, err)) != 0 ||
 	    (rc = gather_open(&a->gather, s, &a->landed, a->ledger.applied, a->ledger.system_id,
 			      err)) != 0) {

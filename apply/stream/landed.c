@@ -437,6 +437,29 @@ int landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set, l
 	return rc;
 }
 
+int landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
+		       landed_report report, void *ctx, struct rt_err *err)
+{
+	struct buf names = BUF_INIT; /* rollup names need no quoting in an array literal */
+	PGresult *res;
+	for (uint16_t i = 0; i < set->count; i++)
+		buf_printf(&names, "%s%s", i == 0 ? "{" : ",", set->item[i].rollup->name);
+	buf_str(&names, "}");
+	const char *params[] = {s->pipeline, buf_cstr(&names)};
+	int rc = pgc_query(c, &res, err,
+			   "UPDATE rolag.relation SET state = 'parked', changed_at = now() WHERE "
+			   "pipeline = $1 AND kind = 'rollup' AND state <> 'parked' AND "
+			   "name <> ALL ($2::text[]) RETURNING name",
+			   2, params);
+	buf_release(&names);
+	if (rc != 0)
+		return rc;
+	for (int i = 0; i < PQntuples(res); i++)
+		report(ctx, PQgetvalue(res, i, 0));
+	PQclear(res);
+	return 0;
+}
+
 int landed_set_state(PGconn *c, const struct settings *s, struct landed *l, enum landed_state state,
 		     struct lsn sync_lsn, struct rt_err *err)
 {

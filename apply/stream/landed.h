@@ -63,6 +63,14 @@ typedef void (*landed_report)(void *ctx, const char *what);
  */
 int landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set, landed_report report,
 		  void *ctx, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * Rollups that were landed once and are not in the set any more no longer
+ * follow the stream: their relation rows become parked, and report is told
+ * their names. One that comes back is loaded anew (load_all takes parked ones
+ * too): what happened meanwhile is nowhere else.
+ */
+int landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
+		       landed_report report, void *ctx, struct rt_err *err) RT_MUSTCHECK;
 /* Appends the DDL of one rollup's tables, with comments. */
 void landed_ddl(const struct landed *l, struct buf *out);
 /* One UPDATE of the relation row: state, sync LSN. Part of the caller's transaction. */

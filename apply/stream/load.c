@@ -373,6 +373,12 @@ static int load_table(struct load *l, struct landed *landed, struct rt_err *err)
 	return rc;
 }
 
+/* Parked here means: was landed, then was not, and is again. */
+static bool needs_load(const struct landed *l)
+{
+	return l->state == LANDED_SYNCING || l->state == LANDED_PARKED;
+}
+
 /* The planner's idea of how many events wait, for progress. */
 static uint64_t estimate(const struct settings *s, const struct landed_set *set)
 {
@@ -387,7 +393,7 @@ static uint64_t estimate(const struct settings *s, const struct landed_set *set)
 		const struct rollup *r = set->item[i].rollup;
 		const char *params[] = {r->source_schema, r->source_table};
 		PGresult *res;
-		if (set->item[i].state != LANDED_SYNCING ||
+		if (!needs_load(&set->item[i]) ||
 		    pgc_query(core, &res, &ignored,
 			      "SELECT greatest(c.reltuples, 0)::int8 FROM pg_class c JOIN "
 			      "pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND "
@@ -409,7 +415,7 @@ int load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set
 	int rc = 0, loaded = 0;
 	arena_init(&l.arena, 16384);
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++) {
-		if (set->item[i].state != LANDED_SYNCING)
+		if (!needs_load(&set->item[i]))
 			continue;
 		if (loaded++ == 0) {
 			met_state("loading");

@@ -17,7 +17,7 @@
 #include "proto/base/loop.h"
 
 /*
- * Loads every rollup of the set that is in state syncing; each is live
+ * Loads every rollup of the set that is syncing or parked; each is live
  * afterwards. warehouse is a blocking connection that holds the fence. Memory
  * is bounded by one event and one state. ERR_RETRY when a connection broke or
  * the process was told to stop (loop->stop); ERR_PERMANENT naming relation,
