@@ -459,6 +459,11 @@ static void watch_core(struct capture *c)
 		log_info("no longer spilling: the warehouse has caught up", "%s", "");
 }
 
+static bool is_behind(const struct capture *c)
+{
+	return c->prog.current.v > c->prog.appended.v + LIVE_BYTES;
+}
+
 static const char *state_name(const struct capture *c)
 {
 	if (!stream_is_running(&c->stream))
@@ -467,7 +472,7 @@ static const char *state_name(const struct capture *c)
 		return "full";
 	if (c->prog.spilling)
 		return "spilling";
-	return c->prog.current.v - c->prog.appended.v > LIVE_BYTES ? "catching_up" : "live";
+	return is_behind(c) ? "catching_up" : "live";
 }
 
 static void set_metrics(struct capture *c, int64_t now_us)
@@ -583,6 +588,7 @@ static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
 			return rc;
 		watch_room(c, now_us);
 		watch_core(c);
+		stream_behind(&c->stream, is_behind(c));
 		const struct prog_feedback f = prog_feedback(&c->prog);
 		rc = stream_status(&c->stream, &f, now_us, err);
 		if (rc == 0)

@@ -43,6 +43,11 @@ void stream_pause(struct stream *s, bool paused)
 	s->paused = paused;
 }
 
+void stream_behind(struct stream *s, bool behind)
+{
+	s->behind = behind;
+}
+
 void stream_hurry(struct stream *s)
 {
 	s->retry_at_us = 0;
@@ -424,9 +429,10 @@ static int take_message(struct stream *s, const uint8_t *p, size_t len, struct r
 }
 
 /* What libpq has buffered, up to the turn's budget. 1: the copy is over. */
-static int read_messages(struct stream *s, struct rt_err *err)
+static int read_messages(struct stream *s, size_t *ret_bytes, struct rt_err *err)
 {
 	size_t bytes = 0;
+	*ret_bytes = 0;
 	s->pending_input = false;
 	while (!s->paused) {
 		char *p = NULL;
@@ -440,6 +446,7 @@ static int read_messages(struct stream *s, struct rt_err *err)
 		if (n < 0)
 			return 1;
 		bytes += (size_t)n;
+		*ret_bytes = bytes;
 		int rc = take_message(s, (const uint8_t *)p, (size_t)n, err);
 		PQfreemem(p);
 		if (rc != 0)
@@ -451,6 +458,7 @@ static int read_messages(struct stream *s, struct rt_err *err)
 static int read_input(struct stream *s, short revents, int64_t now_us, struct rt_err *err)
 {
 	bool broken = false;
+	size_t bytes;
 	if (s->paused) {
 		if ((revents & (POLLERR | POLLHUP)) != 0)
 			return rt_fail(err, ERR_RETRY, "connection lost while the spool is full");
@@ -462,7 +470,10 @@ static int read_input(struct stream *s, short revents, int64_t now_us, struct rt
 	} else if (!s->pending_input) {
 		return 0;
 	}
-	int rc = read_messages(s, err);
+	int rc = read_messages(s, &bytes, err);
+	s->rest_until_us = s->behind && !s->pending_input && bytes < STREAM_GULP_BYTES
+				   ? now_us + STREAM_REST_US
+				   : 0;
 	if (rc == 0 && broken && !s->pending_input)
 		rc = 1;
 	return rc == 1 ? end_of_copy(s, err) : rc;
@@ -575,10 +586,12 @@ static void stream_prepare(void *ctx, int64_t now_us, struct loop_want *ret)
 		return;
 	}
 	ret->fd = PQsocket(s->conn);
-	ret->events = (short)((s->paused ? 0 : POLLIN) | (s->flushing ? POLLOUT : 0));
-	ret->at_us = s->pending_input && !s->paused ? now_us
-		     : s->flushing		    ? now_us + STATUS_IDLE_US
-						    : status_due_us(s);
+	bool rests = now_us < s->rest_until_us;
+	ret->events = (short)((s->paused || rests ? 0 : POLLIN) | (s->flushing ? POLLOUT : 0));
+	ret->at_us = rests			      ? s->rest_until_us
+		     : s->pending_input && !s->paused ? now_us
+		     : s->flushing		      ? now_us + STATUS_IDLE_US
+						      : status_due_us(s);
 }
 
 static int stream_dispatch(void *ctx, short revents, int64_t now_us, struct rt_err *err)

@@ -60,6 +60,14 @@ struct stream_handler {
 /* Bytes that one turn reads at most, so that writing and answering get their share. */
 #define STREAM_TURN_BYTES ((size_t)1 << 20)
 
+/*
+ * While behind, a read that found less than this leaves the socket alone for
+ * STREAM_REST_US: the walsender sends each row by itself, and a reader that
+ * wakes for each makes it slower (measured: 70,500 against 96,500 rows/s).
+ */
+#define STREAM_GULP_BYTES ((size_t)8 << 10)
+#define STREAM_REST_US	  300
+
 struct stream {
 	struct stream_options o;
 	struct stream_handler h;
@@ -67,10 +75,12 @@ struct stream {
 	struct stream_facts facts;
 	struct pgc_backoff backoff;
 	int64_t retry_at_us;
-	bool paused;	    /* leave the socket unread (spool full); still answers */
-	bool pending_input; /* the turn's budget ended before libpq's buffer did */
-	bool text_only;	    /* the server refused binary once */
-	bool flushing;	    /* output waits for the socket */
+	bool paused;	       /* leave the socket unread (spool full); still answers */
+	bool behind;	       /* catching up: read in gulps */
+	int64_t rest_until_us; /* leave the socket alone until then */
+	bool pending_input;    /* the turn's budget ended before libpq's buffer did */
+	bool text_only;	       /* the server refused binary once */
+	bool flushing;	       /* output waits for the socket */
 	bool reply_wanted;
 	struct prog_feedback told; /* last status sent */
 	struct prog_feedback next; /* newest to tell */
@@ -91,6 +101,8 @@ struct loop_source stream_source(struct stream *s);
 bool stream_is_running(const struct stream *s);
 /* True: stop reading, keep answering; false: go on. */
 void stream_pause(struct stream *s, bool paused);
+/* True: there is much to read, so latency counts less than the core's CPU. */
+void stream_behind(struct stream *s, bool behind);
 /*
  * Takes the newest positions and sends a status update where one is due: the
  * core asked, a position moved (at most every 100 ms), or a third of
