@@ -163,6 +163,8 @@ static void note_rows(struct applier *a, const struct batch *b)
 	for (uint16_t i = 0; i < a->landed.count; i++)
 		rows += b->rows[i].count;
 	met_add(MET_APPLY_EVENTS, rows);
+	if (rows > 0 && b->commit_us != 0)
+		met_set(MET_APPLY_EVENT_US, (uint64_t)b->commit_us);
 	met_add(MET_APPLY_DUPLICATES, b->duplicates);
 	met_add(MET_APPLY_IGNORED_EVENTS, b->ignored);
 	met_add(MET_APPLY_UNKNOWN_KEYS, b->unknown_keys);

@@ -63,29 +63,33 @@ static void check_rights(struct check *k, PGconn *c)
 		check_ok(k, "warehouse: the role may write the control tables");
 }
 
-static void check_schema(struct check *k, PGconn *c)
+/* True when the role can look into the schema. */
+static bool check_schema(struct check *k, PGconn *c)
 {
 	struct rt_err err;
 	PGresult *res;
 	const char *name = k->s.warehouse.schema;
 	if (pgc_query(c, &res, &err,
-		      "SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, "
+		      "SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, "
 		      "'CREATE') FROM pg_catalog.pg_namespace WHERE nspname = $1",
 		      1, &name) != 0) {
 		check_error(k, "warehouse", &err);
-		return;
+		return false;
 	}
-	if (PQntuples(res) == 0)
+	bool there = PQntuples(res) == 1, use = there && yes(res, 0, 0);
+	bool create = there && yes(res, 0, 1);
+	PQclear(res);
+	if (!there)
 		check_fail(k, "rolag init; where that may not: rolag init --print-sql warehouse",
 			   "warehouse: there is no schema %s", name);
-	else if (!yes(res, 0, 0))
+	else if (!use || !create)
 		check_fail(k,
 			   arena_printf(k->arena, "GRANT USAGE, CREATE ON SCHEMA \"%s\" TO \"%s\";",
 					name, PQuser(c)),
 			   "warehouse: the role may not make tables in schema %s", name);
 	else
 		check_ok(k, "warehouse: schema %s", name);
-	PQclear(res);
+	return use;
 }
 
 /* ---- landed tables ---- */
@@ -128,6 +132,27 @@ static bool columns_fit(struct check *k, const struct landed *l, const char *tab
 	return true;
 }
 
+/* What loading (TRUNCATE, COPY) and writing need. */
+static void check_writing(struct check *k, PGconn *c, const char *table)
+{
+	struct rt_err err;
+	PGresult *res;
+	if (pgc_query(c, &res, &err,
+		      "SELECT bool_and(has_table_privilege($1, p)) FROM unnest(ARRAY['SELECT', "
+		      "'INSERT', 'UPDATE', 'TRUNCATE']) p",
+		      1, &table) != 0) {
+		check_error(k, table, &err);
+		return;
+	}
+	if (!yes(res, 0, 0))
+		check_fail(k,
+			   arena_printf(k->arena,
+					"GRANT SELECT, INSERT, UPDATE, TRUNCATE ON %s TO \"%s\";",
+					table, PQuser(c)),
+			   "landed %s: the role may not write it", table);
+	PQclear(res);
+}
+
 static void check_table(struct check *k, PGconn *c, const struct landed *l, const char *table)
 {
 	struct rt_err err;
@@ -142,8 +167,8 @@ static void check_table(struct check *k, PGconn *c, const struct landed *l, cons
 	}
 	if (PQntuples(res) == 0)
 		check_fail(k, reload_sql(k, l), "landed %s: there is no such table", table);
-	else
-		(void)columns_fit(k, l, table, res);
+	else if (columns_fit(k, l, table, res))
+		check_writing(k, c, table);
 	PQclear(res);
 }
 
@@ -198,7 +223,7 @@ void check_warehouse(struct check *k, PGconn *c)
 {
 	check_control(k, c);
 	check_rights(k, c);
-	check_schema(k, c);
-	if (k->has_landed && k->control.version > 0)
+	bool use = check_schema(k, c);
+	if (use && k->has_landed && k->control.version > 0)
 		check_landed(k, c);
 }

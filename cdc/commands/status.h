@@ -52,13 +52,13 @@ struct status_view {
 
 /* A heartbeat missing for more intervals than this is no lag any more but a stall. */
 #define STATUS_HEARTBEATS_MISSED 10
-/* No commit but heartbeats for so long: idle. */
+/* No event for so long, while heartbeats arrive: idle. */
 #define STATUS_IDLE_US INT64_C(60000000)
 /* The least silence after which a role counts as stuck (else STATUS_HEARTBEATS_MISSED intervals). */
 #define STATUS_STUCK_US INT64_C(10000000)
 
 /*
- * How alive is a role whose file this is? process_is_there: kill(pid, 0) says
+ * How alive is the role whose file this is? process_is_there: kill(pid, 0) says
  * so (false also when it lives in another pid namespace; then fresh numbers
  * decide).
  */

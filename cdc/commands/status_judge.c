@@ -47,12 +47,21 @@ static int64_t patience_us(int64_t heartbeat_interval_us)
 	return RT_MAX(STATUS_STUCK_US, STATUS_HEARTBEATS_MISSED * heartbeat_interval_us);
 }
 
+/* What a role writes into its file when it ends by itself. */
+static bool said_goodbye(const struct met_file *f)
+{
+	return strcmp(f->state, "stopped") == 0 || strcmp(f->state, "ended") == 0 ||
+	       strcmp(f->state, "failed") == 0;
+}
+
 enum status_life status_life(const struct met_file *f, bool process_is_there, int64_t now_us,
 			     int64_t heartbeat_interval_us)
 {
 	int64_t silent_us = now_us - f->updated_us;
 	if (f->magic == 0)
 		return LIFE_NEVER;
+	if (!process_is_there && said_goodbye(f))
+		return LIFE_ENDED;
 	if (!process_is_there && silent_us > 2 * RT_MAX(heartbeat_interval_us, INT64_C(1000000)))
 		return LIFE_ENDED;
 	return silent_us > patience_us(heartbeat_interval_us) ? LIFE_STUCK : LIFE_RUNNING;
@@ -242,8 +251,7 @@ static bool judge_space(struct judging *j)
 static void judge_flow(struct judging *j)
 {
 	const struct met_file *apply = &j->f->role[STATUS_APPLY].f;
-	int64_t beat_us = (int64_t)value(j, STATUS_APPLY, MET_APPLY_HEARTBEAT_US);
-	int64_t commit_us = (int64_t)value(j, STATUS_APPLY, MET_APPLY_COMMIT_US);
+	int64_t event_us = (int64_t)value(j, STATUS_APPLY, MET_APPLY_EVENT_US);
 	bool late = j->v->lag_us < 0 || j->v->lag_us > patience_us(j->f->heartbeat_interval_us);
 	bool behind = j->v->lag_bytes > 0;
 	if (late && is_young(j)) {
@@ -262,8 +270,7 @@ static void judge_flow(struct judging *j)
 	} else if (strcmp(apply->state, "catching_up") == 0) {
 		conclude(j, STATUS_CATCHING_UP, true);
 		buf_str(&j->text, "Catching up: ");
-	} else if (strcmp(apply->state, "idle") == 0 ||
-		   (beat_us > 0 && j->f->now_us - commit_us > STATUS_IDLE_US)) {
+	} else if (j->f->now_us - RT_MAX(event_us, apply->started_us) > STATUS_IDLE_US) {
 		conclude(j, STATUS_IDLE, true);
 		buf_str(&j->text, "Healthy and idle: ");
 	} else {

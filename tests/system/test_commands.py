@@ -454,6 +454,8 @@ def test_check_finds_what_is_wrong_in_the_core_and_its_mend_works(ready, case):
 
 WAREHOUSE_BREAKAGES = {
     "no right on the ledger": ("revoke insert on rolag.ledger from {role}", "may not write rolag.ledger"),
+    "no right on a landed table": ("revoke insert on raw.core_a_events_rollup from {role}",
+                                   'landed "raw"."core_a_events_rollup": the role may not write it'),
     "no right on the schema": ("alter schema raw owner to postgres", "may not make tables in schema raw"),
 }
 
@@ -709,8 +711,8 @@ def children(pid):
                 words = f.read().split("\0")
         except OSError:
             continue
-        if int(stat[1]) == pid:
-            found["zombie" if stat[0] == "Z" else words[1]] = int(entry)
+        if int(stat[1]) == pid:     # before its exec a child looks like its parent
+            found["zombie" if stat[0] == "Z" else "/".join(words[1:2])] = int(entry)
     return found
 
 
@@ -806,7 +808,7 @@ def test_status_of_a_healthy_pipeline(running):
     status = json.loads(site.ok("status", "--json"))
     assert status["healthy"] is True and status["state"] in ("live", "idle")
     assert set(status) == {"healthy", "state", "sentence", "lag_seconds", "lag_bytes", "visible_p50_seconds",
-                           "visible_p99_seconds", "roles", "metrics"}
+                           "visible_p99_seconds", "visible_buckets", "roles", "metrics"}
     assert status["roles"]["apply"]["life"] == "running" and status["metrics"]["apply_events_total"] == 1
     assert status["lag_seconds"] < 10 and status["visible_p50_seconds"] > 0
 

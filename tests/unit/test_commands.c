@@ -128,7 +128,7 @@ static struct status_facts *healthy(void)
 	apply[MET_APPLY_CONNECTED] = 1;
 	apply[MET_APPLY_APPLIED_LSN] = 1000000;
 	apply[MET_APPLY_HEARTBEAT_US] = (uint64_t)(NOW - 4 * SECOND / 10);
-	apply[MET_APPLY_COMMIT_US] = (uint64_t)(NOW - 5 * SECOND);
+	apply[MET_APPLY_COMMIT_US] = apply[MET_APPLY_EVENT_US] = (uint64_t)(NOW - 5 * SECOND);
 	return &f;
 }
 
@@ -158,9 +158,14 @@ static void test_status_live(void **state)
 static void test_trap_31_idle_is_not_lag(void **state)
 {
 	struct status_facts *f = healthy();
-	/* Nothing committed for an hour, but heartbeats arrive. */
-	f->role[STATUS_APPLY].f.value[MET_APPLY_COMMIT_US] = (uint64_t)(NOW - 3600 * SECOND);
+	/* No event for an hour, but heartbeats arrive. */
+	f->role[STATUS_APPLY].f.value[MET_APPLY_EVENT_US] = (uint64_t)(NOW - 3600 * SECOND);
 	expect(f, STATUS_IDLE, true, "Healthy and idle: 0.4 s behind");
+	/* None since the start: idle once that is long enough ago. */
+	f->role[STATUS_APPLY].f.value[MET_APPLY_EVENT_US] = 0;
+	expect(f, STATUS_IDLE, true, "Healthy and idle: 0.4 s behind");
+	f->role[STATUS_APPLY].f.started_us = NOW - 30 * SECOND;
+	expect(f, STATUS_LIVE, true, "Healthy: 0.4 s behind");
 }
 
 static void test_trap_31_dead_is_not_idle(void **state)
@@ -277,6 +282,10 @@ static void test_status_life_of_a_role(void **state)
 	f.magic = MET_MAGIC;
 	f.updated_us = NOW - SECOND;
 	assert_int_equal(status_life(&f, true, NOW, SECOND), LIFE_RUNNING);
+	/* One that ended by itself has said so. */
+	snprintf(f.state, sizeof(f.state), "stopped");
+	assert_int_equal(status_life(&f, false, NOW, SECOND), LIFE_ENDED);
+	snprintf(f.state, sizeof(f.state), "live");
 	/* Fresh numbers of a process in another pid namespace. */
 	assert_int_equal(status_life(&f, false, NOW, SECOND), LIFE_RUNNING);
 	f.updated_us = NOW - 3 * SECOND;
