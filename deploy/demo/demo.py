@@ -65,12 +65,15 @@ class Watcher(threading.Thread):
         try:
             with psycopg.connect(self.estate.warehouse.conninfo(), autocommit=True) as warehouse:
                 while not self.stop.is_set():
-                    self.rows = proof.rows_by_table(warehouse)
-                    self.status = self.estate.status()
-                    self.p50, self.p99 = quantiles(buckets(self.status), self.first)
+                    self.look(warehouse)
                     self.stop.wait(0.5)
         except psycopg.Error as error:
             self.error = error
+
+    def look(self, warehouse):
+        self.rows = proof.rows_by_table(warehouse)
+        self.status = self.estate.status()
+        self.p50, self.p99 = quantiles(buckets(self.status), self.first)
 
     def close(self):
         self.stop.set()
@@ -167,7 +170,8 @@ class Live:
                             f"{f['p50']}, {f['p99']}  {f['rows']} rows  {f['state']}")
 
 
-def go_live(screen, estate, seconds):
+def go_live(screen, estate, warehouse, seconds):
+    """The load for so long, until the warehouse has all of it; the commits, and their p50 and p99 in seconds."""
     watcher = Watcher(estate)
     watcher.start()
     estate.load.go()
@@ -181,15 +185,17 @@ def go_live(screen, estate, seconds):
             time.sleep(0.05)
     finally:
         watcher.close()
-    report = estate.load.finish()
+    report, took = estate.load.finish(), live.elapsed()
+    waited = catch_up(estate, warehouse)
+    watcher.look(warehouse)
     if screen.live:
         screen.draw(live.lines())
         screen.keep()
     commits, events = (report[k] - live.base[k] for k in ("transactions", "events"))
     screen.say()
-    screen.done(f"live: {commits:,} transactions with {events:,} events, {commits / live.elapsed():.0f} a second",
-                live.elapsed())
-    return commits
+    screen.done(f"live: {commits:,} transactions with {events:,} events, {commits / took:.0f} a second", took)
+    screen.done("the warehouse has passed the core's last commit", waited)
+    return commits, watcher.p50, watcher.p99
 
 
 # The smallest lie: one time of one row.
@@ -206,14 +212,11 @@ def run(screen, a):
         screen.say("  " + screen.style("rolag", "bold") + "  a bank's events become rollups in a warehouse")
         screen.say()
         prepare(screen, estate, a.history, a.rate)
-        before = buckets(estate.status())
         # On a slow machine it is shorter, so that the whole stays under a minute.
         seconds = a.seconds or max(10.0, min(25.0, 48 - (time.monotonic() - started)))
-        commits = go_live(screen, estate, seconds)
         with psycopg.connect(estate.core.conninfo(), autocommit=True) as core, \
                 psycopg.connect(estate.warehouse.conninfo(), autocommit=True) as warehouse:
-            catch_up(screen, estate, warehouse)
-            p50, p99 = quantiles(buckets(estate.status()), before)
+            commits, p50, p99 = go_live(screen, estate, warehouse, seconds)
             types = proof.event_types(core)
             tell_story(screen, estate, warehouse)
             if a.sabotage:
