@@ -185,7 +185,7 @@ def proof(screen, a):
         with psycopg.connect(estate.core.conninfo(), autocommit=True) as core, \
                 psycopg.connect(estate.warehouse.conninfo(), autocommit=True) as warehouse:
             estate.settle(core)
-            catch_up(screen, estate, warehouse)
+            screen.done("the warehouse has passed the core's last commit", catch_up(estate, warehouse))
             good, _ = show_proof(screen, core, warehouse)
     except (Failed, OSError, psycopg.Error) as error:
         explain(screen, estate, error)

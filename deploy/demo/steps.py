@@ -67,11 +67,11 @@ def all_live(warehouse):
     return n == live == len(os.listdir(DEFINITIONS))
 
 
-def catch_up(screen, estate, warehouse):
-    """Waits until the warehouse has passed a fence written behind the last commit."""
-    with Step(screen, "the warehouse has passed the core's last commit"):
-        mark = estate.fence()
-        estate.wait(lambda: estate.passed(mark, warehouse), "catching up", 60)
+def catch_up(estate, warehouse):
+    """Waits until the warehouse has passed a fence written behind the last commit; how many seconds it took."""
+    started, mark = time.monotonic(), estate.fence()
+    estate.wait(lambda: estate.passed(mark, warehouse), "catching up", 60)
+    return time.monotonic() - started
 
 
 def tell_story(screen, estate, warehouse):
@@ -103,7 +103,7 @@ def story_lines(lines, width):
             for c in cells]
     wide = [max(map(len, column)) for column in zip(*rows)]
     return [f"{when:<{wide[0]}}  {what:<{wide[1]}}  {version:>{wide[2]}}  {event:<{wide[3]}}"
-            + ("" if short else f"  {lsn}") for when, what, version, event, lsn in rows]
+            + ("" if short else f"  {lsn.replace('_lsn', 'LSN in the core')}") for when, what, version, event, lsn in rows]
 
 
 def show_proof(screen, core, warehouse):

@@ -1,0 +1,258 @@
+"""The demo proves what it says, can fail, and leaves nothing behind, however it ends."""
+import glob
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+
+import psycopg
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "deploy", "demo"))
+
+import demo  # noqa: E402
+from screen import Screen  # noqa: E402
+
+DEMO = os.path.join(ROOT, "deploy", "demo", "demo.py")
+ROLAG = os.path.join(ROOT, "build", "release", "rolag")
+MARK = "ROLAG_DEMO_TEST"
+# The least history that has all 33 entities.
+SHORT = ["--history", "9000", "--seconds", "2", "--rate", "50"]
+
+
+class Traces:
+    """Everything that a demo started here leaves: processes, files, shared memory."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="demo-test-", dir="/tmp")
+        os.chmod(self.folder, 0o711)
+        self.mark = str(uuid.uuid4())
+        self.env = {**os.environ, "TMPDIR": self.folder, MARK: self.mark}
+        self.seen, self.stop = set(), threading.Event()
+        self.sampler = threading.Thread(target=self.sample)
+        self.sampler.start()
+
+    def sample(self):
+        """Remembers every process, so that shared memory can be told to be ours when they are gone."""
+        while not self.stop.wait(0.2):
+            self.seen |= set(self.processes())
+
+    def processes(self):
+        """{pid: command line} of what has our mark, or works in our folder (a server's child hides its own)."""
+        found = {}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+                    if f.read().rpartition(")")[2].split()[0] == "Z":
+                        continue
+                with open(f"/proc/{pid}/environ", "rb") as f:
+                    ours = self.mark.encode() in f.read()
+                with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as f:
+                    line = f.read().replace("\0", " ")
+                if ours or self.folder in line or os.readlink(f"/proc/{pid}/cwd").startswith(self.folder):
+                    found[int(pid)] = line
+            except OSError:
+                continue
+        return found
+
+    def segments(self):
+        """System V segments that one of our processes created."""
+        with open("/proc/sysvipc/shm", encoding="utf-8") as f:
+            rows = [line.split() for line in f][1:]
+        return [row[1] for row in rows if int(row[4]) in self.seen]
+
+    def start(self, *arguments, **more):
+        return subprocess.Popen([sys.executable, DEMO, *arguments], env=self.env, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+                                start_new_session=True, **more)
+
+    def run(self, *arguments):
+        """(exit code, output)"""
+        process = self.start(*arguments)
+        out, _ = process.communicate(timeout=180)
+        return process.returncode, out
+
+    def assert_nothing_left(self):
+        assert self.seen, "the sampler has seen no process: this check would pass whatever is left"
+        assert self.processes() == {}
+        assert os.listdir(self.folder) == []
+        assert self.segments() == []
+
+    def close(self):
+        self.stop.set()
+        self.sampler.join()
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def traces():
+    found = Traces()
+    yield found
+    found.close()
+
+
+def proof_lines(out):
+    """{entity: whether its line of the proof holds}"""
+    lines = out[out.index("The proof"):].split("\n")
+    return {m.group(1): m.group(2) == "✓" for m in (re.match(r"  ([a-z_]+) .*  ([✓✗])$", line) for line in lines) if m}
+
+
+def differences(out):
+    """{entity: what the proof says is different}"""
+    return dict(re.findall(r"^  ([a-z_]+) .*  ✗\n +differs: (.*)$", out, re.M))
+
+
+def test_in_a_pipe_it_proves_equality_and_leaves_nothing(traces):
+    code, out = traces.run("run", "--history", "9000", "--seconds", "7", "--rate", "100")
+    assert code == 0, out
+    assert "\033" not in out and "\r" not in out
+    held = proof_lines(out)
+    assert len(held) == 33 and all(held.values()), out
+    assert "33 of 33" in out
+    assert re.search(r"Equal: all [\d,]+ events of \d+ types are in the warehouse, once each", out), out
+    assert re.search(r"5 s  +\d+ commits/s .* visible p50 [\d.]+ m?s, p99 ", out), out
+    assert re.search(r"facility +1  initialized", out), out
+    traces.assert_nothing_left()
+
+
+def test_a_row_that_is_wrong_fails_the_demo(traces):
+    code, out = traces.run("run", *SHORT, "--sabotage")
+    assert code == 1, out
+    assert differences(out) == {"deposit": "hash"}, out
+    assert "32 of 33" in out and "does not hold" in out and "Equal" not in out
+    traces.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number, after", [
+    (signal.SIGINT, "clusters"), (signal.SIGINT, "first load"), (signal.SIGTERM, "first load")])
+def test_interrupted_it_leaves_nothing(traces, number, after):
+    process = traces.start("run", "--history", "2000", "--seconds", "60", bufsize=1)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if after in line:
+            break
+    assert process.poll() is None, lines
+    # As a terminal does: ^C reaches the whole foreground group.
+    os.killpg(process.pid, number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    traces.assert_nothing_left()
+
+
+def test_a_rolag_that_ends_fails_the_demo_with_its_log(traces):
+    process = traces.start("run", *SHORT, "--seconds", "60", bufsize=1)
+    for line in process.stdout:
+        if "first load" in line:
+            break
+    roles = [pid for pid, words in traces.processes().items() if words.endswith(" run ")]
+    assert len(roles) == 1
+    os.kill(roles[0], signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, out
+    assert "failed: rolag run has ended" in out and "the end of rolag.log" in out
+    traces.assert_nothing_left()
+
+
+def test_up_stays_up_until_down(traces):
+    code, out = traces.run("up", "--history", "9000")
+    assert code == 0, out
+    assert "psql -h " in out
+    running = traces.processes()
+    again = traces.run("up")
+    assert again[0] == 0 and "up already" in again[1]
+    assert {p for p, words in running.items() if "rolag" in words} <= set(traces.processes())
+    applier = [p for p, words in running.items() if words.startswith("rolag apply")]
+    os.kill(applier[0], signal.SIGKILL)
+    code, out = traces.run("proof")
+    assert code == 0 and "33 of 33" in out, out
+    with psycopg.connect(f"host={glob.glob(traces.folder + '/*/warehouse')[0]} port=5432 user=postgres"
+                         " dbname=warehouse", autocommit=True) as warehouse:
+        warehouse.execute("delete from raw.core_user_events_rollup where ctid ="
+                          " (select max(ctid) from raw.core_user_events_rollup)")
+        warehouse.execute("update raw.core_policy_events_rollup_latest set event_type = event_type || ' '")
+        warehouse.execute("drop table raw.core_chart_events_rollup_latest")
+    code, out = traces.run("proof")
+    assert code == 1
+    assert differences(out) == {"user": "rows, hash", "policy": "hash of latest",
+                                "chart": "rows, hash, latest, hash of latest"}
+    code, out = traces.run("down")
+    assert code == 0 and "deleted" in out, out
+    traces.assert_nothing_left()
+    assert traces.run("proof")[0] == 1
+    assert traces.run("down") == (0, "  Nothing is up.\n")
+
+
+def test_down_cleans_up_after_a_keeper_that_was_killed(traces):
+    assert traces.run("up", "--history", "2000")[0] == 0
+    keeper = [p for p, words in traces.processes().items() if " keep " in words]
+    os.kill(keeper[0], signal.SIGKILL)
+    time.sleep(0.5)
+    assert any("postgres -D" in words for words in traces.processes().values())
+    assert traces.run("down")[0] == 0
+    traces.assert_nothing_left()
+
+
+# ---- the screen ---------------------------------------------------------------------------------
+
+class Terminal(io.TextIOWrapper):
+    def __init__(self):
+        super().__init__(io.BytesIO(), encoding="utf-8")
+
+    def isatty(self):
+        return True
+
+    def written(self):
+        self.flush()
+        return self.buffer.getvalue().decode()
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()
+
+
+def test_the_region_is_redrawn_in_place_within_the_terminal(terminal):
+    screen = Screen(terminal)
+    screen.draw(["x" * 200] * 60)
+    screen.draw(["y"])
+    first, second = terminal.written().split("\033[23A")
+    rows = re.sub(r"\033\[[0-9;?]*[A-Za-z]", "", first).strip("\r\n").split("\n")
+    assert rows == ["x" * 79] * 23
+    assert second.endswith("y\033[K\n\033[J") and "\033[2J" not in terminal.written()
+
+
+def test_text_is_cut_by_what_is_seen(terminal):
+    screen = Screen(terminal)
+    assert screen.cut(screen.style("abcdef", "red") + "gh", 3) == "\033[31mabc\033[0m"
+
+
+@pytest.mark.parametrize("variable, value", [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colour_where_it_is_not_wanted(terminal, monkeypatch, variable, value):
+    assert Screen(terminal).style("a", "red") == "\033[31ma\033[0m"
+    monkeypatch.setenv(variable, value)
+    assert Screen(terminal).style("a", "red") == "a"
+
+
+def test_quantiles_are_of_what_was_counted_in_between():
+    before = {1000: 50, 2000: 50}
+    now = {1000: 50, 2000: 149, 9000: 2, 70000: 1}
+    assert demo.quantiles(now, before) == [0.002, 0.009]
+    assert demo.quantiles(before, before) == [None, None]
