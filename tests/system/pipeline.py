@@ -449,6 +449,18 @@ def write_role(conn, number, sequence, payload=None, type_=None):
                  (id_, sequence, type_, json.dumps(payload)))
 
 
+def write_roles(conn, first, last):
+    """The first event of roles first … last, in one statement."""
+    conn.execute("""
+        with made as (
+            insert into core_roles
+            select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'role ' || n, now()
+            from generate_series(%s::int, %s::int) n returning id, name)
+        insert into core_role_events
+        select id, 1, 'initialized', jsonb_build_object('name', name, 'permission_set_ids', '[]'::jsonb), null, now()
+        from made""", (first, last))
+
+
 def write_payment(conn, number, **payload):
     """A payment's only event; keys given replace the valid ones."""
     id_ = entity(number)

@@ -11,7 +11,7 @@ import time
 
 import psycopg
 import pytest
-from pipeline import SOME, lsn, wait_for, write_role
+from pipeline import SOME, lsn, wait_for, write_roles
 
 KILLS = 8
 SEED = int(os.environ.get("ROLAG_SEED", time.time_ns() % 10 ** 6))
@@ -28,8 +28,7 @@ class OpenTransaction:
 
     def __init__(self, pipeline, number, rows=20):
         self.conn = psycopg.connect(pipeline.core_conninfo)
-        for sequence in range(1, rows + 1):
-            write_role(self.conn, number, sequence)
+        write_roles(self.conn, number * 10_000, number * 10_000 + rows - 1)
         xid, = self.conn.execute("select pg_current_xact_id_if_assigned()::text").fetchone()
         assert xid is not None and self.conn.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
 
@@ -54,43 +53,45 @@ def finish(p, load):
     p.stop()
 
 
-def freeze_in_flight(p, rng):
-    """Stops the applier (SIGSTOP) at a moment when something is on its way to the warehouse: returns what."""
+def freeze_in_flight(p, rng, open_=False):
+    """Stops the applier (SIGSTOP) while something is on its way to the warehouse: its transaction there is
+    open (True), or, unless that is asked for, the ledger is behind the spool (False)."""
     with psycopg.connect(p.warehouse_conninfo, autocommit=True) as conn:
         def look():
-            time.sleep(rng.random() * 0.05)
+            time.sleep(rng.random() * 0.02)
+            p.check_alive()
             p.apply.signal(signal.SIGSTOP)
-            xid, = conn.execute("select count(*) from pg_stat_activity where application_name = %s and "
-                                "backend_xid is not null", ("rolag apply " + p.name,)).fetchone()
-            if xid:
-                return "a warehouse transaction was open"
-            if p.applied() < p.counters("capture")["capture_received_lsn_bytes"]:
-                return "the ledger was behind the spool"
+            busy, = conn.execute("select count(*) from pg_stat_activity where application_name = %s and "
+                                 "backend_xid is not null", ("rolag apply " + p.name,)).fetchone()
+            if busy:
+                return [True]
+            if not open_ and p.applied() < p.counters("capture")["capture_received_lsn_bytes"]:
+                return [False]
             p.apply.signal(signal.SIGCONT)
             return None
-        return wait_for("a transaction in flight", look, pause=0)
+        return wait_for("a transaction in flight", look, pause=0)[0]
 
 
 def test_capture_killed_with_a_transaction_in_flight(pipeline, rng):
     p = pipeline
     p.start()
     load = begin_load(p, 100_000, 200)
+    behind = []
     for n in range(KILLS):
         time.sleep(rng.random() * 0.3)
         # Odd: it is open while capture dies. Even: it was just committed, and is on its way.
-        open_ = OpenTransaction(p, n, rows=20 if n % 2 else 1500)
+        open_ = OpenTransaction(p, n, rows=20 if n % 2 else 3000)
         if n % 2 == 0:
-            before = p.counters("capture")["capture_received_lsn_bytes"]
             open_.commit()
             end = lsn(p.core("select pg_current_wal_lsn()::text")[0][0])
             time.sleep(rng.random() * 0.02)
             p.capture.signal(signal.SIGSTOP)
-            received = p.counters("capture")["capture_received_lsn_bytes"]
-            print(f"kill {n}: {end - received} bytes under way (received {received - before} of them)")
+            behind.append(p.counters("capture")["capture_received_lsn_bytes"] < end)
         p.capture.kill9()
         if n % 2:
             open_.commit()
         p.start_capture()
+    print(f"not all of it was received: {behind.count(True)} of {len(behind)} times")
     finish(p, load)
 
 
@@ -101,13 +102,11 @@ def test_apply_killed_with_a_transaction_in_flight(pipeline, rng):
     found = []
     for n in range(KILLS):
         with psycopg.connect(p.core_conninfo) as conn:     # one that takes COPY, step by step
-            for sequence in range(1, 1801):
-                write_role(conn, n, sequence)
-        found.append(freeze_in_flight(p, rng))
+            write_roles(conn, n * 10_000, n * 10_000 + 2999)
+        found.append(freeze_in_flight(p, rng, open_=n % 2 == 0))
         p.apply.kill9()
         p.start_apply()
-    print(found)
-    assert len(found) == KILLS
+    assert found.count(True) >= KILLS // 2
     finish(p, load)
 
 
