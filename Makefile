@@ -305,7 +305,13 @@ deps:
 
 test: deps
 	$(MAKE) --no-print-directory check
-	@[ ! -e $(B)/rolag ] || $(MAKE) --no-print-directory test-system
+	$(MAKE) --no-print-directory test-system
+
+# Real clusters, real kills. PYTEST="-k name" runs a part.
+test-system:
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=release all $(TEST_TOOLS:%=build/release/tests/%)
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%)
+	$(PYTHON) -m pytest -q -p no:cacheprovider --durations=10 tests/system $(PYTEST)
 
 # ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
 
