@@ -17,7 +17,8 @@ struct gather_relation {
 	UT_hash_handle hh;
 	uint64_t hash;
 	int rollup; /* -1: not landed */
-	struct source_map map;
+	bool mapped;
+	struct source_map map; /* filled when a row of it counts */
 };
 
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
@@ -42,27 +43,28 @@ void gather_close(struct gather *g)
 	*g = (struct gather){0};
 }
 
-static int relation_of(struct gather *g, const struct schema *s, struct gather_relation **ret,
-		       struct rt_err *err)
+static struct gather_relation *relation_of(struct gather *g, const struct schema *s)
 {
 	struct gather_relation *r;
 	HASH_FIND(hh, g->relations, &s->hash, sizeof(s->hash), r);
 	if (r == NULL) {
-		struct gather_relation found = {.hash = s->hash,
-						.rollup = landed_find_source(g->landed, s->nspname,
-									     s->relname)};
-		if (found.rollup >= 0) {
-			int rc = source_map_columns(g->landed->item[found.rollup].rollup, s,
-						    &found.map, err);
-			if (rc != 0)
-				return rc;
-		}
-		r = rt_malloc(sizeof(*r));
-		*r = found;
+		r = rt_calloc(1, sizeof(*r));
+		r->hash = s->hash;
+		r->rollup = landed_find_source(g->landed, s->nspname, s->relname);
 		HASH_ADD(hh, g->relations, hash, sizeof(r->hash), r);
 	}
-	*ret = r;
-	return 0;
+	return r;
+}
+
+/* A shape that its rollup cannot read is an error only where a row of it counts. */
+static int map_relation(struct gather *g, struct gather_relation *r, const struct schema *s,
+			struct rt_err *err)
+{
+	if (r->mapped)
+		return 0;
+	int rc = source_map_columns(g->landed->item[r->rollup].rollup, s, &r->map, err);
+	r->mapped = rc == 0;
+	return rc;
 }
 
 /* Is the relation's part of the open transaction in the warehouse already, by its first load? */
@@ -83,16 +85,16 @@ static int refuse(const struct schema *s, const char *what, struct lsn lsn, stru
 
 static int take_row(struct gather *g, struct batch *b, const struct change *c, struct rt_err *err)
 {
-	struct gather_relation *r;
+	struct gather_relation *r = relation_of(g, c->schema);
 	struct fold_event e;
-	int rc = relation_of(g, c->schema, &r, err);
-	if (rc != 0)
-		return rt_context(err, "LSN " LSN_FMT, LSN_ARGS(c->lsn));
 	if (r->rollup < 0 || is_loaded(g, b, r->rollup))
 		return 0;
 	if (c->kind != CHANGE_INSERT)
 		return refuse(c->schema, c->kind == CHANGE_UPDATE ? "UPDATE" : "DELETE", c->lsn,
 			      err);
+	int rc = map_relation(g, r, c->schema, err);
+	if (rc != 0)
+		return rt_context(err, "LSN " LSN_FMT, LSN_ARGS(c->lsn));
 	rc = source_read_row(g->landed->item[r->rollup].rollup, &r->map, &c->new_row, &b->arena, &e,
 			     err);
 	if (rc != 0)

@@ -325,6 +325,10 @@ class Pipeline:
     def core(self, sql, *parameters):
         return self.query(self.core_conninfo, sql, parameters)
 
+    def writing(self):
+        """A connection to the core whose block is one transaction."""
+        return psycopg.connect(self.core_conninfo, application_name="test")
+
     def warehouse(self, sql, *parameters):
         return self.query(self.warehouse_conninfo, sql, parameters)
 
@@ -385,6 +389,13 @@ class Pipeline:
             return judge.compare(self.warehouse_conninfo, latest=latest)
         finally:
             judge.close()
+
+    def judge_anew(self, rollup):
+        """The oracle's tables of a rollup, by the rules as they are now."""
+        judge = oracle.connect(self.judge_cluster.conninfo(self.judge_database))
+        judge.execute(f"drop table oracle.{rollup}, oracle.{self.rules[rollup]['events']} cascade")
+        judge.execute(f"drop function oracle.fold_{rollup}()")
+        judge.close()
 
     def landed(self):
         return self.settings["rollups"].get("land") or None

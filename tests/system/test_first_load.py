@@ -1,0 +1,132 @@
+"""A core that already holds events: loaded from a snapshot, folded, and followed by the stream."""
+import threading
+
+import psycopg
+import pytest
+from pipeline import ROLE, SOME, Bank, wait_for, write_role, write_roles
+
+
+class Writing(threading.Thread):
+    """Goes on writing a bank's transactions while something else happens."""
+
+    def __init__(self, bank, rate):
+        super().__init__(daemon=True)
+        self.bank, self.rate, self.done, self.error = bank, rate, threading.Event(), None
+
+    def run(self):
+        try:
+            while not self.done.is_set():
+                self.bank.live(self.rate // 4, rate=self.rate, connections=2)
+        except (psycopg.Error, RuntimeError) as error:
+            self.error = error
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join()
+        assert self.error is None, self.error
+
+
+def test_first_load_of_200000_events_under_write_load(make_pipeline):
+    p = make_pipeline()
+    bank = Bank(p.core_conninfo, seed=31)
+    bank.bulk(200_000)
+    with Writing(bank, rate=100):
+        p.init()
+        p.start()
+        assert p.counters()["apply_load_rows_total"] >= 200_000
+        p.wait_applied()
+    p.wait_applied()
+    assert bank.events > 200_000 and p.rows() == p.events() == bank.events
+    done = p.apply.lines("first load", "done=yes")
+    assert len(done) == 33
+    p.assert_equal()
+    p.stop()
+
+
+def test_a_first_load_killed_in_the_middle_starts_over_cleanly(make_pipeline):
+    p = make_pipeline({"apply": {"load_chunk": 500}}, land=SOME)
+    bank = Bank(p.core_conninfo, seed=32)
+    bank.bulk(30_000)
+    with Writing(bank, rate=60):
+        p.init()
+        p.start_capture()
+        for rows in (300, 3_000, 9_000):
+            p.start_apply()
+            wait_for("some of the load", lambda n=rows: p.counters().get("apply_load_rows_total", 0) > n
+                     and p.counters()["pid"] == p.apply.pid, pause=0.001)
+            p.apply.kill9()
+            assert p.warehouse("select count(*) from rolag.relation where state = 'syncing'")[0][0] > 0
+        p.start_apply()
+        p.wait_live()
+        p.wait_applied()
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+def test_a_table_added_later_under_write_load(make_pipeline):
+    p = make_pipeline(land=SOME[:5])
+    p.init()
+    p.start()
+    bank = Bank(p.core_conninfo, seed=33)
+    bank.bulk(8_000)
+    with Writing(bank, rate=100):
+        p.configure({"rollups": {"land": SOME}})
+        out = p.init()
+        assert out.count("publication") >= 5 and "added public." in out
+        assert p.apply.stop() == 0
+        p.start_apply()
+        p.wait_live()
+        p.wait_applied()
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_51_a_writer_open_across_the_addition_of_a_table(make_pipeline):
+    """Its rows are in no stream, since they were written before the table was published: they must be in
+    the snapshot, which therefore waits for the writer."""
+    p = make_pipeline(land=[name for name in SOME[:3] if name != ROLE])
+    p.init()
+    p.start()
+    with psycopg.connect(p.core_conninfo) as open_:
+        write_role(open_, 1, 1)
+        write_roles(open_, 100, 199)
+        p.configure({"rollups": {"land": SOME[:3] + [ROLE]}})
+        p.init()
+        with p.writing() as conn:
+            write_role(conn, 2, 1)
+        assert p.apply.stop() == 0
+        p.start_apply()
+        wait_for("the load to say what it waits for", lambda: p.apply.lines(
+            "waits for old transactions", f"pid={open_.info.backend_pid}"))
+        with p.writing() as conn:
+            write_role(conn, 3, 1)
+        write_role(open_, 1, 2)
+        open_.commit()
+        write_role(open_, 1, 3)
+    p.wait_live()
+    p.wait_applied()
+    assert p.warehouse(f"select count(*) from raw.{ROLE}") == [(105,)]
+    p.assert_equal()
+    p.stop()
+
+
+@pytest.mark.parametrize("chunk", [100, 20_000])
+def test_chunks_of_any_size_load_the_same(make_pipeline, chunk):
+    """Entities longer than a chunk, chunks that end with an entity, an empty table."""
+    p = make_pipeline({"apply": {"load_chunk": chunk}}, land=[ROLE, SOME[0]])
+    with p.writing() as conn:
+        for number, length in ((1, 100), (2, 99), (3, 1), (4, 250), (5, 150)):
+            for sequence in range(1, length + 1):
+                write_role(conn, number, sequence)
+    p.init()
+    p.start()
+    p.wait_applied()
+    assert p.rows() == p.events() == 600
+    p.assert_equal()
+    p.stop()
