@@ -90,7 +90,7 @@ def tell_story(screen, estate, warehouse):
         head, tail = STORY_LINES * 2 // 3, STORY_LINES // 3
         lines[head:-tail] = [f"… {len(lines) - head - tail} more …"]
     for line in lines:
-        screen.say(screen.cut("  " + line))
+        screen.say(screen.cut("  " + line.rstrip()))
 
 
 def story_lines(lines, width):
