@@ -145,8 +145,9 @@ LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APP
 
 CC       ?= gcc
 PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1
-PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
-PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
+# Quiet, since `make deps` on a new machine gets here before they are installed.
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 
 # -Wno-unused-parameter: callbacks of one shape need not use every argument.
 # -Wno-maybe-uninitialized: gcc 12 warns of outputs that are set whenever the call returned 0;
