@@ -87,6 +87,38 @@ def test_a_table_added_later_under_write_load(make_pipeline):
     p.stop()
 
 
+def test_a_table_that_is_landed_no_longer_is_parked_and_loaded_anew_when_it_returns(make_pipeline):
+    """Entities born meanwhile would be missing for ever, without a gap that could show it."""
+    p = make_pipeline(land=[ROLE, SOME[0]])
+    state = "select state from rolag.relation where name = %s"
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+        write_role(conn, 1, 2)
+    p.wait_applied()
+    p.configure({"rollups": {"land": [SOME[0]]}})
+    assert p.apply.stop() == 0
+    p.start_apply()
+    wait_for("the rollup to be parked", lambda: p.warehouse(state, ROLE) == [("parked",)])
+    assert p.apply.lines("no longer landed", f"rollup={ROLE}")
+    with p.writing() as conn:
+        write_role(conn, 1, 3)
+        write_role(conn, 2, 1)
+    p.wait_applied()
+    assert p.warehouse(f"select count(*) from raw.{ROLE}") == [(2,)]
+    p.configure({"rollups": {"land": [ROLE, SOME[0]]}})
+    assert p.apply.stop() == 0
+    p.start_apply()
+    p.wait_live()
+    with p.writing() as conn:
+        write_role(conn, 2, 2)
+    p.wait_applied()
+    assert p.warehouse(f"select count(*) from raw.{ROLE}") == [(5,)]
+    p.assert_equal()
+    p.stop()
+
+
 def test_trap_51_a_writer_open_across_the_addition_of_a_table(make_pipeline):
     """Its rows are in no stream, since they were written before the table was published: they must be in
     the snapshot, which therefore waits for the writer."""
