@@ -312,7 +312,8 @@ test: deps
 test-system:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=release all $(TEST_TOOLS:%=build/release/tests/%)
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%)
-	$(PYTHON) -m pytest -q -p no:cacheprovider --durations=10 tests/system $(PYTEST)
+	@$(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system $(PYTEST) \
+		&& echo "System tests: all passed." || { echo "System tests: FAILED."; exit 1; }
 
 # ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
 

@@ -1,0 +1,221 @@
+"""Traps that others fell into, each where only the whole shows it."""
+import itertools
+import os
+import random
+import shutil
+import signal
+import threading
+
+import psycopg
+import pytest
+from pipeline import PERMANENT, ROLE, SOME, Bank, entity, lsn, wait_for, write_role, write_roles
+from proxy import CommitProxy
+
+
+def test_trap_01_overlapping_transactions_with_restarts_between(make_pipeline):
+    """BEGIN order is not COMMIT order: three writers at a time, committed in every order, while either role
+    is killed and started. What a transaction wrote before another's commit must not be skipped for it."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    number, committed = 0, []
+    for turn, order in enumerate(itertools.permutations(range(3))):
+        writers = [psycopg.connect(p.core_conninfo) for _ in range(3)]
+        for half in (0, 1):
+            for w, conn in enumerate(writers):
+                write_role(conn, number + w, half + 1)
+        for step, w in enumerate(order):
+            writers[w].commit()
+            writers[w].close()
+            committed.append(entity(number + w))
+            if step < 2:        # two still open, then one
+                if (turn + step) % 2:
+                    p.wait_applied()
+                    p.apply.kill9()
+                    p.start_apply()
+                else:
+                    p.capture.kill9()
+                    p.start_capture()
+        number += 3
+    p.wait_applied()
+    rows = p.warehouse(f"select id::text from raw.{ROLE}_latest order by _lsn")
+    assert [id_ for id_, in rows] == committed, "in commit order"
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_04_a_slot_dropped_and_made_again_is_refused_by_every_part(make_pipeline):
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    assert p.capture.stop() == 0
+    applied, slot = p.applied(), "rolag_" + p.name
+    p.core("select pg_drop_replication_slot(%s)", slot)
+    with p.writing() as conn:
+        write_role(conn, 1, 2)      # in no stream any more
+    p.core("select pg_create_logical_replication_slot(%s, 'pgoutput')", slot)
+    with p.writing() as conn:
+        write_role(conn, 1, 3)
+    assert p.start_capture().wait() == PERMANENT
+    line, = p.capture.lines("error")
+    assert slot in line and "in neither" in line, line
+    # With the spool gone, too, capture has nothing to compare: apply has.
+    assert p.apply.stop() == 0
+    shutil.rmtree(os.path.join(p.state_dir, "spool"))
+    p.start_capture()
+    with p.writing() as conn:
+        write_role(conn, 2, 1)
+    assert p.start_apply().wait() == PERMANENT
+    line, = p.apply.lines("error")
+    assert "are gone" in line, line
+    assert p.warehouse(f"select max(version), count(*) from raw.{ROLE}") == [(1, 1)] and p.applied() >= applied
+
+
+@pytest.mark.parametrize("reach", [True, False], ids=["committed", "not committed"])
+def test_trap_05_the_outcome_of_commit_is_read_from_the_ledger(make_pipeline, reach):
+    """The answer to COMMIT is lost, many times, for batches in one round trip and for COPY. Only the ledger
+    says whether it happened."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    proxy = CommitProxy(os.path.join(p.folder, "proxy"),
+                        os.path.join(p.warehouse_cluster.socket, f".s.PGSQL.{p.warehouse_cluster.port}"))
+    proxy.start()
+    p.configure({"warehouse": {"connect": f"host={p.folder}/proxy port=5432 user=postgres "
+                                          f"dbname={p.warehouse_database}"}})
+    p.start()
+    for n in range(10):
+        lost = proxy.lost
+        proxy.lose(reach)
+        with p.writing() as conn:
+            write_roles(conn, n * 10_000, n * 10_000 + (5 if n % 2 else 2500))
+        wait_for("an answer to get lost", lambda: proxy.lost > lost)
+        p.wait_applied()
+    proxy.close()
+    assert proxy.lost == 10 and p.running()
+    assert p.counters()["apply_reconnects_total"] >= 10
+    assert p.rows() == p.events()
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_05_backends_terminated_at_any_time(make_pipeline):
+    p = make_pipeline(land=SOME)
+    p.init()
+    p.start()
+    bank, rng, ended = Bank(p.core_conninfo, seed=41), random.Random(41), 0
+    writer = threading.Thread(target=bank.live, args=(6_000, 600))
+    writer.start()
+    with psycopg.connect(p.warehouse_conninfo, autocommit=True) as conn:
+        while writer.is_alive():
+            ended += conn.execute("select count(pg_terminate_backend(pid)) from pg_stat_activity where "
+                                  "application_name = %s", ("rolag apply " + p.name,)).fetchone()[0]
+            p.check_alive()
+            writer.join(rng.random() * 0.5)
+    p.wait_applied()
+    assert ended >= 3
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_07_a_statement_that_fails_never_moves_the_ledger(make_pipeline):
+    """The warehouse refuses one row: nothing of its transaction, nor behind it, is there; when it takes the
+    row again, all is."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    p.warehouse(f"alter table raw.{ROLE} add constraint no check (id <> '{entity(3)}')")
+    applied = p.applied()
+    for number in (2, 3, 4):
+        with p.writing() as conn:
+            write_role(conn, number, 1)
+            write_role(conn, number + 10, 1)
+    target = lsn(p.core("select pg_current_wal_lsn()::text")[0][0])
+    for _ in range(2):
+        assert p.apply.wait() == PERMANENT
+        line, = p.apply.lines("error")
+        assert ROLE in line and "23514" in line and "role 3" not in line
+        p.start_apply()
+    assert p.apply.wait() == PERMANENT
+    held = {id_ for id_, in p.warehouse(f"select id::text from raw.{ROLE}")}
+    assert held in ({entity(1)}, {entity(n) for n in (1, 2, 12)}), "whole transactions, and none behind the refused one"
+    assert applied <= p.applied() < target and p.slot()[0] < target
+    p.warehouse(f"alter table raw.{ROLE} drop constraint no")
+    p.start_apply()
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_54_the_ledger_only_grows_and_is_trimmed(make_pipeline):
+    """No row of it is ever updated; an old snapshot over all of it changes nothing."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    with psycopg.connect(p.warehouse_conninfo) as old:
+        old.execute("set transaction isolation level repeatable read")
+        old.execute("select count(*) from rolag.ledger")
+        for n in range(40):
+            with p.writing() as conn:
+                write_role(conn, n, 1)
+            p.wait_applied()
+        assert p.warehouse("select count(*) from rolag.ledger")[0][0] > 20
+        assert p.apply.stop() == 0
+        p.start_apply()     # a new applier trims with its first batch
+        p.wait_applied()
+        wait_for("the ledger to be trimmed", lambda: p.warehouse("select count(*) from rolag.ledger")[0][0] < 20)
+    wait_for("the statistics", lambda: p.warehouse(
+        "select n_tup_ins >= 40 and n_tup_del > 20 from pg_stat_user_tables where relname = 'ledger'") == [(True,)])
+    assert p.warehouse("select n_tup_upd from pg_stat_user_tables where relname = 'ledger'") == [(0,)]
+    assert p.warehouse("select n_tup_upd from pg_stat_user_tables where relname = 'fence'") == [(2,)], \
+        "the fence: by takeovers alone"
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_55_a_zombie_in_mid_copy_is_ended_and_fenced(make_pipeline):
+    """The applier is frozen with its warehouse transaction open. Its successor takes over all the same; the
+    zombie, awake again, finds itself fenced."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    for n in range(200):
+        with p.writing() as conn:
+            write_roles(conn, n * 10_000, n * 10_000 + 2999)
+        busy = try_freeze(p)
+        if busy:
+            break
+    assert busy, "never caught with an open transaction"
+    zombie = p.apply
+    config = p.config + ".second"
+    p.write_config(config, {**p.settings, "state_dir": p.state_dir + "2",
+                            "spool": {"dir": os.path.join(p.state_dir, "spool"), "reserve": "0"}})
+    epoch = p.warehouse("select epoch from rolag.fence")[0][0]
+    successor = p.start_role("apply", config, os.path.join(p.folder, "apply2.log"))
+    wait_for("the successor to take the fence", lambda: p.warehouse("select epoch from rolag.fence")[0][0] > epoch)
+    p.apply = successor
+    zombie.signal(signal.SIGCONT)
+    assert zombie.wait() == PERMANENT
+    assert zombie.lines("another applier has taken over")
+    p.wait_applied()
+    assert p.rows() == p.events()
+    p.assert_equal()
+    p.stop()
+
+
+def try_freeze(p):
+    """Stops the applier if its transaction opens before it has applied all; True when it is frozen in one."""
+    target = p.mark()
+    with psycopg.connect(p.warehouse_conninfo, autocommit=True) as conn:
+        while p.applied() < target:
+            p.apply.signal(signal.SIGSTOP)
+            if conn.execute("select count(*) from pg_stat_activity where application_name = %s and backend_xid is not "
+                            "null", ("rolag apply " + p.name,)).fetchone()[0]:
+                return True
+            p.apply.signal(signal.SIGCONT)
+    return False
