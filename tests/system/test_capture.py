@@ -64,6 +64,11 @@ class Bank:
     def create_slot(self):
         self.sql.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (self.slot,))
 
+    def drop_slot(self):
+        """A walsender lets its slot go a moment after its client is gone."""
+        wait_for("the slot to be free", lambda: self.walsender() is None)
+        self.sql.execute("select pg_drop_replication_slot(%s)", (self.slot,))
+
     def one(self, query, *parameters):
         return self.sql.execute(query, parameters).fetchone()[0]
 
@@ -435,7 +440,7 @@ def test_trap_04_a_recreated_slot_is_refused(make_bank):
     bank.sql.execute("insert into events values (1, 0, '')")
     bank.arrived([1])
     assert bank.signal(signal.SIGTERM).ends() == 0
-    bank.sql.execute("select pg_drop_replication_slot(%s)", (bank.slot,))
+    bank.drop_slot()
     bank.sql.execute("insert into events values (2, 0, '')")  # nobody will ever send this
     bank.create_slot()
     assert bank.start().ends() == 100
@@ -448,8 +453,7 @@ def test_trap_04_a_slot_recreated_behind_a_running_capture_is_refused(make_bank)
     bank.signal(signal.SIGSTOP)
     pid = bank.walsender()
     bank.sql.execute("select pg_terminate_backend(%s)", (pid,))
-    wait_for("the slot to be free", lambda: bank.walsender() is None)
-    bank.sql.execute("select pg_drop_replication_slot(%s)", (bank.slot,))
+    bank.drop_slot()
     bank.sql.execute("insert into events values (2, 0, '')")
     bank.create_slot()
     bank.signal(signal.SIGCONT)

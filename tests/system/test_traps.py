@@ -53,6 +53,7 @@ def test_trap_04_a_slot_dropped_and_made_again_is_refused_by_every_part(make_pip
     p.wait_applied()
     assert p.capture.stop() == 0
     applied, slot = p.applied(), "rolag_" + p.name
+    wait_for("the slot to be free", lambda: not p.slot()[1])
     p.core("select pg_drop_replication_slot(%s)", slot)
     with p.writing() as conn:
         write_role(conn, 1, 2)      # in no stream any more
