@@ -5,6 +5,22 @@
 #include <stdio.h>
 #include <time.h>
 
+/* Whatever a server sent becomes one line: controls and blanks in a row are one blank, none at the end. */
+static void one_line(char *s)
+{
+	char *to = s;
+	for (const char *p = s; *p != '\0'; p++) {
+		bool blank = (unsigned char)*p <= ' ' || *p == 0x7f;
+		if (!blank)
+			*to++ = *p;
+		else if (to > s && to[-1] != ' ')
+			*to++ = ' ';
+	}
+	if (to > s && to[-1] == ' ')
+		to--;
+	*to = '\0';
+}
+
 static int fail_with(struct rt_err *err, enum rt_code code, int errnum, const char *fmt, va_list ap)
 {
 	err->code = code;
@@ -14,9 +30,7 @@ static int fail_with(struct rt_err *err, enum rt_code code, int errnum, const ch
 		snprintf(err->msg + n, sizeof(err->msg) - (size_t)n, ": %s",
 			 strerror_r(errnum, text, sizeof(text)));
 	}
-	for (char *p = err->msg; *p != '\0'; p++) /* one line, whatever a server sent */
-		if (*p == '\n' || *p == '\r')
-			*p = ' ';
+	one_line(err->msg);
 	return code;
 }
 

@@ -112,7 +112,7 @@ static void test_arena_trims_what_came_last(void **state)
 static void test_errors_are_one_line_with_context(void **state)
 {
 	struct rt_err err;
-	assert_int_equal(rt_fail(&err, ERR_PERMANENT, "a\nb %d", 3), ERR_PERMANENT);
+	assert_int_equal(rt_fail(&err, ERR_PERMANENT, "a\n\t b %d\n", 3), ERR_PERMANENT);
 	rt_context(&err, "relation %s", "public.x");
 	assert_string_equal(err.msg, "relation public.x: a b 3");
 	memset(err.msg, 'x', sizeof(err.msg) - 1);
