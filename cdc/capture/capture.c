@@ -260,7 +260,13 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 		.wal_budget_bytes = s->capture.wal_budget,
 		.frame_interval_us = FRAME_INTERVAL_US,
 	};
-	int rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
+	struct applied_position p;
+	int rc = applied_read(s->spool.dir, &p, err);
+	if (rc == 1 && p.timeline == f->core.timeline)
+		rc = prog_not_set_back(&f->core, p.applied, err);
+	if (rc < 0)
+		return rc;
+	rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
 	if (rc != 0)
 		return rc;
 	prog_init(&c->prog, &po, f->core.confirmed);

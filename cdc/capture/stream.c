@@ -304,6 +304,7 @@ static int prepare_session(struct stream *s, PGconn *c, struct stream_facts *f, 
 	if (rc == 0) {
 		f->core.system_id = system.system_id;
 		f->core.timeline = system.timeline;
+		f->core.flushed = system.flushed;
 		rc = read_timeout(c, f, err);
 	}
 	if (rc == 0) {
