@@ -6,7 +6,8 @@
  *
  * It knows connections, slots and CopyBoth frames; what the messages mean is
  * its handler's business. Connecting blocks the turn (some ms; up to 10 s when
- * the core does not answer); nothing else does.
+ * the core does not answer, 30 s when it takes the connection and then does
+ * not; a name server's time comes on top); nothing else does.
  */
 #ifndef CDC_CAPTURE_STREAM_H
 #define CDC_CAPTURE_STREAM_H
