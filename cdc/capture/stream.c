@@ -15,11 +15,12 @@
 #define STOP_US		2000000
 #define ANSWER_US	30000000 /* to one command while connecting */
 /* A connection that lived this long was a good one: the next attempt is at once. */
-#define STREAM_WAS_GOOD_US 10000000
-#define SILENCE_MIN_US	   60000000
-#define XLOGDATA_HEADER	   25 /* 'w', start, end, send time */
-#define KEEPALIVE_BYTES	   18 /* 'k', end, send time, reply requested */
-#define SERVER_VERSION_MIN 150000
+#define STREAM_WAS_GOOD_US   10000000
+#define SILENCE_MIN_US	     60000000
+#define XLOGDATA_HEADER	     25 /* 'w', start, end, send time */
+#define KEEPALIVE_BYTES	     18 /* 'k', end, send time, reply requested */
+#define SERVER_VERSION_MIN   150000
+#define DECODING_STANDBY_MIN 160000 /* from here on a standby can have logical slots */
 
 void stream_init(struct stream *s, const struct stream_options *o, const struct stream_handler *h)
 {
@@ -87,16 +88,18 @@ static int set_session(struct stream *s, PGconn *c, struct rt_err *err)
 	return exec_buf(c, NULL, &b, err);
 }
 
-static int read_timeout(PGconn *c, struct stream_facts *f, struct rt_err *err)
+static int read_server(PGconn *c, struct stream_facts *f, struct rt_err *err)
 {
 	PGresult *res;
 	int rc = pgc_exec_within(c, ANSWER_US, &res, err,
-				 "SELECT setting::bigint * 1000 FROM pg_catalog.pg_settings"
+				 "SELECT setting::bigint * 1000, pg_catalog.pg_is_in_recovery()"
+				 " FROM pg_catalog.pg_settings"
 				 " WHERE name = 'wal_sender_timeout'");
 	if (rc != 0)
 		return rc;
 	f->wal_sender_timeout_us =
 		PQntuples(res) == 1 ? strtoll(PQgetvalue(res, 0, 0), NULL, 10) : 0;
+	f->in_recovery = PQntuples(res) == 1 && PQgetvalue(res, 0, 1)[0] == 't';
 	PQclear(res);
 	return 0;
 }
@@ -230,6 +233,12 @@ static int judge_slot(struct stream *s, PGconn *c, const PGresult *res, struct s
 		      struct rt_err *err)
 {
 	const char *slot = s->o.slot;
+	/* A name or host list may lead to a standby while the primary is away, or before its promotion. */
+	if (f->in_recovery && (PQntuples(res) != 1 || f->server_version < DECODING_STANDBY_MIN))
+		return rt_fail(err, ERR_RETRY,
+			       "this server is a standby, which slot %s cannot be read from; the "
+			       "primary is waited for",
+			       slot);
 	if (PQntuples(res) != 1)
 		return rt_fail(err, ERR_PERMANENT,
 			       "replication slot %s does not exist in the core; mend: rolag init",
@@ -309,7 +318,7 @@ static int prepare_session(struct stream *s, PGconn *c, struct stream_facts *f, 
 		f->core.system_id = system.system_id;
 		f->core.timeline = system.timeline;
 		f->core.flushed = system.flushed;
-		rc = read_timeout(c, f, err);
+		rc = read_server(c, f, err);
 	}
 	if (rc == 0) {
 		s->facts.wal_sender_timeout_us = f->wal_sender_timeout_us;

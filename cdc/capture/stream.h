@@ -35,6 +35,7 @@ struct stream_options {
 struct stream_facts {
 	struct prog_core core;
 	int64_t wal_sender_timeout_us; /* 0: the server never gives up on us */
+	bool in_recovery;	       /* a standby */
 	int server_version;	       /* as PQserverVersion: 150008 */
 	bool binary;
 };

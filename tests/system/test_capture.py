@@ -585,6 +585,30 @@ def test_a_core_that_is_away_is_waited_for(make_bank):
         bank.arrived([1])
 
 
+@pytest.mark.parametrize("slot", ["without the slot", "with the slot"])
+def test_a_standby_is_not_taken_for_a_core_that_lost_its_slot(make_bank, slot):
+    with Cluster("standby") as standby:
+        bank = make_bank(standby)
+        if slot == "without the slot":
+            bank.sql.execute("select pg_drop_replication_slot(%s)", (bank.slot,))
+        standby.stop()
+        with open(os.path.join(standby.data, "standby.signal"), "wb"):
+            pass
+        standby.start()
+        bank.start().says("this server is a standby")
+        bank.says("no heartbeat")
+        assert bank.process.poll() is None
+        os.unlink(os.path.join(standby.data, "standby.signal"))
+        standby.restart()  # the primary is back
+        bank.sql = bank.connect()
+        if slot == "without the slot":
+            assert bank.ends() == 100
+            assert "does not exist in the core; mend: rolag init" in bank.log()
+        else:
+            bank.sql.execute("insert into events values (1, 0, '')")
+            bank.arrived([1])
+
+
 def test_the_second_connection_may_fail_without_the_stream(make_bank):
     bank = make_bank(capture__heartbeat_interval="100 ms").start()
     bank.says("stream starts")
