@@ -229,6 +229,11 @@ static int enter_first(struct spool_reader *r, struct rt_err *err)
 	if (rc <= 0)
 		return rc;
 	const struct segment_entry *first = segment_list_after(&r->list, 0, LSN_NONE);
+	if (first != NULL && lsn_lt(r->position, first->start)) {
+		if ((rc = list_again(r, err)) != 0) /* as in leave_segment */
+			return rc;
+		first = segment_list_after(&r->list, 0, LSN_NONE);
+	}
 	if (first == NULL)
 		return 0;
 	if (lsn_lt(r->position, first->start) && !r->any_start)
@@ -247,22 +252,45 @@ static int enter_first(struct spool_reader *r, struct rt_err *err)
 	return rc;
 }
 
-/* Goes on with the next segment, which must join where this one ended (FORMAT.md, "Where a segment stops"). */
+/* Does next go on where this segment ended (FORMAT.md, "Where a segment stops")? */
+static bool joins(const struct spool_reader *r, const struct segment_entry *next,
+		  const struct segment_look *l)
+{
+	if (next->generation != r->at.generation)
+		return lsn_le(next->start, r->reached);
+	return l->state == FRAME_SHORT && l->at_end && lsn_eq(next->start, r->reached);
+}
+
+static int does_not_join(const struct spool_reader *r, const struct segment_entry *next,
+			 const struct segment_look *l, struct rt_err *err)
+{
+	char what[160];
+	if (next->generation == r->at.generation && !(l->state == FRAME_SHORT && l->at_end))
+		return segment_damage(&r->segment, r->offset, "no whole frame, but a later segment",
+				      err);
+	snprintf(what, sizeof(what),
+		 "what it has ends at " LSN_FMT ", the next segment begins at " LSN_FMT,
+		 LSN_ARGS(r->reached), LSN_ARGS(next->start));
+	return segment_damage(&r->segment, r->offset, what, err);
+}
+
+/* Goes on with the next segment. 0: done, or look again. */
 static int leave_segment(struct spool_reader *r, const struct segment_entry *next,
 			 const struct segment_look *l, struct rt_err *err)
 {
-	bool same = next->generation == r->at.generation;
-	if (same && !(l->state == FRAME_SHORT && l->at_end))
-		return segment_damage(&r->segment, r->offset, "no whole frame, but a later segment",
-				      err);
-	if (same ? !lsn_eq(next->start, r->reached) : lsn_lt(r->reached, next->start)) {
-		char what[160];
-		snprintf(what, sizeof(what),
-			 "what it has ends at " LSN_FMT ", the next segment begins at " LSN_FMT,
-			 LSN_ARGS(r->reached), LSN_ARGS(next->start));
-		return segment_damage(&r->segment, r->offset, what, err);
+	int rc;
+	if (!joins(r, next, l)) {
+		/* A listing is not one instant: it may miss a name that came, or a deletion. Only what the next one
+		 * says too is so. */
+		const struct segment_entry was = *next;
+		if ((rc = list_again(r, err)) != 0)
+			return rc;
+		if (r->next == NULL || r->next->generation != was.generation ||
+		    !lsn_eq(r->next->start, was.start))
+			return 0;
+		return does_not_join(r, &was, l, err);
 	}
-	int rc = enter_segment(r, next, err);
+	rc = enter_segment(r, next, err);
 	if (rc == 0) { /* it was let go of: look at the directory again */
 		r->dir_changed = true;
 		rc = list_again(r, err);

@@ -56,6 +56,7 @@ struct spool_writer {
 	uint64_t segment_number; /* of those that this writer made */
 	uint64_t offset;	 /* bytes written */
 	uint64_t synced_bytes;	 /* bytes known on disk */
+	bool holds;		 /* more than pieces of a transaction that has no LAST yet */
 	uint64_t total_bytes;	 /* all segments */
 
 	struct buf out; /* frames not yet written */
@@ -180,6 +181,7 @@ static int segment_begin(struct spool_writer *w, uint32_t generation, struct lsn
 	w->salt = salt;
 	w->segment_number++;
 	w->offset = w->synced_bytes = first.len;
+	w->holds = false;
 	w->total_bytes += first.len;
 	segment_list_add(&w->segments, &(struct segment_entry){.generation = generation,
 							       .start = start,
@@ -228,23 +230,53 @@ static int sync_file(struct spool_writer *w, struct rt_err *err)
 	return 0;
 }
 
-/* Called where a transaction boundary comes next: a full segment is closed, a new one begun. */
+/* Takes the i-th segment out of directory and list; another one stands after it. */
+static int drop_segment(struct spool_writer *w, size_t i, struct rt_err *err)
+{
+	struct segment_entry *e = &w->segments.entry[i];
+	char name[SPOOL_NAME_BYTES];
+	segment_name(name, e->generation, e->start);
+	char *path = rt_sprintf("%s/%s", w->dir, name);
+	int rc = 0;
+	if (unlink(path) != 0 && errno != ENOENT)
+		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot delete %s", path);
+	free(path);
+	if (rc != 0)
+		return rc;
+	w->total_bytes -= e->bytes;
+	w->segments.count--;
+	memmove(e, e + 1, (w->segments.count - i) * sizeof(*e));
+	return 0;
+}
+
+/*
+ * Called where a transaction boundary comes next: a full segment is closed, a
+ * new one begun. One that is full of pieces of broken attempts is voided by a
+ * new generation instead (the next attempt must not pile up on them), and goes.
+ */
 static int roll(struct spool_writer *w, struct rt_err *err)
 {
 	int rc;
 	struct segment_entry *last = &w->segments.entry[w->segments.count - 1];
-	if (w->offset + w->out.len < segment_limit(w) || lsn_eq(w->in_out, last->start))
+	const uint32_t generation = w->holds ? last->generation : last->generation + 1;
+	if (w->offset + w->out.len < segment_limit(w) ||
+	    (w->holds && lsn_eq(w->in_out, last->start)))
 		return 0;
 	if ((rc = flush_out(w, err)) != 0 || (rc = sync_file(w, err)) != 0)
 		return rc;
 	last->modified_us = rt_now_us();
-	return segment_begin(w, last->generation, w->in_out, err);
+	const bool is_void = !w->holds;
+	if ((rc = segment_begin(w, generation, w->in_out, err)) != 0)
+		return rc;
+	return is_void ? drop_segment(w, w->segments.count - 2, err) : 0;
 }
 
 static void put_frame(struct spool_writer *w, const struct frame *f, struct slice raw)
 {
 	struct frame full = *f;
 	full.synced_bytes = w->synced_bytes;
+	w->holds |= f->kind != FRAME_SCHEMAS &&
+		    !(f->kind == FRAME_PIECE && (f->flags & FRAME_LAST) == 0);
 	frame_encode(&w->out, &full, raw, w->salt);
 }
 
@@ -528,23 +560,13 @@ bool spool_is_full(struct spool_writer *w)
 /* Deletes the oldest segment. */
 static int drop_first(struct spool_writer *w, struct rt_err *err)
 {
-	struct segment_entry *e = w->segments.entry;
-	char name[SPOOL_NAME_BYTES];
-	segment_name(name, e->generation, e->start);
-	char *path = rt_sprintf("%s/%s", w->dir, name);
-	int rc = 0;
-	if (unlink(path) != 0 && errno != ENOENT)
-		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot delete %s", path);
+	const struct segment_entry *e = w->segments.entry;
+	const bool last_of_generation = e[1].generation != e->generation;
+	int rc = drop_segment(w, 0, err);
 	/* What voids others must not go before them, not even by a crash. */
-	if (rc == 0 && e[1].generation != e->generation && fs_sync_dir(w->dir, err) != 0)
+	if (rc == 0 && last_of_generation && fs_sync_dir(w->dir, err) != 0)
 		rc = die(w, err);
-	free(path);
-	if (rc != 0)
-		return rc;
-	w->total_bytes -= e->bytes;
-	w->segments.count--;
-	memmove(e, e + 1, w->segments.count * sizeof(*e));
-	return 0;
+	return rc;
 }
 
 /* True while less than a segment's room is left: then nothing is kept that is not needed. */
@@ -553,16 +575,10 @@ static bool is_pressed(struct spool_writer *w)
 	return w->total_bytes + segment_limit(w) > w->options.quota_bytes || spool_is_full(w);
 }
 
-int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err)
+static int drop_applied(struct spool_writer *w, struct lsn applied, struct rt_err *err)
 {
 	int rc;
 	bool dropped = false;
-	if (w->dead.code != 0)
-		return fail_dead(w, err);
-	/* Full and applied as a whole: closed, although nothing more comes. */
-	if (!w->in_pieces && w->whole.len == 0 && lsn_le(w->in_out, applied) &&
-	    (rc = roll(w, err)) != 0)
-		return rc;
 	int64_t before_us = rt_now_us() - w->options.retain_us;
 	while (w->segments.count > 1) {
 		const struct segment_entry *e = w->segments.entry;
@@ -575,6 +591,22 @@ int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err)
 	if (dropped && fs_sync_dir(w->dir, err) != 0)
 		return die(w, err);
 	return 0;
+}
+
+int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err)
+{
+	int rc;
+	if (w->dead.code != 0)
+		return fail_dead(w, err);
+	/* First what makes room: a new segment needs some. */
+	if ((rc = drop_applied(w, applied, err)) != 0)
+		return rc;
+	if (w->in_pieces || w->whole.len > 0 || !lsn_le(w->in_out, applied))
+		return 0;
+	/* Full and applied as a whole: closed, although nothing more comes. */
+	if ((rc = roll(w, err)) != 0)
+		return rc;
+	return drop_applied(w, applied, err);
 }
 
 /* ---- opening and closing ---- */
@@ -639,26 +671,14 @@ static int check_end(struct spool_writer *w, struct lsn confirmed, struct rt_err
 /* Deletes segments that the new generation, or one before it, made void. */
 static int drop_void(struct spool_writer *w, struct lsn confirmed, struct rt_err *err)
 {
-	size_t keep = 0;
-	const size_t older = w->segments.count - 1;
-	for (size_t i = 0; i < w->segments.count; i++) {
-		struct segment_entry *e = &w->segments.entry[i];
-		if (i == older || (lsn_lt(e->start, confirmed) && !segment_is_void(e))) {
-			w->segments.entry[keep++] = *e;
+	for (size_t i = w->segments.count - 1; i-- > 0;) {
+		const struct segment_entry *e = &w->segments.entry[i];
+		if (lsn_lt(e->start, confirmed) && !segment_is_void(e))
 			continue;
-		}
-		char name[SPOOL_NAME_BYTES];
-		segment_name(name, e->generation, e->start);
-		char *path = rt_sprintf("%s/%s", w->dir, name);
-		int rc = 0;
-		if (unlink(path) != 0 && errno != ENOENT)
-			rc = rt_fail_errno(err, ERR_SYSTEM, "cannot delete %s", path);
-		free(path);
+		int rc = drop_segment(w, i, err);
 		if (rc != 0)
 			return rc;
-		w->total_bytes -= e->bytes;
 	}
-	w->segments.count = keep;
 	return fs_sync_dir(w->dir, err);
 }
 

@@ -46,7 +46,6 @@ struct capture {
 	bool sync_now;	     /* the core waits for an answer */
 	bool full;	     /* spool full: not reading */
 	bool spilling;	     /* as last said in the log */
-	bool trim;	     /* applied moved since the last trim */
 	uint64_t unsynced_bytes;
 	int64_t unsynced_since_us; /* 0: all is synced */
 	int64_t commit_us; /* core's time of the newest commit that is not synced; 0: none */
@@ -260,7 +259,13 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 		.wal_budget_bytes = s->capture.wal_budget,
 		.frame_interval_us = FRAME_INTERVAL_US,
 	};
-	int rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
+	struct applied_position p;
+	int rc = applied_read(s->spool.dir, &p, err);
+	if (rc == 1 && p.timeline == f->core.timeline)
+		rc = prog_not_set_back(&f->core, p.applied, err);
+	if (rc < 0)
+		return rc;
+	rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
 	if (rc != 0)
 		return rc;
 	prog_init(&c->prog, &po, f->core.confirmed);
@@ -403,20 +408,17 @@ static int read_applied(struct capture *c, int64_t now_us, struct rt_err *err)
 		return 0;
 	c->applied_poll_us = now_us + POLL_US;
 	int rc = applied_read(c->settings->spool.dir, &p, err);
-	if (rc == 1 && p.timeline == c->core.timeline && lsn_lt(c->prog.applied, p.applied)) {
+	if (rc == 1 && p.timeline == c->core.timeline)
 		prog_applied(&c->prog, p.applied);
-		c->trim = true;
-	}
 	return RT_MIN(rc, 0);
 }
 
+/* Whatever moved: applied, durable (applied may be ahead of it, from before our start), or the time to retain. */
 static int trim_spool(struct capture *c, int64_t now_us, struct rt_err *err)
 {
-	bool retained = c->settings->spool.retain > 0;
-	if (now_us < c->trim_at_us || !(c->trim || retained))
+	if (now_us < c->trim_at_us)
 		return 0;
 	c->trim_at_us = now_us + TRIM_US;
-	c->trim = false;
 	return spool_trim(c->spool, lsn_min(c->prog.applied, c->prog.durable), err);
 }
 

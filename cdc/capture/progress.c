@@ -151,6 +151,17 @@ struct prog_feedback prog_feedback(const struct prog *p)
 	};
 }
 
+int prog_not_set_back(const struct prog_core *now, struct lsn held, struct rt_err *err)
+{
+	if (lsn_le(held, now->flushed))
+		return 0;
+	return rt_fail(err, ERR_PERMANENT,
+		       "the core's WAL ends at " LSN_FMT ", but changes up to " LSN_FMT
+		       " came from it: it was set back on its own timeline (a snapshot of its "
+		       "disk?), positions no longer compare; mend: load anew (rolag init)",
+		       LSN_ARGS(now->flushed), LSN_ARGS(held));
+}
+
 int prog_same_core(const struct prog_core *was, const struct prog_core *now, struct lsn appended,
 		   struct rt_err *err)
 {
@@ -172,5 +183,5 @@ int prog_same_core(const struct prog_core *was, const struct prog_core *now, str
 			       " were received: it was recreated, or another program "
 			       "advanced it; mend: load anew (rolag init)",
 			       LSN_ARGS(now->confirmed), LSN_ARGS(appended));
-	return 0;
+	return prog_not_set_back(now, appended, err);
 }

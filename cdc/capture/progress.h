@@ -87,14 +87,24 @@ struct prog_core {
 	uint64_t system_id;
 	uint32_t timeline;
 	struct lsn confirmed; /* the slot's confirmed_flush_lsn */
+	struct lsn flushed;   /* end of its WAL on disk; only up to there does it send anything */
 };
 
 /*
  * Is the core that we reached again (now) the one that we read before (was),
  * and its slot the one that we left? ERR_PERMANENT, with the mend, when it is
- * another system or timeline, or when the slot is ahead of what we hold.
+ * another system or timeline, when the slot is ahead of what we hold, or when
+ * the core was set back.
  */
 int prog_same_core(const struct prog_core *was, const struct prog_core *now, struct lsn appended,
 		   struct rt_err *err) RT_MUSTCHECK;
+/*
+ * held: a position of now's timeline that came from this core. ERR_PERMANENT
+ * when now's WAL ends before it: the core was set back without a new timeline
+ * (a snapshot of its disk), and what it writes next has positions that we
+ * would take for held, and pass over.
+ */
+int prog_not_set_back(const struct prog_core *now, struct lsn held,
+		      struct rt_err *err) RT_MUSTCHECK;
 
 #endif

@@ -13,12 +13,14 @@
 #define STATUS_MOVED_US 100000	/* a position moved: tell at most this often */
 #define STATUS_IDLE_US	3000000 /* tell at least this often */
 #define STOP_US		2000000
+#define ANSWER_US	30000000 /* to one command while connecting */
 /* A connection that lived this long was a good one: the next attempt is at once. */
-#define STREAM_WAS_GOOD_US 10000000
-#define SILENCE_MIN_US	   60000000
-#define XLOGDATA_HEADER	   25 /* 'w', start, end, send time */
-#define KEEPALIVE_BYTES	   18 /* 'k', end, send time, reply requested */
-#define SERVER_VERSION_MIN 150000
+#define STREAM_WAS_GOOD_US   10000000
+#define SILENCE_MIN_US	     60000000
+#define XLOGDATA_HEADER	     25 /* 'w', start, end, send time */
+#define KEEPALIVE_BYTES	     18 /* 'k', end, send time, reply requested */
+#define SERVER_VERSION_MIN   150000
+#define DECODING_STANDBY_MIN 160000 /* from here on a standby can have logical slots */
 
 void stream_init(struct stream *s, const struct stream_options *o, const struct stream_handler *h)
 {
@@ -38,8 +40,10 @@ bool stream_is_running(const struct stream *s)
 
 void stream_pause(struct stream *s, bool paused)
 {
-	if (s->paused && !paused)
-		s->pending_input = true; /* what libpq holds makes the socket no louder */
+	if (s->paused && !paused) {
+		s->pending_input = true;       /* what libpq holds makes the socket no louder */
+		s->heard_at_us = rt_mono_us(); /* we did not listen */
+	}
 	s->paused = paused;
 }
 
@@ -62,10 +66,10 @@ static int64_t status_interval_us(const struct stream *s)
 
 /* ---- connecting ---- */
 
-/* pgc_exec with the text in b, which is used up. */
+/* pgc_exec_within with the text in b, which is used up. */
 static int exec_buf(PGconn *c, PGresult **ret, struct buf *b, struct rt_err *err)
 {
-	int rc = pgc_exec(c, ret, err, "%s", buf_cstr(b));
+	int rc = pgc_exec_within(c, ANSWER_US, ret, err, "%s", buf_cstr(b));
 	buf_release(b);
 	return rc;
 }
@@ -84,16 +88,18 @@ static int set_session(struct stream *s, PGconn *c, struct rt_err *err)
 	return exec_buf(c, NULL, &b, err);
 }
 
-static int read_timeout(PGconn *c, struct stream_facts *f, struct rt_err *err)
+static int read_server(PGconn *c, struct stream_facts *f, struct rt_err *err)
 {
 	PGresult *res;
-	int rc = pgc_exec(c, &res, err,
-			  "SELECT setting::bigint * 1000 FROM pg_catalog.pg_settings"
-			  " WHERE name = 'wal_sender_timeout'");
+	int rc = pgc_exec_within(c, ANSWER_US, &res, err,
+				 "SELECT setting::bigint * 1000, pg_catalog.pg_is_in_recovery()"
+				 " FROM pg_catalog.pg_settings"
+				 " WHERE name = 'wal_sender_timeout'");
 	if (rc != 0)
 		return rc;
 	f->wal_sender_timeout_us =
 		PQntuples(res) == 1 ? strtoll(PQgetvalue(res, 0, 0), NULL, 10) : 0;
+	f->in_recovery = PQntuples(res) == 1 && PQgetvalue(res, 0, 1)[0] == 't';
 	PQclear(res);
 	return 0;
 }
@@ -157,7 +163,7 @@ static int choose_binary(struct stream *s, PGconn *c, struct stream_facts *f, st
 		buf_str(&names, i > 0 ? ", " : "");
 		pgc_literal(&names, s->o.publication[i]);
 	}
-	int rc = pgc_exec(c, &res, err, types_without_send, buf_cstr(&names));
+	int rc = pgc_exec_within(c, ANSWER_US, &res, err, types_without_send, buf_cstr(&names));
 	buf_release(&names);
 	if (rc != 0)
 		return rc;
@@ -183,12 +189,13 @@ static int slot_is_busy(struct stream *s, PGconn *c, int pid, struct rt_err *err
 {
 	int64_t now = rt_mono_us(), grace = 2 * status_interval_us(s) + 1000000;
 	PGresult *res;
-	int rc = pgc_exec(c, &res, err,
-			  "SELECT coalesce(r.application_name, ''), r.usename = current_user,"
-			  " coalesce(r.reply_time, r.backend_start)::text,"
-			  " coalesce(host(r.client_addr), 'local')"
-			  " FROM pg_catalog.pg_stat_replication r WHERE r.pid = %d",
-			  pid);
+	int rc =
+		pgc_exec_within(c, ANSWER_US, &res, err,
+				"SELECT coalesce(r.application_name, ''), r.usename = current_user,"
+				" coalesce(r.reply_time, r.backend_start)::text,"
+				" coalesce(host(r.client_addr), 'local')"
+				" FROM pg_catalog.pg_stat_replication r WHERE r.pid = %d",
+				pid);
 	if (rc != 0)
 		return rc;
 	bool known = PQntuples(res) == 1;
@@ -212,11 +219,11 @@ static int slot_is_busy(struct stream *s, PGconn *c, int pid, struct rt_err *err
 	if (stale) {
 		struct rt_err ignored;
 		s->busy_pid = 0;
-		if (pgc_exec(c, NULL, &ignored,
-			     "SELECT pg_catalog.pg_terminate_backend(active_pid) FROM"
-			     " pg_catalog.pg_replication_slots WHERE slot_name = '%s'"
-			     " AND active_pid = %d",
-			     s->o.slot, pid) == 0)
+		if (pgc_exec_within(c, ANSWER_US, NULL, &ignored,
+				    "SELECT pg_catalog.pg_terminate_backend(active_pid) FROM"
+				    " pg_catalog.pg_replication_slots WHERE slot_name = '%s'"
+				    " AND active_pid = %d",
+				    s->o.slot, pid) == 0)
 			pgc_backoff_reset(&s->backoff);
 	}
 	return rc;
@@ -226,6 +233,12 @@ static int judge_slot(struct stream *s, PGconn *c, const PGresult *res, struct s
 		      struct rt_err *err)
 {
 	const char *slot = s->o.slot;
+	/* A name or host list may lead to a standby while the primary is away, or before its promotion. */
+	if (f->in_recovery && (PQntuples(res) != 1 || f->server_version < DECODING_STANDBY_MIN))
+		return rt_fail(err, ERR_RETRY,
+			       "this server is a standby, which slot %s cannot be read from; the "
+			       "primary is waited for",
+			       slot);
 	if (PQntuples(res) != 1)
 		return rt_fail(err, ERR_PERMANENT,
 			       "replication slot %s does not exist in the core; mend: rolag init",
@@ -304,7 +317,8 @@ static int prepare_session(struct stream *s, PGconn *c, struct stream_facts *f, 
 	if (rc == 0) {
 		f->core.system_id = system.system_id;
 		f->core.timeline = system.timeline;
-		rc = read_timeout(c, f, err);
+		f->core.flushed = system.flushed;
+		rc = read_server(c, f, err);
 	}
 	if (rc == 0) {
 		s->facts.wal_sender_timeout_us = f->wal_sender_timeout_us;
@@ -479,10 +493,15 @@ static int read_input(struct stream *s, short revents, int64_t now_us, struct rt
 	return rc == 1 ? end_of_copy(s, err) : rc;
 }
 
+static int64_t silence_limit_us(const struct stream *s)
+{
+	return RT_MAX(s->facts.wal_sender_timeout_us, SILENCE_MIN_US);
+}
+
 static int check_silence(const struct stream *s, int64_t now_us, struct rt_err *err)
 {
-	int64_t limit = RT_MAX(s->facts.wal_sender_timeout_us, SILENCE_MIN_US);
-	if (s->facts.wal_sender_timeout_us == 0 || s->paused || now_us - s->heard_at_us <= limit)
+	if (s->facts.wal_sender_timeout_us == 0 || s->paused ||
+	    now_us - s->heard_at_us <= silence_limit_us(s))
 		return 0;
 	return rt_fail(err, ERR_RETRY, "nothing heard from the core for %lld s",
 		       (long long)((now_us - s->heard_at_us) / 1000000));
@@ -509,7 +528,8 @@ static int send_status(struct stream *s, int64_t now_us, struct rt_err *err)
 	be64_put(m + 9, s->next.flush.v);
 	be64_put(m + 17, s->next.apply.v);
 	be64_put(m + 25, (uint64_t)(rt_now_us() - RT_PG_EPOCH_US));
-	m[33] = 0;
+	/* A core with nothing to send says nothing, as we answer before it has to ask: so we ask. */
+	m[33] = now_us - s->heard_at_us > silence_limit_us(s) / 2;
 	int n = PQputCopyData(s->conn, (const char *)m, sizeof(m));
 	if (n < 0)
 		return rt_fail(err, ERR_RETRY, "cannot answer the core: %.500s",

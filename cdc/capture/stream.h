@@ -6,7 +6,8 @@
  *
  * It knows connections, slots and CopyBoth frames; what the messages mean is
  * its handler's business. Connecting blocks the turn (some ms; up to 10 s when
- * the core does not answer); nothing else does.
+ * the core does not answer, 30 s when it takes the connection and then does
+ * not; a name server's time comes on top); nothing else does.
  */
 #ifndef CDC_CAPTURE_STREAM_H
 #define CDC_CAPTURE_STREAM_H
@@ -34,6 +35,7 @@ struct stream_options {
 struct stream_facts {
 	struct prog_core core;
 	int64_t wal_sender_timeout_us; /* 0: the server never gives up on us */
+	bool in_recovery;	       /* a standby */
 	int server_version;	       /* as PQserverVersion: 150008 */
 	bool binary;
 };

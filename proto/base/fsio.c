@@ -97,6 +97,17 @@ int fs_sync_dir(const char *path, struct rt_err *err)
 	return rc;
 }
 
+static int sync_parent(const char *path, struct rt_err *err)
+{
+	const char *slash = strrchr(path, '/');
+	if (slash == NULL)
+		return fs_sync_dir(".", err);
+	char *dir = slash == path ? rt_strdup("/") : rt_strndup(path, (size_t)(slash - path));
+	int rc = fs_sync_dir(dir, err);
+	free(dir);
+	return rc;
+}
+
 int fs_mkdirs(const char *path, unsigned mode, struct rt_err *err)
 {
 	char *copy = rt_strdup(path);
@@ -106,26 +117,17 @@ int fs_mkdirs(const char *path, unsigned mode, struct rt_err *err)
 		if (c != '/' && c != '\0')
 			continue;
 		*p = '\0';
-		if (mkdir(copy, (mode_t)mode) != 0 && errno != EEXIST) {
+		if (mkdir(copy, (mode_t)mode) == 0)
+			rc = sync_parent(copy, err);
+		else if (errno != EEXIST)
 			rc = rt_fail_errno(err, ERR_SYSTEM, "cannot create directory %s", copy);
+		if (rc != 0)
 			break;
-		}
 		*p = c;
 		if (c == '\0')
 			break;
 	}
 	free(copy);
-	return rc;
-}
-
-static int sync_parent(const char *path, struct rt_err *err)
-{
-	const char *slash = strrchr(path, '/');
-	if (slash == NULL)
-		return fs_sync_dir(".", err);
-	char *dir = slash == path ? rt_strdup("/") : rt_strndup(path, (size_t)(slash - path));
-	int rc = fs_sync_dir(dir, err);
-	free(dir);
 	return rc;
 }
 

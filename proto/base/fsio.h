@@ -20,7 +20,7 @@ int fs_read_file(const char *path, size_t max_bytes, char **ret, size_t *ret_len
 int fs_sync_data(int fd, const char *path, struct rt_err *err) RT_MUSTCHECK;
 /* fsync of a directory: makes created, renamed and removed names in it durable. */
 int fs_sync_dir(const char *path, struct rt_err *err) RT_MUSTCHECK;
-/* mkdir -p with mode for what is created. */
+/* mkdir -p with mode for what is created, whose names are durable on return. */
 int fs_mkdirs(const char *path, unsigned mode, struct rt_err *err) RT_MUSTCHECK;
 /* Writes path.tmp, fsyncs it, renames it over path, fsyncs the directory. */
 int fs_replace_file(const char *path, const void *p, size_t bytes, unsigned mode,

@@ -1,7 +1,7 @@
 /*
  * loop: ppoll turns. Guarantees: no signal is lost between a check and a
- * sleep (they are unblocked only inside ppoll); every source is asked anew
- * each turn.
+ * sleep (they are unblocked only inside ppoll), nor kept waiting by input that
+ * never ends; every source is asked anew each turn.
  */
 #include "proto/base/loop.h"
 
@@ -70,6 +70,14 @@ static void collect_signals(struct loop *l)
 	l->child |= taken(SIGCHLD);
 }
 
+/* Lets pending signals in. A ppoll that found a descriptor ready returned before it did. */
+static void take_signals(struct loop *l)
+{
+	struct timespec none = {0, 0};
+	(void)ppoll(NULL, 0, &none, &mask_before);
+	collect_signals(l);
+}
+
 int loop_turn(struct loop *l, struct rt_err *err)
 {
 	struct pollfd fds[LOOP_SOURCES_MAX];
@@ -90,7 +98,7 @@ int loop_turn(struct loop *l, struct rt_err *err)
 	int n = ppoll(fds, (nfds_t)l->count, timeout, &mask_before);
 	if (n < 0 && errno != EINTR)
 		return rt_fail_errno(err, ERR_SYSTEM, "ppoll failed");
-	collect_signals(l);
+	take_signals(l);
 	now = rt_mono_us();
 	for (int i = 0; i < l->count; i++) {
 		short revents = n > 0 ? fds[i].revents : 0;
@@ -115,8 +123,6 @@ int loop_run(struct loop *l, struct rt_err *err)
 
 bool loop_stopping(struct loop *l)
 {
-	struct timespec none = {0, 0};
-	(void)ppoll(NULL, 0, &none, &mask_before);
-	collect_signals(l);
+	take_signals(l);
 	return l->stop > 0;
 }

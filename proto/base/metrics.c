@@ -1,6 +1,7 @@
 /* metrics: a mapped file of counters. Guarantees: a call never fails and never blocks once opened. */
 #include "proto/base/metrics.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -30,7 +31,11 @@ int met_open(const char *path, const char *role, struct rt_err *err)
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);
-	if (ftruncate(fd, 0) != 0 || ftruncate(fd, sizeof(struct met_file)) != 0) {
+	/* Blocks and all: a store into a hole would be a SIGBUS once the disk is full. */
+	int failed =
+		ftruncate(fd, 0) != 0 ? errno : posix_fallocate(fd, 0, sizeof(struct met_file));
+	if (failed != 0) {
+		errno = failed;
 		int rc = rt_fail_errno(err, ERR_SYSTEM, "cannot size %s", path);
 		close(fd);
 		return rc;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define CONNECT_TIMEOUT_US 10000000
+#define IDENTIFY_US	   30000000
 
 static int connect_failure(PGconn *c, const struct pgc_options *o, struct rt_err *err)
 {
@@ -180,19 +181,88 @@ static int finish(PGconn *c, PGresult *res, PGresult **ret, const char *sql, str
 	return 0;
 }
 
+/* Appends the formatted text, NUL-terminated; returns it. */
+static const char *format(struct buf *b, const char *fmt, va_list ap)
+{
+	va_list again;
+	va_copy(again, ap);
+	int n = vsnprintf(NULL, 0, fmt, ap);
+	RT_ASSERT(n >= 0);
+	char *text = (char *)buf_reserve(b, (size_t)n + 1);
+	vsnprintf(text, (size_t)n + 1, fmt, again);
+	va_end(again);
+	return text;
+}
+
 int pgc_exec(PGconn *c, PGresult **ret, struct rt_err *err, const char *fmt, ...)
 {
 	struct buf sql = BUF_INIT;
 	va_list ap;
 	va_start(ap, fmt);
-	int n = vsnprintf(NULL, 0, fmt, ap);
-	va_end(ap);
-	RT_ASSERT(n >= 0);
-	char *text = (char *)buf_reserve(&sql, (size_t)n + 1);
-	va_start(ap, fmt);
-	vsnprintf(text, (size_t)n + 1, fmt, ap);
+	const char *text = format(&sql, fmt, ap);
 	va_end(ap);
 	int rc = finish(c, PQexec(c, text), ret, text, err);
+	buf_release(&sql);
+	return rc;
+}
+
+/* Waits until PQgetResult has something to give. False: not by then. */
+static bool answer_wait(PGconn *c, int64_t end_us)
+{
+	while (PQisBusy(c)) {
+		int64_t left = end_us - rt_mono_us();
+		struct pollfd p = {.fd = PQsocket(c), .events = POLLIN};
+		if (left <= 0)
+			return false;
+		if (poll(&p, 1, (int)(left / 1000) + 1) > 0 && PQconsumeInput(c) == 0)
+			return true; /* which is an error */
+	}
+	return true;
+}
+
+static bool is_copy(const PGresult *res)
+{
+	ExecStatusType st = PQresultStatus(res);
+	return st == PGRES_COPY_IN || st == PGRES_COPY_OUT || st == PGRES_COPY_BOTH;
+}
+
+/* As PQexec: the last result, or the first that begins a COPY. *late: there was none by then. */
+static PGresult *exec_until(PGconn *c, const char *sql, int64_t end_us, bool *late)
+{
+	PGresult *last = NULL;
+	*late = false;
+	if (PQsendQuery(c, sql) != 1)
+		return NULL;
+	while (answer_wait(c, end_us)) {
+		PGresult *res = PQgetResult(c);
+		if (res == NULL)
+			return last;
+		PQclear(last);
+		last = res;
+		if (is_copy(res) || PQstatus(c) == CONNECTION_BAD)
+			return last;
+	}
+	*late = true;
+	PQclear(last);
+	return NULL;
+}
+
+int pgc_exec_within(PGconn *c, int64_t limit_us, PGresult **ret, struct rt_err *err,
+		    const char *fmt, ...)
+{
+	struct buf sql = BUF_INIT;
+	bool late;
+	int rc;
+	va_list ap;
+	va_start(ap, fmt);
+	const char *text = format(&sql, fmt, ap);
+	va_end(ap);
+	PGresult *res = exec_until(c, text, rt_mono_us() + limit_us, &late);
+	if (late)
+		rc = rt_fail(err, ERR_RETRY, "%.*s: no answer within %lld s",
+			     (int)strcspn(text, " "), text, (long long)(limit_us / 1000000));
+	else
+		rc = finish(c, res, ret, text, err);
 	buf_release(&sql);
 	return rc;
 }
@@ -236,7 +306,7 @@ struct lsn pgc_get_lsn(const PGresult *res, int row, int column)
 int pgc_identify_system(PGconn *replication, struct pgc_system *ret, struct rt_err *err)
 {
 	PGresult *res;
-	int rc = pgc_exec(replication, &res, err, "IDENTIFY_SYSTEM");
+	int rc = pgc_exec_within(replication, IDENTIFY_US, &res, err, "IDENTIFY_SYSTEM");
 	if (rc != 0)
 		return rc;
 	if (PQntuples(res) != 1 || PQnfields(res) < 3)

@@ -40,6 +40,12 @@ void pgc_close(PGconn *c); /* NULL is fine */
  */
 int pgc_exec(PGconn *c, PGresult **ret, struct rt_err *err, const char *fmt, ...)
 	RT_PRINTF(4, 5) RT_MUSTCHECK;
+/*
+ * The same, for turns that must end: no answer within limit_us is ERR_RETRY,
+ * and all that can be done with the connection then is to close it.
+ */
+int pgc_exec_within(PGconn *c, int64_t limit_us, PGresult **ret, struct rt_err *err,
+		    const char *fmt, ...) RT_PRINTF(5, 6) RT_MUSTCHECK;
 /* One command with text parameters ($1…; NULL = SQL NULL), result in text. */
 int pgc_query(PGconn *c, PGresult **ret, struct rt_err *err, const char *sql, int count,
 	      const char *const *params) RT_MUSTCHECK;

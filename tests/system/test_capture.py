@@ -3,6 +3,8 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -435,6 +437,88 @@ def test_trap_28_a_full_spool_keeps_the_connection(make_bank):
     bank.says("the spool has room again")
 
 
+def test_trap_28_what_apply_had_before_the_start_makes_room(make_bank):
+    bank = make_bank(capture__confirm="applied", spool__quota="1 MB", spool__segment_size="64 kB")
+    for n in range(20):
+        bank.sql.execute("insert into events select g, %s, (select string_agg(md5(random()::text || g || s), '')"
+                         " from generate_series(1, 60) s) from generate_series(1, 100) g", (n,))
+    position = bank.now()
+    os.makedirs(bank.spool)
+    write_applied(bank.spool, position)  # the slot is behind: as after a crash of the core
+    bank.start()
+    wait_for("the slot to follow", lambda: bank.confirmed() >= position)
+
+
+def test_trap_50_a_core_set_back_on_its_own_timeline_is_refused(make_bank):
+    with Cluster("setback") as setback:
+        bank = make_bank(setback).start()
+        bank.sql.execute("insert into events values (1, 0, '')")
+        bank.arrived([1])
+        setback.stop()
+        subprocess.run(["cp", "-a", setback.data, setback.data + ".old"], check=True)  # a snapshot of its disk
+        setback.start()
+        bank.sql = bank.connect()
+        bank.sql.execute("insert into events select g, 0, repeat('x', 100) from generate_series(2, 5000) g")
+        bank.arrived(range(1, 5001))
+        end = bank.read().end
+        setback.kill9()
+        os.rename(setback.data, setback.data + ".new")
+        os.rename(setback.data + ".old", setback.data)
+        setback.start()  # what it writes from here on has positions that were there before
+        assert bank.ends() == 100
+        assert "set back" in bank.log()
+        write_applied(bank.spool, end)
+        assert bank.start().ends() == 100
+        assert "set back" in bank.log()
+
+
+class Deaf(threading.Thread):
+    """A server that takes connections and logins, and then never answers anything."""
+
+    def __init__(self, folder):
+        super().__init__(daemon=True)
+        self.folder, self.clients = str(folder), []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(os.path.join(self.folder, ".s.PGSQL.5432"))
+        self.listener.listen()
+        self.start()
+
+    def conninfo(self, database):
+        return f"host={self.folder} port=5432 dbname={database} user=postgres"
+
+    def run(self):
+        while True:
+            client, _ = self.listener.accept()
+            self.clients.append(client)
+            settings = b"".join(b"S" + struct.pack(">I", 4 + len(kv)) + kv for kv in (
+                b"server_version\x0015.1\0", b"client_encoding\0UTF8\0", b"standard_conforming_strings\0on\0"))
+            with contextlib.suppress(OSError):  # it went away
+                client.recv(4096)
+                client.sendall(b"R" + struct.pack(">II", 8, 0) + settings + b"Z" + struct.pack(">I", 5) + b"I")
+
+
+def test_a_core_that_takes_connections_and_never_answers_is_given_up(make_bank, tmp_path):
+    bank = make_bank()
+    bank.core = Deaf(tmp_path)
+    bank.start().says("no answer within 30 s")
+    assert bank.signal(signal.SIGTERM).ends() == 0
+
+
+def test_a_core_that_has_nothing_to_say_is_not_taken_for_dead(make_bank):
+    with Cluster("quiet", settings={"wal_sender_timeout": "6s", "autovacuum": "off"}) as quiet:
+        bank = make_bank(quiet)
+        bank.sql.execute("create role quiet login replication")  # which may not write heartbeats
+        bank.sql.execute("revoke execute on function pg_logical_emit_message(bool, text, text) from public")
+        plain = quiet.conninfo
+        quiet.conninfo = lambda database: plain(database) + " user=quiet"
+        bank.start().says("no heartbeat")
+        quiet.conninfo = plain
+        sender = wait_for("the walsender", bank.walsender)
+        wait_for("the core's last word", lambda: bank.now() == (time.sleep(20) or bank.now()))
+        time.sleep(65)  # longer than the silence that is taken for death
+        assert bank.walsender() == sender, bank.log()
+
+
 def test_trap_04_a_recreated_slot_is_refused(make_bank):
     bank = make_bank().start()
     bank.sql.execute("insert into events values (1, 0, '')")
@@ -503,6 +587,30 @@ def test_a_core_that_is_away_is_waited_for(make_bank):
         bank.sql = bank.connect()
         bank.sql.execute("insert into events values (1, 0, '')")
         bank.arrived([1])
+
+
+@pytest.mark.parametrize("slot", ["without the slot", "with the slot"])
+def test_a_standby_is_not_taken_for_a_core_that_lost_its_slot(make_bank, slot):
+    with Cluster("standby") as standby:
+        bank = make_bank(standby)
+        if slot == "without the slot":
+            bank.sql.execute("select pg_drop_replication_slot(%s)", (bank.slot,))
+        standby.stop()
+        with open(os.path.join(standby.data, "standby.signal"), "wb"):
+            pass
+        standby.start()
+        bank.start().says("this server is a standby")
+        bank.says("no heartbeat")
+        assert bank.process.poll() is None
+        os.unlink(os.path.join(standby.data, "standby.signal"))
+        standby.restart()  # the primary is back
+        bank.sql = bank.connect()
+        if slot == "without the slot":
+            assert bank.ends() == 100
+            assert "does not exist in the core; mend: rolag init" in bank.log()
+        else:
+            bank.sql.execute("insert into events values (1, 0, '')")
+            bank.arrived([1])
 
 
 def test_the_second_connection_may_fail_without_the_stream(make_bank):

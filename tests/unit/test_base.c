@@ -1,7 +1,10 @@
 /* proto/base and proto/lsn, edge by edge. */
 #include "tests/unit/unit.h"
 
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/base/arena.h"
@@ -9,6 +12,7 @@
 #include "proto/base/conf.h"
 #include "proto/base/fsio.h"
 #include "proto/base/log.h"
+#include "proto/base/loop.h"
 #include "proto/base/metrics.h"
 #include "proto/base/yaml.h"
 #include "proto/lsn.h"
@@ -329,6 +333,52 @@ static void test_units(void **state)
 	assert_false(conf_parse_bytes("99999999999 TB", &bytes));
 }
 
+/* A hole in the mapped file would be a SIGBUS at some later store, once the disk is full. */
+static void test_metrics_file_has_its_room_from_the_start(void **state)
+{
+	struct rt_err err;
+	struct stat st;
+	char path[] = "/tmp/rolag-unit-XXXXXX";
+	close(mkstemp(path));
+	assert_rc(met_open(path, "test", &err), err);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, sizeof(struct met_file));
+	assert_true(st.st_blocks * 512 >= st.st_size);
+	unlink(path);
+}
+
+static void always_ready_prepare(void *ctx, int64_t now_us, struct loop_want *ret)
+{
+	ret->fd = *(int *)ctx;
+	ret->events = POLLIN;
+}
+
+static int always_ready_dispatch(void *ctx, short revents, int64_t now_us, struct rt_err *err)
+{
+	return 0;
+}
+
+/* A source that never runs dry (the core sends faster than we write) must not hide SIGTERM. */
+static void test_loop_hears_signals_while_input_never_ends(void **state)
+{
+	struct rt_err err;
+	struct loop l;
+	int fd[2];
+	assert_int_equal(pipe(fd), 0);
+	assert_int_equal(write(fd[1], "x", 1), 1);
+	assert_rc(loop_init(&l, &err), err);
+	loop_add(&l,
+		 (struct loop_source){"busy", &fd[0], always_ready_prepare, always_ready_dispatch});
+	raise(SIGTERM);
+	raise(SIGUSR2);
+	assert_rc(loop_turn(&l, &err), err);
+	assert_int_equal(l.stop, 1);
+	assert_true(l.usr2);
+	loop_release(&l);
+	close(fd[0]);
+	close(fd[1]);
+}
+
 static void test_metrics_file_and_quantiles(void **state)
 {
 	struct rt_err err;
@@ -379,6 +429,8 @@ int main(void)
 		cmocka_unit_test(test_settings_example_is_complete_and_loads),
 		cmocka_unit_test(test_units),
 		cmocka_unit_test(test_metrics_file_and_quantiles),
+		cmocka_unit_test(test_metrics_file_has_its_room_from_the_start),
+		cmocka_unit_test(test_loop_hears_signals_while_input_never_ends),
 		cmocka_unit_test(test_log_limit_counts_what_it_hides),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -300,7 +300,8 @@ static void test_trap_03_confirmed_only_after_a_sync_that_returned_0(void **stat
 static void test_trap_04_another_core_or_slot_is_refused(void **state)
 {
 	struct rt_err err = {0};
-	const struct prog_core was = {.system_id = 7, .timeline = 1, .confirmed = at(100)};
+	const struct prog_core was = {
+		.system_id = 7, .timeline = 1, .confirmed = at(100), .flushed = at(900)};
 	struct prog_core now = was;
 	assert_int_equal(prog_same_core(&was, &now, at(500), &err), 0);
 	now.confirmed = at(500);
@@ -316,6 +317,19 @@ static void test_trap_04_another_core_or_slot_is_refused(void **state)
 	now.timeline = 2;
 	assert_int_equal(prog_same_core(&was, &now, at(500), &err), ERR_PERMANENT);
 	assert_says(err, "timeline 2");
+}
+
+static void test_trap_50_a_core_set_back_is_refused(void **state)
+{
+	struct rt_err err = {0};
+	const struct prog_core was = {
+		.system_id = 7, .timeline = 1, .confirmed = at(100), .flushed = at(900)};
+	struct prog_core now = was;
+	now.flushed = at(500);
+	assert_int_equal(prog_same_core(&was, &now, at(500), &err), 0);
+	now.flushed = at(499);
+	assert_int_equal(prog_same_core(&was, &now, at(500), &err), ERR_PERMANENT);
+	assert_says(err, "set back");
 }
 
 /* ---- the property: random events against a model that knows which rows are where ---- */
@@ -460,6 +474,7 @@ int main(void)
 		cmocka_unit_test(test_spooled_mode_confirms_what_is_durable),
 		cmocka_unit_test(test_trap_03_confirmed_only_after_a_sync_that_returned_0),
 		cmocka_unit_test(test_trap_04_another_core_or_slot_is_refused),
+		cmocka_unit_test(test_trap_50_a_core_set_back_is_refused),
 		cmocka_unit_test(test_random_events_never_confirm_what_is_not_safe),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

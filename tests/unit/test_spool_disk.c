@@ -199,6 +199,23 @@ static void test_trap_30_names_are_synced_too(void **state)
 	spool_writer_close(w);
 }
 
+/* A folder whose own name was never synced can vanish in a power cut, with all that is in it. */
+static void test_trap_30_the_folders_own_name_is_synced(void **state)
+{
+	struct spool_writer *w;
+	char *sub = rt_sprintf("%s/state", dir);
+	char *deep = rt_sprintf("%s/spool", sub);
+	assert_rc(spool_writer_open(&w, deep, &data_identity, &small, data_lsn(0x100), &err), err);
+	assert_memory_equal(disk.trace, "DD", 2);
+	spool_writer_close(w);
+	disk_reset();
+	assert_rc(spool_writer_open(&w, deep, &data_identity, &small, data_lsn(0x100), &err), err);
+	assert_memory_equal(disk.trace, "wd", 2); /* it is there: nothing to do */
+	spool_writer_close(w);
+	data_rmdir(deep);
+	data_rmdir(sub);
+}
+
 static void test_trap_03_a_failed_sync_is_final(void **state)
 {
 	struct spool_writer *w = open_writer(0x100, &data_options);
@@ -358,6 +375,58 @@ static void test_trim_keeps_what_is_not_applied(void **state)
 	}
 	assert_int_equal(count_segments(), 1);
 	spool_writer_close(w);
+}
+
+/* Closing the full segment takes room that only letting go of the others gives. */
+static void test_trap_28_trim_makes_room_on_a_full_disk(void **state)
+{
+	struct spool_writer *w = open_writer(0x100, &small);
+	for (uint64_t end = 0x110; end <= 0x300; end += 0x10)
+		data_transaction(w, end, 2);
+	data_transaction(w, 0x310, 30); /* fills the last one */
+	assert_rc(spool_sync(w, &err), err);
+	assert_true(count_segments() > 2);
+	disk.bytes_left = 0;
+	assert_int_equal(spool_trim(w, data_lsn(0x310), &err), ERR_SYSTEM);
+	assert_int_equal(count_segments(), 1);
+	assert_int_equal(bytes_on_disk(), spool_bytes(w));
+	disk.bytes_left = -1;
+	assert_rc(spool_trim(w, data_lsn(0x310), &err), err);
+	assert_int_equal(count_segments(), 1);
+	assert_true(spool_bytes(w) < 200);
+	spool_writer_close(w);
+}
+
+/* A connection that breaks within the same huge transaction, again and again. */
+static void test_trap_28_broken_attempts_do_not_pile_up(void **state)
+{
+	struct value v[5];
+	struct spool_reader *r;
+	struct change c;
+	struct spool_writer *w = open_writer(0x100, &small);
+	assert_rc(spool_reader_open(&r, dir, data_lsn(0x100), 1 << 20, NULL, &err), err);
+	for (unsigned attempt = 0; attempt < 20; attempt++) {
+		data_append(w, data_begin(0x118, 1));
+		for (unsigned i = 0; i < 60; i++)
+			data_append(w, data_event(v, 0x117, "{}"));
+		assert_int_equal(spool_reader_next(r, &arena, &c, &err), 0);
+		assert_rc(spool_abort_transaction(w, &err), err);
+		assert_true(spool_bytes(w) < 12000);
+	}
+	assert_int_equal(bytes_on_disk(), spool_bytes(w));
+	data_transaction(w, 0x110, 60);
+	data_transaction(w, 0x120, 1);
+	assert_rc(spool_sync(w, &err), err);
+	assert_int_equal(read_ends(0x100), 0x120);
+	while (spool_reader_position(r).v < 0x120) {
+		assert_int_equal(spool_reader_next(r, &arena, &c, &err), 1);
+		arena_reset(&arena);
+	}
+	spool_reader_close(r);
+	spool_writer_close(w);
+	w = open_writer(0x110, &small); /* and the next start takes it all as it is */
+	spool_writer_close(w);
+	assert_int_equal(read_ends(0x100), 0x110);
 }
 
 static void test_applied_segments_are_kept_as_long_as_asked(void **state)
@@ -549,6 +618,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_trap_29_a_turn_of_a_thousand_rows_is_one_write),
 		TEST(test_trap_30_names_are_synced_too),
+		TEST(test_trap_30_the_folders_own_name_is_synced),
 		TEST(test_trap_03_a_failed_sync_is_final),
 		TEST(test_trap_03_a_failed_sync_of_the_directory_is_final),
 		TEST(test_a_start_that_cannot_sync_fails),
@@ -556,6 +626,8 @@ int main(void)
 		TEST(test_trap_28_quota_and_reserve_say_stop),
 		TEST(test_a_transaction_beyond_the_quota_does_not_wait_for_ever),
 		TEST(test_trim_keeps_what_is_not_applied),
+		TEST(test_trap_28_trim_makes_room_on_a_full_disk),
+		TEST(test_trap_28_broken_attempts_do_not_pile_up),
 		TEST(test_applied_segments_are_kept_as_long_as_asked),
 		TEST(test_kept_segments_give_way_before_the_spool_is_full),
 		TEST(test_what_voids_a_transaction_outlives_it),
