@@ -23,9 +23,9 @@ static void test_a_whole_file(void **state)
 		"description: Withdrawals\n"
 		"source_columns: {recorded_at: at}\n"
 		"id_type: int8\n"
-		"unknown_event: quarantine\n"
+		"unknown_event: ignore\n"
 		"unknown_key: fail\n"
-		"gap: repair\n"
+		"gap: fail\n"
 		"events:\n"
 		"  initialized: [amount, status, ledger_tx_id, \"note?\"]\n"
 		"  confirmed: [ledger_tx_id, status]\n"
@@ -50,9 +50,9 @@ static void test_a_whole_file(void **state)
 	assert_string_equal(r->source_column.event, "event");
 	assert_int_equal(r->id_type, PGT_INT8);
 	assert_int_equal(r->definition, 2);
-	assert_int_equal(r->unknown_event, POLICY_QUARANTINE);
+	assert_int_equal(r->unknown_event, POLICY_IGNORE);
 	assert_int_equal(r->unknown_key, POLICY_FAIL);
-	assert_int_equal(r->gap, POLICY_REPAIR);
+	assert_int_equal(r->gap, POLICY_FAIL);
 	assert_int_equal(r->column_count, 6);
 	assert_string_equal(r->column[0].description, "US cents");
 	assert_true(r->column[2].type.array && r->column[2].type.base == PGT_UUID);
@@ -103,10 +103,14 @@ static const struct {
 	{"source_columns: {id: []}\n", "t.yaml:4:22: id must be a name"},
 	{"id_type: date\n", "t.yaml:4:10: id_type must be uuid, varchar, text, int4 or int8"},
 	{"timezone: X/Nowhere\n", "t.yaml:4:11: time zone \"X/Nowhere\" is not known here"},
-	{"unknown_event: warn\n", "t.yaml:4:16: unknown_event must be quarantine, fail or ignore"},
-	{"unknown_key: repair\n",
-	 "t.yaml:4:14: unknown_key must be warn, quarantine, fail or ignore"},
-	{"gap: ignore\n", "t.yaml:4:6: gap must be repair or fail"},
+	{"unknown_event: warn\n", "t.yaml:4:16: unknown_event must be fail or ignore"},
+	{"unknown_event: quarantine\n", "t.yaml:4:16: unknown_event: this version has no "
+					"quarantine yet; it must be fail or ignore"},
+	{"unknown_key: repair\n", "t.yaml:4:14: unknown_key must be warn, fail or ignore"},
+	{"unknown_key: quarantine\n", "t.yaml:4:14: unknown_key: this version has no quarantine "
+				      "yet; it must be warn, fail or ignore"},
+	{"gap: ignore\n", "t.yaml:4:6: gap must be fail"},
+	{"gap: repair\n", "t.yaml:4:6: gap: this version has no repair yet; it must be fail"},
 	{"description: {}\nevents: {e: []}\n", "t.yaml:4:14: description must be a name"},
 	/* events */
 	{"columns: {}\n", "\"events\" is missing"},
