@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy" / "demo"), str(ROOT / "tests" / "oracle")]
@@ -200,6 +201,17 @@ def test_the_manual_has_an_example_of_every_reducer_and_option(definition):
     whole = re.search(r"```yaml\n(language:.*?)```", MANUAL, re.S)[1]
     definition.write_text(whole)
     assert fold(definition, "-", text="").returncode == 0
+
+
+def test_the_packs_manual_tells_what_the_files_hold():
+    """Its table against the files; the list to land against the table (an empty one would land secrets too)."""
+    manual = (PACK.parent / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| [a-z ]+ \| `(\w+)` \| (\d+)(?: \+ (\d))? \| (\d+) \| (landed|opt-in) \|", manual, re.M)
+    files = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in PACK.glob("*.yaml")}
+    assert {f"{row[0]}_rollup": (int(row[1]) + int(row[2] or 0), int(row[3])) for row in table} == {
+        name: (len(d["events"]), len(d["columns"])) for name, d in files.items()}
+    listed = yaml.safe_load(re.search(r"```yaml\n(rollups:.*?)```", manual, re.S)[1])["rollups"]["land"]
+    assert sorted(listed) == sorted(f"{row[0]}_rollup" for row in table if row[4] == "landed")
 
 
 # ---- what is wrong ------------------------------------------------------------------------------
