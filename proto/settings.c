@@ -176,11 +176,9 @@ const struct conf_key settings_keys[] = {
 	 .offset = FIELD(apply.unknown_event),
 	 .init = "fail",
 	 .names = unknown_event_names,
-	 .help = "An event type that the rollup does not list, or a required key that is absent: "
-		 "fail = "
-		 "stop with a clear line, losing nothing; ignore = keep the columns as they were. "
-		 "A "
-		 "definition may say otherwise."},
+	 .help = "An event type that the rollup does not list: fail = stop with a clear line, "
+		 "losing nothing; ignore = keep the columns as they were. A definition may say "
+		 "otherwise. (A required key that is absent always stops.)"},
 	{.name = "apply.unknown_key",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(apply.unknown_key),

@@ -10,6 +10,8 @@
 struct parse {
 	struct arena *arena;
 	const char *name;
+	const char *text;
+	size_t len;
 	yaml_parser_t parser;
 	struct rt_err *err;
 };
@@ -20,12 +22,32 @@ static int fail_at(struct parse *p, yaml_mark_t mark, const char *what)
 		       mark.column + 1, what);
 }
 
+/* libyaml tells where bytes are no text by their offset only. */
+static yaml_mark_t mark_of(const struct parse *p, size_t offset)
+{
+	yaml_mark_t mark = {0};
+	for (size_t i = 0; i < offset && i < p->len; i++) {
+		if (p->text[i] == '\n') {
+			mark.line++;
+			mark.column = 0;
+		} else if (((unsigned char)p->text[i] & 0xC0) != 0x80) {
+			mark.column++;
+		}
+	}
+	return mark;
+}
+
 static int next_event(struct parse *p, yaml_event_t *event)
 {
 	if (yaml_parser_parse(&p->parser, event))
 		return 0;
-	return fail_at(p, p->parser.problem_mark,
-		       p->parser.problem != NULL ? p->parser.problem : "not valid YAML");
+	const char *problem = p->parser.problem != NULL ? p->parser.problem : "not valid YAML";
+	if (p->parser.error == YAML_READER_ERROR)
+		return fail_at(p, mark_of(p, p->parser.problem_offset), problem);
+	if (strcmp(problem, "did not find expected ',' or '}'") == 0)
+		problem = "did not find expected ',' or '}' (a text with brackets, braces, commas "
+			  "or colons in it needs quotes)";
+	return fail_at(p, p->parser.problem_mark, problem);
 }
 
 static int parse_node(struct parse *p, yaml_event_t *event, int depth, struct yaml_node **ret);
@@ -181,7 +203,12 @@ static int expect_end(struct parse *p)
 int yaml_parse(struct arena *a, const char *name, const char *text, size_t len,
 	       struct yaml_node **ret, struct rt_err *err)
 {
-	struct parse p = {.arena = a, .name = name, .err = err};
+	static const char bom[] = "\xEF\xBB\xBF"; /* what some editors begin a file with */
+	if (len >= 3 && memcmp(text, bom, 3) == 0) {
+		text += 3;
+		len -= 3;
+	}
+	struct parse p = {.arena = a, .name = name, .text = text, .len = len, .err = err};
 	struct yaml_node *root = NULL;
 	yaml_event_t event;
 	if (!yaml_parser_initialize(&p.parser))

@@ -367,6 +367,32 @@ def test_date_casts_as_the_server(server, probe, name):
     both_happen(check_casts(server, probe, name, inputs), inputs)
 
 
+POSIX_ZONES = ["<+03>-3", "XYZ-3:30:15", "EST5EDT,M3.2.0,M11.1.0", "abc3def", "<-0430>4:30", "foo+5", "bar-25",
+               "GMT-2", "EST+5", "A5", "AB5", "ABC167", "ABC5ABD4,J60/2,J300/2", "abc+24:59:59", "WET0WEST"]
+WORDS = ("BC AD am pm T t J y m d h mm s at on dst epoch infinity -infinity inf julian jd week isoyear dow Z allballs "
+         "invalid current undefined noon midnight").split()
+
+
+def make_soup(rng):
+    """Parts of dates, times and zones in any number and order: what no grammar would put together."""
+    text = ""
+    for _ in range(rng.randint(1, 6)):
+        text += rng.choice((
+            rng.choice(MONTHS), rng.choice(DAYS), rng.choice(ZONES), rng.choice(POSIX_ZONES), rng.choice(WORDS),
+            year_of(rng), month_of(rng), day_of(rng), date_text(rng), time_text(rng), zone_text(rng), digits(rng, 9),
+            f"{rng.randint(0, 24)}:{rng.randint(0, 60)}", f"{rng.randint(0, 2460000)}.{rng.randint(0, 400)}",
+            f"T{rng.randint(0, 24):02}{rng.randint(0, 60):02}{rng.randint(0, 60):02}.{digits(rng, 7)}",
+            f"{rng.choice('+-')}{rng.randint(0, 17)}", f"J{rng.randint(0, 2500000)}"))
+        text += rng.choice((" ", " ", " ", " ", "", "-", "/", ".", ",", ":", "T", "\t"))
+    return text
+
+
+@pytest.mark.parametrize("name", ["date", "timestamptz"])
+def test_parts_of_dates_in_any_order_cast_as_the_server(server, probe, name):
+    inputs = [x for x in generated(f"{name} soup", make_soup, DATE_ALPHABET, 8000) if not PRESENT.search(x)]
+    assert check_casts(server, probe, name, inputs) > len(inputs) / 100
+
+
 @pytest.mark.parametrize("word", ["now", "today", "tomorrow", "yesterday"])
 def test_words_that_mean_the_present_are_refused(server, probe, word):
     """The one difference by design: the server takes them."""
@@ -485,6 +511,13 @@ def test_order_as_the_server(server, probe, name):
     check_order(server, probe, name, pairs_of(name, 4000))
 
 
+# Equal, though written or kept in more than one way.
+ALIKE = {"numeric": ("1", "1.0", "1.00", "0", "-0.0", "NaN", "Infinity", "1e2", "100", "10000", "1e4"),
+         "timestamptz": ("2024-01-01", "2024-01-01 01:00+01", "2023-12-31 19:00 EST", "infinity", "-infinity"),
+         "uuid": (f"{1:032x}", f"{{{1:032x}}}", "00000000-0000-0000-0000-000000000001", f"{2:032x}"),
+         "bool": ("t", "yes", "0", "off"), "int8": ("1", "+1", " 01 "), "date": ("2024-01-01", "20240101", "infinity")}
+
+
 def nasty_text(rng):
     return rng.choice(("", "NULL", "null", "a,b", "{", "}", '"', "\\", " ", "a b", "\t", "ünï",
                        "plain", "nul", "a\"b\\c", "\v", "[1:2]={x}", random_text(rng)))
@@ -497,6 +530,8 @@ def test_arrays_as_the_server(server, probe, name):
     lines, expected = [], []
     for _ in range(int(200 * SCALE)):
         pool = [make(rng) for _ in range(4)] + [None]
+        if name in ALIKE and rng.random() < 0.5:
+            pool = [*ALIKE[name], None]
         elements = [rng.choice(pool) for _ in range(rng.randint(0, 8))]
         gone = rng.choice(pool)
         server_says = server.execute(

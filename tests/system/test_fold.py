@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy" / "demo"), str(ROOT / "tests" / "oracle")]
@@ -158,6 +159,62 @@ def test_bad_lines_are_named(definition, text, says):
     done = fold(definition, "-", text=text)
     assert done.returncode == 100 and says in done.stderr and done.stdout == ""
 
+
+# ---- the manual ---------------------------------------------------------------------------------
+
+MANUAL = (ROOT / "transforms/README.md").read_text(encoding="utf-8")
+HEAD = "language: 1\nrollup: t\nsource: public.t_events\n"
+
+
+def examples():
+    """(definition, events with what they give) of every example in the manual."""
+    return re.findall(r"```yaml\n(events:.*?)```\n```text\n(.*?)```", MANUAL, re.S)
+
+
+@pytest.mark.parametrize("text, steps", examples(), ids=lambda _: "")
+def test_examples_of_the_manual_give_what_it_says(definition, text, steps):
+    definition.write_text(HEAD + text)
+    lines, rows, refused = "", [], None
+    for i, step in enumerate(steps.splitlines(), 1):
+        type_, payload, sign, result = re.fullmatch(r"(\w+) (\{.*?\}) +(-> )?(.*)", step).groups()
+        lines += line(1, i, type_, {}).replace("{}", payload).replace("2024-02-29T12:00:00Z", f"2024-01-01 00:00:0{i}Z")
+        if sign:
+            rows.append(result)
+        else:
+            assert i == len(steps.splitlines())
+            refused = result
+    done = fold(definition, "-", text=lines)
+    given = [re.sub(r'^.*?"event_type": "\w+", |\}$', "", row) for row in done.stdout.splitlines()]
+    columns = list(json.loads("{%s}" % given[0]))
+    for row, says in zip(given, rows, strict=True):
+        assert row == ", ".join(f'"{c}": {v}' for c, v in zip(columns, says.split(" | "), strict=True))
+    assert (done.stderr == "" and done.returncode == 0) if refused is None else f": {refused}: " in done.stderr
+
+
+def test_the_manual_has_an_example_of_every_reducer_and_option(definition):
+    shown = " ".join(text for text, _ in examples())
+    reducers = re.findall(r"REDUCER\(\w+, (\w+),", (ROOT / "transforms/rollup/reducers.def").read_text())
+    assert len(reducers) > 9
+    for word in [*reducers, "clear", "lower", "init", "remove", "unique", "skip_null", "max", "subtract", "$time",
+                 "$sequence", "$type", "$payload"]:
+        assert word == "carry" or re.search(re.escape(word) + r"\b", shown), word
+    whole = re.search(r"```yaml\n(language:.*?)```", MANUAL, re.S)[1]
+    definition.write_text(whole)
+    assert fold(definition, "-", text="").returncode == 0
+
+
+def test_the_packs_manual_tells_what_the_files_hold():
+    """Its table against the files; the list to land against the table (an empty one would land secrets too)."""
+    manual = (PACK.parent / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| [a-z ]+ \| `(\w+)` \| (\d+)(?: \+ (\d))? \| (\d+) \| (landed|opt-in) \|", manual, re.M)
+    files = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in PACK.glob("*.yaml")}
+    assert {f"{row[0]}_rollup": (int(row[1]) + int(row[2] or 0), int(row[3])) for row in table} == {
+        name: (len(d["events"]), len(d["columns"])) for name, d in files.items()}
+    listed = yaml.safe_load(re.search(r"```yaml\n(rollups:.*?)```", manual, re.S)[1])["rollups"]["land"]
+    assert sorted(listed) == sorted(f"{row[0]}_rollup" for row in table if row[4] == "landed")
+
+
+# ---- what is wrong ------------------------------------------------------------------------------
 
 def test_what_is_missing_or_wrong_on_the_command_line(definition, tmp_path):
     assert fold().returncode == 2 and fold(definition).returncode == 2

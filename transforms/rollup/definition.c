@@ -44,6 +44,14 @@ int def_expect(struct def *d, const struct yaml_node *n, enum yaml_kind kind, co
 	return yaml_fail(d->name, n, d->err, "%s must be %s", what, kinds[kind]);
 }
 
+int def_text(struct def *d, const struct yaml_node *n, const char *what, const char **ret)
+{
+	if (n->kind != YAML_SCALAR)
+		return yaml_fail(d->name, n, d->err, "%s must be text", what);
+	*ret = n->text;
+	return 0;
+}
+
 int def_check_identifier(struct def *d, const struct yaml_node *n, const char *what, size_t max)
 {
 	const char *s = n->text;
@@ -128,6 +136,19 @@ static int parse_language(struct def *d, const struct yaml_node *root)
 	return rc;
 }
 
+/* "…_latest" and "…__d2" are the tables that the program makes beside a rollup's own. */
+static bool is_kept_name(const char *name)
+{
+	const size_t len = strlen(name);
+	const char *d = strstr(name, "__d");
+	if (len >= 7 && strcmp(name + len - 7, "_latest") == 0)
+		return true;
+	for (; d != NULL; d = strstr(d + 1, "__d"))
+		if (d[3] != '\0' && d[3 + strspn(d + 3, "0123456789")] == '\0')
+			return true;
+	return false;
+}
+
 static int parse_name(struct def *d, const struct yaml_node *root)
 {
 	const struct yaml_node *n;
@@ -136,6 +157,10 @@ static int parse_name(struct def *d, const struct yaml_node *root)
 		rc = def_expect(d, n, YAML_SCALAR, "rollup");
 	if (rc == 0)
 		rc = def_check_identifier(d, n, "rollup", ROLLUP_NAME_MAX);
+	if (rc == 0 && is_kept_name(n->text))
+		rc = yaml_fail(d->name, n, d->err,
+			       "rollup \"%s\": names that end so are kept for the program",
+			       n->text);
 	if (rc == 0)
 		d->r->name = n->text;
 	return rc;
@@ -187,6 +212,13 @@ static int parse_source_columns(struct def *d, const struct yaml_node *root)
 		rc = def_check_keys(d, map, "source_columns", names, ARRAY_LEN(names));
 	for (size_t i = 0; i < ARRAY_LEN(names) && rc == 0; i++)
 		rc = parse_text(d, map, names[i], to[i]);
+	for (size_t i = 0; i < ARRAY_LEN(names) && rc == 0; i++)
+		for (size_t j = 0; j < ARRAY_LEN(names); j++)
+			if (i != j && yaml_get(map, names[i]) != NULL &&
+			    (j < i || yaml_get(map, names[j]) == NULL) &&
+			    strcmp(*to[i], *to[j]) == 0)
+				return yaml_fail(d->name, yaml_get(map, names[i]), d->err,
+						 "source_columns names \"%s\" twice", *to[i]);
 	return rc;
 }
 
@@ -222,9 +254,10 @@ static int parse_timezone(struct def *d, const struct yaml_node *root)
 }
 
 static const char *const policy_names[] = {
-	[POLICY_DEFAULT] = "default",	    [POLICY_FAIL] = "fail",
-	[POLICY_QUARANTINE] = "quarantine", [POLICY_WARN] = "warn",
-	[POLICY_IGNORE] = "ignore",	    [POLICY_REPAIR] = "repair",
+	[POLICY_DEFAULT] = "default",
+	[POLICY_FAIL] = "fail",
+	[POLICY_WARN] = "warn",
+	[POLICY_IGNORE] = "ignore",
 };
 
 const char *rollup_policy_name(enum rollup_policy policy)
@@ -232,8 +265,10 @@ const char *rollup_policy_name(enum rollup_policy policy)
 	return policy_names[policy];
 }
 
+/* later: a policy that the language will have, and that nothing carries out yet. */
 static int parse_policy(struct def *d, const struct yaml_node *root, const char *key,
-			const enum rollup_policy *of, size_t count, enum rollup_policy *ret)
+			const enum rollup_policy *of, size_t count, const char *later,
+			enum rollup_policy *ret)
 {
 	const struct yaml_node *n = yaml_get(root, key);
 	char list[64] = "";
@@ -251,21 +286,24 @@ static int parse_policy(struct def *d, const struct yaml_node *root, const char 
 					  : ", ",
 			 policy_names[of[i]]);
 	}
+	if (n->kind == YAML_SCALAR && strcmp(n->text, later) == 0)
+		return yaml_fail(d->name, n, d->err,
+				 "%s: this version has no %s yet; it must be %s", key, later, list);
 	return yaml_fail(d->name, n, d->err, "%s must be %s", key, list);
 }
 
 static int parse_policies(struct def *d, const struct yaml_node *root)
 {
-	static const enum rollup_policy event[] = {POLICY_QUARANTINE, POLICY_FAIL, POLICY_IGNORE};
-	static const enum rollup_policy key[] = {POLICY_WARN, POLICY_QUARANTINE, POLICY_FAIL,
-						 POLICY_IGNORE};
-	static const enum rollup_policy gap[] = {POLICY_REPAIR, POLICY_FAIL};
-	int rc = parse_policy(d, root, "unknown_event", event, ARRAY_LEN(event),
+	static const enum rollup_policy event[] = {POLICY_FAIL, POLICY_IGNORE};
+	static const enum rollup_policy key[] = {POLICY_WARN, POLICY_FAIL, POLICY_IGNORE};
+	static const enum rollup_policy gap[] = {POLICY_FAIL};
+	int rc = parse_policy(d, root, "unknown_event", event, ARRAY_LEN(event), "quarantine",
 			      &d->r->unknown_event);
 	if (rc == 0)
-		rc = parse_policy(d, root, "unknown_key", key, ARRAY_LEN(key), &d->r->unknown_key);
+		rc = parse_policy(d, root, "unknown_key", key, ARRAY_LEN(key), "quarantine",
+				  &d->r->unknown_key);
 	if (rc == 0)
-		rc = parse_policy(d, root, "gap", gap, ARRAY_LEN(gap), &d->r->gap);
+		rc = parse_policy(d, root, "gap", gap, ARRAY_LEN(gap), "repair", &d->r->gap);
 	return rc;
 }
 
@@ -296,6 +334,9 @@ static int parse_key(struct def *d, const struct yaml_node *n, struct rollup_key
 					 "key \"%s\": quotes, backslashes, dots, $ and control "
 					 "characters are not supported",
 					 ret->name);
+	if (ret->name[0] == ' ' || ret->name[ret->len - 1] == ' ')
+		return yaml_fail(d->name, n, d->err, "key \"%s\" begins or ends with a space",
+				 ret->name);
 	if (strcmp(ret->name, "id") == 0 || strcmp(ret->name, "type") == 0)
 		return yaml_fail(d->name, n, d->err, "key \"%s\" is implied: leave it out",
 				 ret->name);
@@ -338,7 +379,10 @@ static int parse_events(struct def *d, const struct yaml_node *root)
 	const struct yaml_node *map;
 	int rc = parse_required(d, root, "events", &map);
 	if (rc == 0)
-		rc = def_expect(d, map, YAML_MAP, "events");
+		rc = map->kind == YAML_MAP ? 0
+					   : yaml_fail(d->name, map, d->err,
+						       "events must be a map of event types, each "
+						       "with the list of its payload keys");
 	if (rc == 0 && (map->count == 0 || map->count > ROLLUP_EVENTS_MAX))
 		rc = yaml_fail(d->name, map, d->err, "events must name 1 to %d event types",
 			       ROLLUP_EVENTS_MAX);
@@ -363,14 +407,14 @@ static int parse_root(struct def *d, const struct yaml_node *root)
 		parse_language,	  parse_name,		parse_source,
 		parse_definition, parse_source_columns, parse_id_type,
 		parse_timezone,	  parse_policies,	parse_events};
-	const struct yaml_node *columns;
+	const struct yaml_node *columns, *description = yaml_get(root, "description");
 	int rc = def_expect(d, root, YAML_MAP, "the file");
 	if (rc == 0)
 		rc = def_check_keys(d, root, "a rollup", keys, ARRAY_LEN(keys));
 	for (size_t i = 0; i < ARRAY_LEN(parts) && rc == 0; i++)
 		rc = parts[i](d, root);
-	if (rc == 0)
-		rc = parse_text(d, root, "description", &d->r->description);
+	if (rc == 0 && description != NULL)
+		rc = def_text(d, description, "description", &d->r->description);
 	if (rc == 0)
 		rc = parse_required(d, root, "columns", &columns);
 	if (rc == 0)

@@ -13,10 +13,8 @@
 enum rollup_policy {
 	POLICY_DEFAULT, /* the configuration's */
 	POLICY_FAIL,
-	POLICY_QUARANTINE,
 	POLICY_WARN,
 	POLICY_IGNORE,
-	POLICY_REPAIR,
 };
 
 /* Reducers; each is one line of reducers.def: REDUCER(name). */
@@ -133,7 +131,7 @@ void rollup_release(struct rollup *r);
 /* Gives the configuration's policies to where the file names none (POLICY_DEFAULT). */
 void rollup_set_policies(struct rollup *r, enum rollup_policy unknown_event,
 			 enum rollup_policy unknown_key, enum rollup_policy gap);
-/* "fail", "quarantine", … as the language writes it; "default" (static). */
+/* "fail", "warn", … as the language writes it; "default" (static). */
 const char *rollup_policy_name(enum rollup_policy policy);
 /* The event named name, or NULL. */
 const struct rollup_event *rollup_find_event(const struct rollup *r, struct slice name);

@@ -159,7 +159,9 @@ static int missing_key(struct def *d, const struct yaml_node *at, const struct r
 		return yaml_fail(d->name, at, d->err,
 				 "event \"%s\" has no key \"%s\"; did you mean \"%s\"?", e->name,
 				 key, near);
-	return yaml_fail(d->name, at, d->err, "event \"%s\" has no key \"%s\"", e->name, key);
+	return yaml_fail(d->name, at, d->err, "event \"%s\" has no key \"%s\"%s", e->name, key,
+			 strcmp(key, "payload") == 0 ? ": a path begins with a key of the payload"
+						     : "");
 }
 
 static int add_action(struct def *d, const struct spec *s, const struct yaml_node *at,
@@ -208,6 +210,29 @@ static int parse_event_list(struct def *d, const struct spec *s, const struct ya
 	return 0;
 }
 
+static bool is_event(const struct def *d, const struct yaml_node *n)
+{
+	for (uint16_t i = 0; n->kind == YAML_SCALAR && i < d->r->event_count; i++)
+		if (strcmp(d->event[i].name, n->text) == 0)
+			return true;
+	return false;
+}
+
+/* {event type: [paths]}, the two confused? */
+static int check_not_swapped(struct def *d, const struct yaml_node *path,
+			     const struct yaml_node *list)
+{
+	if (!is_event(d, path) || list->kind != YAML_LIST || list->count == 0 ||
+	    is_event(d, list->item[0]))
+		return 0;
+	for (uint16_t i = 0; i < d->r->event_count; i++)
+		if (def_find_key(&d->event[i], path->text) >= 0)
+			return 0;
+	return yaml_fail(d->name, path, d->err,
+			 "\"%s\" is an event type: what stands here is {path: [event types]}",
+			 path->text);
+}
+
 /* {path: [event types], …}, or just the list where the path is the column's name. */
 static int parse_feed(struct def *d, const struct spec *s, const struct yaml_node *n,
 		      enum rollup_verb verb)
@@ -224,7 +249,9 @@ static int parse_feed(struct def *d, const struct spec *s, const struct yaml_nod
 		return yaml_fail(d->name, n, d->err,
 				 "{path: [event types]} or a list of event types is expected");
 	for (size_t i = 0; i < n->count; i++) {
-		int rc = parse_path(d, n->key[i], &path);
+		int rc = check_not_swapped(d, n->key[i], n->item[i]);
+		if (rc == 0)
+			rc = parse_path(d, n->key[i], &path);
 		if (rc == 0)
 			rc = check_source(d, s, n->key[i], verb, &path);
 		if (rc == 0)
@@ -403,20 +430,22 @@ static const struct reducer {
 	const char *name;
 	int (*parse)(struct def *, struct spec *, const struct yaml_node *);
 	bool (*fits)(struct pgt_type);
-	const char *wants; /* the types that fit, for the message */
+	const char *wants; /* what fits, for the message */
 	const char *type;  /* of a column without type:, or NULL */
 	bool clear; /* may `clear:` stand with it? Flags, lists and numbers are never NULL. */
 } reducers[] = {
 	[REDUCER_CARRY] = {"carry", parse_carry, fits_any, "", NULL, true},
 	[REDUCER_SET] = {"set", parse_set, fits_any, "", NULL, true},
-	[REDUCER_FLAG] = {"flag", parse_flag, fits_bool, "bool", "bool", false},
+	[REDUCER_FLAG] = {"flag", parse_flag, fits_bool, "type bool", "bool", false},
 	[REDUCER_LIST] = {"list", parse_list, fits_list, "an array or jsonb", NULL, false},
-	[REDUCER_COUNT] = {"count", parse_count, fits_integer, "int2, int4 or int8", "int8", false},
-	[REDUCER_SUM] = {"sum", parse_sum, fits_number, "int2, int4, int8 or numeric", NULL, false},
+	[REDUCER_COUNT] = {"count", parse_count, fits_integer, "type int2, int4 or int8", "int8",
+			   false},
+	[REDUCER_SUM] = {"sum", parse_sum, fits_number, "type int2, int4, int8 or numeric", NULL,
+			 false},
 	[REDUCER_MIN] = {"min", parse_min, fits_ordered, "a type with an order", NULL, true},
 	[REDUCER_MAX] = {"max", parse_max, fits_ordered, "a type with an order", NULL, true},
 	[REDUCER_FIRST] = {"first", parse_first, fits_any, "", NULL, true},
-	[REDUCER_MERGE] = {"merge", parse_merge, fits_jsonb, "jsonb", NULL, true},
+	[REDUCER_MERGE] = {"merge", parse_merge, fits_jsonb, "type jsonb", NULL, true},
 };
 _Static_assert(ARRAY_LEN(reducers) == REDUCER_COUNT_, "every reducer has its line");
 
@@ -440,27 +469,62 @@ static int find_reducer(struct def *d, const struct yaml_node *spec, struct roll
 	return 0;
 }
 
+/* One of our types as SQL or another language spells it: in capitals, with a length, by a longer name. */
+static bool guess_type(const char *text, struct pgt_type *ret)
+{
+	static const struct {
+		const char *theirs, *ours;
+	} names[] = {{"smallint", "int2"},	  {"int", "int4"},	  {"integer", "int4"},
+		     {"bigint", "int8"},	  {"decimal", "numeric"}, {"boolean", "bool"},
+		     {"string", "text"},	  {"char", "text"},	  {"json", "jsonb"},
+		     {"timestamp", "timestamptz"}};
+	char plain[32];
+	size_t len = 0;
+	const bool array = strchr(text, '[') != NULL;
+	for (; *text != '\0' && strchr("([ ", *text) == NULL && len < sizeof(plain) - 1; text++)
+		plain[len++] = (char)(*text >= 'A' && *text <= 'Z' ? *text + 32 : *text);
+	plain[len] = '\0';
+	const char *ours = plain;
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(plain, names[i].theirs) == 0)
+			ours = names[i].ours;
+	bool found = pgt_parse_name(ours, ret);
+	ret->array = array;
+	return found;
+}
+
+static int unknown_type(struct def *d, const struct spec *s, const struct yaml_node *n)
+{
+	struct pgt_type near;
+	if (n->kind == YAML_SCALAR && n->text[0] == '\0')
+		return yaml_fail(d->name, n, d->err, "column \"%s\" needs a type", s->column->name);
+	if (n->kind == YAML_SCALAR && guess_type(n->text, &near))
+		return yaml_fail(d->name, n, d->err,
+				 "column \"%s\" has an unknown type \"%s\"; did you mean \"%s\"?",
+				 s->column->name, n->text, pgt_name(near));
+	return yaml_fail(d->name, n, d->err,
+			 "column \"%s\" has an unknown type%s%s%s: uuid, text, varchar, "
+			 "int2, int4, int8, numeric, bool, date, timestamptz, jsonb, or "
+			 "one of them with []",
+			 s->column->name, n->kind == YAML_SCALAR ? " \"" : "",
+			 n->kind == YAML_SCALAR ? n->text : "", n->kind == YAML_SCALAR ? "\"" : "");
+}
+
 static int parse_type(struct def *d, const struct spec *s, const struct yaml_node *n,
 		      const struct yaml_node *at)
 {
 	const struct reducer *red = &reducers[s->column->reducer];
 	struct rollup_column *c = s->column;
 	if (n != NULL && (n->kind != YAML_SCALAR || !pgt_parse_name(n->text, &c->type)))
-		return yaml_fail(d->name, n, d->err,
-				 "column \"%s\" has an unknown type%s%s%s: uuid, text, varchar, "
-				 "int2, int4, int8, numeric, bool, date, timestamptz, jsonb, or "
-				 "one of them with []",
-				 c->name, n->kind == YAML_SCALAR ? " \"" : "",
-				 n->kind == YAML_SCALAR ? n->text : "",
-				 n->kind == YAML_SCALAR ? "\"" : "");
+		return unknown_type(d, s, n);
 	if (n == NULL && red->type == NULL)
 		return yaml_fail(d->name, at, d->err, "column \"%s\" needs a type", c->name);
 	if (n == NULL && !pgt_parse_name(red->type, &c->type))
 		rt_bug(__FILE__, __LINE__, "a reducer's own type is unknown");
 	if (!red->fits(c->type))
 		return yaml_fail(d->name, n == NULL ? at : n, d->err,
-				 "%s needs type %s; column \"%s\" is %s", red->name, red->wants,
-				 c->name, pgt_name(c->type));
+				 "%s needs %s; column \"%s\" is %s", red->name, red->wants, c->name,
+				 pgt_name(c->type));
 	return 0;
 }
 
@@ -474,6 +538,28 @@ static int parse_clear(struct def *d, const struct spec *s, const struct yaml_no
 	return parse_event_list(d, s, n, VERB_CLEAR, NULL);
 }
 
+/* A reducer's own key that stands beside it. */
+static int check_places(struct def *d, const struct yaml_node *spec)
+{
+	static const struct {
+		const char *key, *inside;
+	} places[] = {{"init", "list"},	  {"add", "list or sum"}, {"remove", "list"},
+		      {"unique", "list"}, {"skip_null", "list"},  {"raise", "flag"},
+		      {"lower", "flag"},  {"subtract", "sum"}};
+	for (size_t i = 0; i < spec->count; i++) {
+		if (strcmp(spec->key[i]->text, "carry") == 0)
+			return yaml_fail(d->name, spec->key[i], d->err,
+					 "carry is what a column does that names no reducer: "
+					 "leave it out");
+		for (size_t j = 0; j < ARRAY_LEN(places); j++)
+			if (strcmp(spec->key[i]->text, places[j].key) == 0)
+				return yaml_fail(d->name, spec->key[i], d->err,
+						 "\"%s\" stands inside %s", places[j].key,
+						 places[j].inside);
+	}
+	return 0;
+}
+
 static int parse_map_spec(struct def *d, struct spec *s, const struct yaml_node *spec)
 {
 	const char *names[REDUCER_COUNT_ + 3] = {"type", "description", "clear"};
@@ -481,16 +567,16 @@ static int parse_map_spec(struct def *d, struct spec *s, const struct yaml_node 
 	const struct yaml_node *body = NULL, *clear, *description;
 	for (int k = REDUCER_SET; k < REDUCER_COUNT_; k++)
 		names[n++] = reducers[k].name;
-	int rc = def_check_keys(d, spec, "a column", names, n);
+	int rc = check_places(d, spec);
+	if (rc == 0)
+		rc = def_check_keys(d, spec, "a column", names, n);
 	if (rc == 0)
 		rc = find_reducer(d, spec, s->column, &body);
 	if (rc == 0)
 		rc = parse_type(d, s, yaml_get(spec, "type"), s->at);
 	description = yaml_get(spec, "description");
-	if (rc == 0 && description != NULL) {
-		rc = def_expect(d, description, YAML_SCALAR, "description");
-		s->column->description = description->text;
-	}
+	if (rc == 0 && description != NULL)
+		rc = def_text(d, description, "description", &s->column->description);
 	if (rc == 0)
 		rc = reducers[s->column->reducer].parse(d, s, body);
 	clear = yaml_get(spec, "clear");
@@ -503,6 +589,7 @@ static int check_column_name(struct def *d, const struct yaml_node *n)
 {
 	static const char *const taken[] = {"id", "version", "created_at", "modified_at",
 					    "event_type"};
+	static const char *const system[] = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"};
 	if (n->text[0] == '_')
 		return yaml_fail(d->name, n, d->err,
 				 "column \"%s\": names that start with _ are kept for the program",
@@ -510,6 +597,11 @@ static int check_column_name(struct def *d, const struct yaml_node *n)
 	for (size_t i = 0; i < ARRAY_LEN(taken); i++)
 		if (strcmp(n->text, taken[i]) == 0)
 			return yaml_fail(d->name, n, d->err, "column \"%s\": every rollup has it",
+					 n->text);
+	for (size_t i = 0; i < ARRAY_LEN(system); i++)
+		if (strcmp(n->text, system[i]) == 0)
+			return yaml_fail(d->name, n, d->err,
+					 "column \"%s\": PostgreSQL keeps this name for itself",
 					 n->text);
 	return def_check_identifier(d, n, "column", COLUMN_NAME_MAX);
 }

@@ -27,6 +27,9 @@ int def_check_keys(struct def *d, const struct yaml_node *map, const char *what,
 		   const char *const *names, size_t n) RT_MUSTCHECK;
 int def_expect(struct def *d, const struct yaml_node *n, enum yaml_kind kind,
 	       const char *what) RT_MUSTCHECK;
+/* Text of any kind, for people. */
+int def_text(struct def *d, const struct yaml_node *n, const char *what,
+	     const char **ret) RT_MUSTCHECK;
 /* Lower-case letters, digits, underscores, a letter first; at most max bytes. */
 int def_check_identifier(struct def *d, const struct yaml_node *n, const char *what,
 			 size_t max) RT_MUSTCHECK;

@@ -350,8 +350,7 @@ static enum fold_result check_keys(const struct fold_ctx *ctx, const struct fold
 			fold_name_event(ctx->r, ctx->e, ctx->arena, ctx->err);
 			return FOLD_MISSING_KEY;
 		}
-	if (note->unknown_keys == 0 ||
-	    (ctx->r->unknown_key != POLICY_FAIL && ctx->r->unknown_key != POLICY_QUARANTINE))
+	if (note->unknown_keys == 0 || ctx->r->unknown_key != POLICY_FAIL)
 		return FOLD_OK;
 	rt_fail(ctx->err, ERR_PERMANENT, "the payload has key %s, which is not listed",
 		note->unknown_key);

@@ -40,7 +40,7 @@ enum fold_result {
 	FOLD_MISSING_KEY, /* a required key is absent, or of a JSON kind that its column cannot take */
 	FOLD_BAD_VALUE, /* a cast failed, out of range, list over its max, a sequence below 1 */
 	FOLD_IGNORED, /* unknown event under policy `ignore`: the version row repeats the columns of prev */
-	FOLD_UNKNOWN_KEY, /* a key not listed for this event, under policy `fail` or `quarantine` */
+	FOLD_UNKNOWN_KEY, /* a key not listed for this event, under policy `fail` */
 };
 
 /*
