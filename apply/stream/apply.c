@@ -22,6 +22,9 @@
 #define POSITION_POLL_US                                                                           \
 	INT64_C(50000) /* while something is committed but not known to be on disk */
 
+/* A batch's memory with its rows, in apply.batch_bytes (gathering stops at four of them). */
+#define FOLDED_FACTOR 6
+
 enum stage {
 	STAGE_GATHER, /* `making` takes changes and folds them */
 	STAGE_FETCH,  /* `making` waits for states from the warehouse */
@@ -223,10 +226,12 @@ static int take_off(struct applier *a, struct rt_err *err)
 {
 	struct batch *next = a->making == &a->batch[0] ? &a->batch[1] : &a->batch[0];
 	a->flying = a->making;
-	a->flying_part = part_of(a->making);
 	batch_reset(next);
-	if (a->flying->open)
+	if (!batch_is_folded(a->flying))
+		batch_split(a->flying, next);
+	else if (a->flying->open)
 		batch_continue(next, a->flying);
+	a->flying_part = part_of(a->flying);
 	a->making = next;
 	a->stage = STAGE_GATHER;
 	a->full = false;
@@ -251,6 +256,7 @@ static void gather_more(struct applier *a)
 static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 {
 	struct batch *b = a->making;
+	struct rt_err cause;
 	*ret_rc = 0;
 	batch_resolve(b, &a->cache, a->distrust);
 	if (b->missing_count > 0) {
@@ -260,10 +266,13 @@ static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 		a->stage = STAGE_FETCH;
 		return false;
 	}
-	if (b->folded < b->event_count && batch_fold(b, &a->cache, &a->fatal_err) != 0) {
-		a->fatal = a->fatal_err.code;
+	if (!batch_is_folded(b) &&
+	    batch_fold(b, &a->cache, FOLDED_FACTOR * a->settings->apply.batch_bytes, &cause) != 0) {
+		a->fatal_err = cause; /* before what stopped the gathering, if something did */
+		a->fatal = cause.code;
 		cache_clear(&a->cache); /* it knows of rows that will not be written */
 	}
+	a->full |= !batch_is_folded(b); /* no room for more: what is folded goes first */
 	return true;
 }
 

@@ -162,7 +162,7 @@ static void plan_write(struct writer *w, const struct batch *b, enum writer_part
 	uint32_t rows = 0;
 	for (uint16_t i = 0; i < w->landed->count; i++)
 		rows += b->rows[i].count;
-	w->pipelined = rows < WRITER_COPY_ROWS;
+	w->pipelined = rows < WRITER_COPY_ROWS && b->arena.used_bytes < WRITER_COPY_BYTES;
 	bool begins = part == PART_WHOLE || part == PART_FIRST;
 	bool ends = part == PART_WHOLE || part == PART_LAST;
 	int64_t now = rt_mono_us();

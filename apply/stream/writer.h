@@ -18,6 +18,8 @@
 
 /* Rows of a batch from which on COPY is used (measured: tests/bench). */
 #define WRITER_COPY_ROWS 1000
+/* The same in memory of the batch: a pipeline is held in memory as a whole, a COPY is not. */
+#define WRITER_COPY_BYTES (16u << 20)
 
 enum writer_step {
 	WRITE_BEGIN,

@@ -158,6 +158,37 @@ def test_trap_07_a_statement_that_fails_never_moves_the_ledger(make_pipeline):
     p.stop()
 
 
+def peak(process):
+    """The most memory that it ever had, in bytes."""
+    with open(f"/proc/{process.pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM")) * 1024
+
+
+@pytest.mark.parametrize("transactions", [1, 30])
+def test_trap_27_an_entity_whose_state_grows_with_every_event(make_pipeline, transactions):
+    """Each version holds the whole list: few events, many bytes of rows. Memory stays what batch_bytes says."""
+    p = make_pipeline({"apply": {"batch_bytes": "256 kB", "cache": "256 kB"}}, land=[ROLE])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    before, size = peak(p.apply), 3000 // transactions
+    assert p.capture.running() and p.apply.stop() == 0
+    for n in range(transactions):
+        with p.writing() as conn:
+            write_role(conn, 2 + n, 1)
+            conn.execute("insert into core_role_events select %s, n, 'permission_set_added', jsonb_build_object("
+                         "'permission_set_id', gen_random_uuid()), null, now() from generate_series(%s::int, %s::int) n",
+                         (entity(1), 2 + n * size, 1 + (n + 1) * size))
+    p.start_apply()
+    p.wait_applied()
+    assert peak(p.apply) < before + 30_000_000, "3000 versions of up to 60 kB are 90 MB"
+    assert p.rows() == p.events() == 3001 + transactions
+    p.assert_equal()
+    p.stop()
+
+
 def test_trap_54_the_ledger_only_grows_and_is_trimmed(make_pipeline):
     """No row of it is ever updated; an old snapshot over all of it changes nothing."""
     p = make_pipeline(land=[ROLE])
