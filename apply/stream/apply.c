@@ -293,8 +293,9 @@ static int pump(struct applier *a, struct rt_err *err)
 		if (writer_is_busy(&a->writer))
 			return 0;
 		bool worth = a->making->open ? a->full : !batch_is_empty(a->making);
-		if (a->fatal != 0 && (!worth || !a->making->first_part))
-			return 1;
+		if (a->fatal != 0 &&
+		    !worth)	  /* a transaction whose earlier parts are written was cut */
+			return 1; /* from `making`: they vanish with the connection */
 		if (!worth)
 			return 0;
 		rc = take_off(a, err);

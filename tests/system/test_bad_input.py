@@ -8,7 +8,7 @@ import shutil
 import oracle
 import psycopg
 import pytest
-from pipeline import PACK, PAYMENT, PERMANENT, ROLE, entity, write_payment, write_role
+from pipeline import PACK, PAYMENT, PERMANENT, ROLE, entity, write_payment, write_role, write_roles
 
 SECRET = "s3cret-value"
 
@@ -128,6 +128,24 @@ def test_trap_34_an_unknown_event_type_stops_the_first_load_as_it_stops_the_stre
     definition(bad, ROLE, "  permission_set_removed: [permission_set_id]\n",
                "  permission_set_removed: [permission_set_id]\n  teleported: [to]\n")
     goes_on(bad)
+
+
+def test_trap_07_a_transaction_written_in_parts_before_the_one_that_fails_is_there(bad):
+    """The parts' last one is gathered together with what fails: it is whole all the same."""
+    assert bad.apply.stop() == 0
+    bad.configure({"apply": {"batch_rows": 10}})
+    with bad.writing() as conn:
+        write_roles(conn, 100, 114)
+    with bad.writing() as conn:
+        write_role(conn, 1, 3, {"to": SECRET}, "teleported")
+    stop = bad.mark()
+    bad.start_apply()
+    for _ in range(2):
+        assert bad.apply.wait() == PERMANENT
+        bad.start_apply()
+    assert bad.apply.wait() == PERMANENT and bad.applied() < stop
+    assert bad.warehouse(f"select count(*) from raw.{ROLE}") == [(17,)]
+    assert bad.warehouse(f"select count(*) from raw.{ROLE}_latest") == [(16,)]
 
 
 def test_a_failed_cast_stops_until_the_definition_takes_it(bad):
