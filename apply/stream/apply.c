@@ -89,11 +89,14 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	PGconn *c = NULL;
 	struct pgc_options o = {.what = "warehouse",
 				.conninfo = s->warehouse.connect,
-				.application_name = ledger_application_name(s, name, sizeof(name))};
+				.application_name = ledger_application_name(s, name, sizeof(name)),
+				.loop = &a->loop};
 	int rc = pgc_connect(&c, &o, err);
 	if (rc != 0)
 		return rc;
-	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
+	/* Of the role's or the database's settings: a load takes as long as it takes. */
+	if ((rc = pgc_exec(c, NULL, err, "SET statement_timeout = 0")) != 0 ||
+	    (rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = load_all(c, s, &a->landed, &a->ledger, &a->loop, err)) != 0 ||
@@ -108,7 +111,6 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	a->connected = true;
 	a->look_us = 0;
 	a->ask_us = 0;
-	pgc_backoff_reset(&a->backoff);
 	met_set(MET_APPLY_CONNECTED, 1);
 	met_set(MET_APPLY_APPLIED_LSN, a->ledger.applied.v);
 	met_note("%s", "");
@@ -148,6 +150,8 @@ static int fail(struct applier *a, int rc, struct rt_err *err)
 static void note_applied(struct applier *a, const struct batch *b)
 {
 	int64_t now = rt_now_us();
+	/* Not where a connection is there: a warehouse may let us in, and take nothing. */
+	pgc_backoff_reset(&a->backoff);
 	for (uint32_t i = 0; i < b->transaction_count; i++)
 		met_observe(MET_VISIBLE_SECONDS, now - b->transaction[i].commit_us);
 	met_add(MET_APPLY_BATCHES, 1);
@@ -350,8 +354,9 @@ static void spool_prepare(void *ctx, int64_t now, struct loop_want *ret)
 	if (!a->connected)
 		return;
 	ret->fd = spool_reader_fd(a->gather.reader);
-	/* A full batch waits for the writer: looking at the spool would only spin. */
-	ret->events = a->full || a->stage == STAGE_FETCH ? 0 : POLLIN;
+	/* Where nothing is taken (a full batch waits for the writer; it stops): looking at the spool would only spin. */
+	bool looks = !a->full && a->stage != STAGE_FETCH && a->fatal == 0 && a->loop.stop == 0;
+	ret->events = looks ? POLLIN : 0;
 	ret->at_us = RT_MAX(a->look_us, now);
 }
 

@@ -87,21 +87,27 @@ struct fence {
 	char owner[sizeof((struct ledger){0}.tried_owner)];
 };
 
-/* Locks the fence row within this transaction; ERR_RETRY when somebody else holds it. */
-static int lock_fence(PGconn *c, const struct settings *s, struct fence *ret, struct rt_err *err)
+/* Locks the fence row within this transaction. *ret_held: not had, since somebody else holds it. */
+static int lock_fence(PGconn *c, const struct settings *s, struct fence *ret, bool *ret_held,
+		      struct rt_err *err)
 {
 	PGresult *res;
+	*ret_held = false;
 	int rc = pgc_exec(c, NULL, err,
 			  "BEGIN; SET LOCAL lock_timeout = '2s'; "
 			  "SET LOCAL synchronous_commit = on");
 	if (rc != 0)
 		return rc;
-	rc = pgc_query(c, &res, err,
-		       "SELECT epoch, core_system_id, " OWNER_SQL
-		       " FROM rolag.fence WHERE pipeline = $1 FOR UPDATE",
-		       1, &s->pipeline);
-	if (rc != 0)
+	res = PQexecParams(c,
+			   "SELECT epoch, core_system_id, " OWNER_SQL
+			   " FROM rolag.fence WHERE pipeline = $1 FOR UPDATE",
+			   1, NULL, &s->pipeline, NULL, NULL, 0);
+	*ret_held = pgc_is_state(res, "55P03");
+	if (PQresultStatus(res) != PGRES_TUPLES_OK) {
+		rc = pgc_fail(c, res, err, "taking the fence");
+		PQclear(res);
 		return rc;
+	}
 	if (PQntuples(res) == 0) {
 		rc = rt_fail(err, ERR_PERMANENT,
 			     "the warehouse does not know the pipeline %s; mend: rolag init",
@@ -166,13 +172,12 @@ int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l, stru
 	char pids[128] = "";
 	for (;;) {
 		struct rt_err ignored;
-		int rc = lock_fence(c, s, &f, err);
+		bool held;
+		int rc = lock_fence(c, s, &f, &held, err);
 		if (rc == 0)
 			break;
-		if (pgc_exec(c, NULL, &ignored, "ROLLBACK") != 0)
-			return rc; /* the connection is gone */
-		if (rc != ERR_RETRY)
-			return rc;
+		if (!held || pgc_exec(c, NULL, &ignored, "ROLLBACK") != 0)
+			return rc; /* it ends with its connection */
 		if (rt_mono_us() > end)
 			return rt_fail(
 				err, ERR_RETRY,

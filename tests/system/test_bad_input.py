@@ -130,6 +130,19 @@ def test_trap_34_an_unknown_event_type_stops_the_first_load_as_it_stops_the_stre
     goes_on(bad)
 
 
+def test_what_somebodys_trigger_says_of_a_row_is_not_repeated(bad):
+    bad.warehouse("create function refuse() returns trigger language plpgsql as "
+                  "'begin raise exception ''row % refused'', new; end'")
+    bad.warehouse(f"create trigger refuse before insert on raw.{ROLE} for each row execute function refuse()")
+    with bad.writing() as conn:
+        write_role(conn, 2, 1, {"name": SECRET, "permission_set_ids": []})
+    assert bad.apply.wait() == PERMANENT
+    assert bad.apply.lines("error", ROLE, "P0001")
+    no_values(bad)
+    bad.warehouse(f"drop trigger refuse on raw.{ROLE}")
+    goes_on(bad)
+
+
 def test_trap_07_a_transaction_written_in_parts_before_the_one_that_fails_is_there(bad):
     """The parts' last one is gathered together with what fails: it is whole all the same."""
     assert bad.apply.stop() == 0
