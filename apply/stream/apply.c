@@ -100,8 +100,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = load_all(c, s, &a->landed, &a->ledger, &a->loop, err)) != 0 ||
-	    (rc = gather_open(&a->gather, s, &a->landed, a->ledger.applied, a->ledger.system_id,
-			      err)) != 0) {
+	    (rc = gather_open(&a->gather, s, &a->landed, &a->ledger, err)) != 0) {
 		pgc_close(c);
 		return rc;
 	}

@@ -306,3 +306,22 @@ def try_freeze(p):
                 return True
             p.apply.signal(signal.SIGCONT)
     return False
+
+
+def test_trap_59_changes_of_another_timeline_are_refused_not_compared(make_pipeline):
+    """After a failover the new timeline's positions may lie below what is applied: passed over, they would be
+    lost without a word."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    assert p.apply.stop() == 0
+    p.warehouse("update rolag.ledger set timeline = timeline + 1, applied_lsn = applied_lsn + 1000000::numeric")
+    applied = p.applied()
+    with p.writing() as conn:
+        write_role(conn, 1, 2)
+    assert p.start_apply().wait() == PERMANENT
+    assert p.apply.lines("error", "timeline", "a sync is needed")
+    assert p.applied() == applied
