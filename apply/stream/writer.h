@@ -38,7 +38,7 @@ enum writer_step {
 
 struct writer_plan {
 	enum writer_step step;
-	uint16_t rollup;
+	uint32_t rollup; /* of WRITE_FENCES: which of the batch's fences */
 };
 
 /* A batch may be a part of a transaction that is too large for memory. */

@@ -143,6 +143,14 @@ def test_what_somebodys_trigger_says_of_a_row_is_not_repeated(bad):
     goes_on(bad)
 
 
+def test_a_flood_of_fences_loses_none(bad):
+    """Anybody may emit them: more in a transaction than 16 bits count."""
+    bad.core("select count(pg_logical_emit_message(true, 'rolag.fence', md5(n::text))) from generate_series(1, 70000) n")
+    bad.wait_applied()
+    assert bad.warehouse("select count(*) from rolag.fence_seen") == [(70_000,)]
+    bad.stop()
+
+
 def test_trap_07_a_transaction_written_in_parts_before_the_one_that_fails_is_there(bad):
     """The parts' last one is gathered together with what fails: it is whole all the same."""
     assert bad.apply.stop() == 0
