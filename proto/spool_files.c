@@ -292,8 +292,9 @@ int segment_check_identity(const struct segment_file *f, const struct spool_iden
 			       f->path, s->system_id, id->system_id);
 	if (id->timeline != 0 && id->timeline != s->timeline)
 		return rt_fail(err, ERR_PERMANENT,
-			       "%s holds changes of timeline %u, but the core is on timeline %u: "
-			       "after a failover, let apply finish this spool and move it away",
+			       "%s holds changes of timeline %u of the core, not of timeline %u: "
+			       "there was a failover or a restore, and positions before and after "
+			       "it say nothing about each other; a sync is needed",
 			       f->path, s->timeline, id->timeline);
 	if (id->pipeline != NULL && !slice_is(s->pipeline, id->pipeline))
 		return rt_fail(err, ERR_PERMANENT,

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/spool_internal.h"
@@ -315,6 +316,18 @@ static int check_tail(struct spool_reader *r, const struct segment_look *l, stru
 	return rc;
 }
 
+/*
+ * Somebody took the spool away and capture began a new one, whose generations
+ * count from 1: nothing in it follows on the segment at hand, which is deleted
+ * with all that it had read. (What was applied is deleted, too, but not
+ * without a next one.)
+ */
+static bool is_replaced(const struct spool_reader *r)
+{
+	struct stat st;
+	return r->list.count > 0 && fstat(r->segment.fd, &st) == 0 && st.st_nlink == 0;
+}
+
 /* ---- frames ---- */
 
 /* True when a transaction or progress that ends at end was handed out, or is void. */
@@ -449,6 +462,11 @@ static int next_frame(struct spool_reader *r, enum frame_use *use, struct lsn *r
 		}
 		if ((rc = list_if_due(r, err)) < 0)
 			return rc;
+		if (rc == 1 && r->next == NULL && is_replaced(r)) {
+			r->is_open = r->walking = false;
+			r->dir_changed = true;
+			continue;
+		}
 		if (rc == 0 || r->next == NULL)
 			return check_tail(r, &l, err);
 	}

@@ -22,6 +22,9 @@
 #define POSITION_POLL_US                                                                           \
 	INT64_C(50000) /* while something is committed but not known to be on disk */
 
+/* A batch's memory with its rows, in apply.batch_bytes (gathering stops at four of them). */
+#define FOLDED_FACTOR 6
+
 enum stage {
 	STAGE_GATHER, /* `making` takes changes and folds them */
 	STAGE_FETCH,  /* `making` waits for states from the warehouse */
@@ -86,16 +89,18 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	PGconn *c = NULL;
 	struct pgc_options o = {.what = "warehouse",
 				.conninfo = s->warehouse.connect,
-				.application_name = ledger_application_name(s, name, sizeof(name))};
+				.application_name = ledger_application_name(s, name, sizeof(name)),
+				.loop = &a->loop};
 	int rc = pgc_connect(&c, &o, err);
 	if (rc != 0)
 		return rc;
-	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
+	/* Of the role's or the database's settings: a load takes as long as it takes. */
+	if ((rc = pgc_exec(c, NULL, err, "SET statement_timeout = 0")) != 0 ||
+	    (rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = load_all(c, s, &a->landed, &a->ledger, &a->loop, err)) != 0 ||
-	    (rc = gather_open(&a->gather, s, &a->landed, a->ledger.applied, a->ledger.system_id,
-			      err)) != 0) {
+	    (rc = gather_open(&a->gather, s, &a->landed, &a->ledger, err)) != 0) {
 		pgc_close(c);
 		return rc;
 	}
@@ -105,7 +110,6 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	a->connected = true;
 	a->look_us = 0;
 	a->ask_us = 0;
-	pgc_backoff_reset(&a->backoff);
 	met_set(MET_APPLY_CONNECTED, 1);
 	met_set(MET_APPLY_APPLIED_LSN, a->ledger.applied.v);
 	met_note("%s", "");
@@ -145,6 +149,8 @@ static int fail(struct applier *a, int rc, struct rt_err *err)
 static void note_applied(struct applier *a, const struct batch *b)
 {
 	int64_t now = rt_now_us();
+	/* Not where a connection is there: a warehouse may let us in, and take nothing. */
+	pgc_backoff_reset(&a->backoff);
 	for (uint32_t i = 0; i < b->transaction_count; i++)
 		met_observe(MET_VISIBLE_SECONDS, now - b->transaction[i].commit_us);
 	met_add(MET_APPLY_BATCHES, 1);
@@ -223,10 +229,12 @@ static int take_off(struct applier *a, struct rt_err *err)
 {
 	struct batch *next = a->making == &a->batch[0] ? &a->batch[1] : &a->batch[0];
 	a->flying = a->making;
-	a->flying_part = part_of(a->making);
 	batch_reset(next);
-	if (a->flying->open)
+	if (!batch_is_folded(a->flying))
+		batch_split(a->flying, next);
+	else if (a->flying->open)
 		batch_continue(next, a->flying);
+	a->flying_part = part_of(a->flying);
 	a->making = next;
 	a->stage = STAGE_GATHER;
 	a->full = false;
@@ -251,6 +259,7 @@ static void gather_more(struct applier *a)
 static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 {
 	struct batch *b = a->making;
+	struct rt_err cause;
 	*ret_rc = 0;
 	batch_resolve(b, &a->cache, a->distrust);
 	if (b->missing_count > 0) {
@@ -260,10 +269,13 @@ static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 		a->stage = STAGE_FETCH;
 		return false;
 	}
-	if (b->folded < b->event_count && batch_fold(b, &a->cache, &a->fatal_err) != 0) {
-		a->fatal = a->fatal_err.code;
+	if (!batch_is_folded(b) &&
+	    batch_fold(b, &a->cache, FOLDED_FACTOR * a->settings->apply.batch_bytes, &cause) != 0) {
+		a->fatal_err = cause; /* before what stopped the gathering, if something did */
+		a->fatal = cause.code;
 		cache_clear(&a->cache); /* it knows of rows that will not be written */
 	}
+	a->full |= !batch_is_folded(b); /* no room for more: what is folded goes first */
 	return true;
 }
 
@@ -284,8 +296,9 @@ static int pump(struct applier *a, struct rt_err *err)
 		if (writer_is_busy(&a->writer))
 			return 0;
 		bool worth = a->making->open ? a->full : !batch_is_empty(a->making);
-		if (a->fatal != 0 && (!worth || !a->making->first_part))
-			return 1;
+		if (a->fatal != 0 &&
+		    !worth)	  /* a transaction whose earlier parts are written was cut */
+			return 1; /* from `making`: they vanish with the connection */
 		if (!worth)
 			return 0;
 		rc = take_off(a, err);
@@ -340,8 +353,9 @@ static void spool_prepare(void *ctx, int64_t now, struct loop_want *ret)
 	if (!a->connected)
 		return;
 	ret->fd = spool_reader_fd(a->gather.reader);
-	/* A full batch waits for the writer: looking at the spool would only spin. */
-	ret->events = a->full || a->stage == STAGE_FETCH ? 0 : POLLIN;
+	/* Where nothing is taken (a full batch waits for the writer; it stops): looking at the spool would only spin. */
+	bool looks = !a->full && a->stage != STAGE_FETCH && a->fatal == 0 && a->loop.stop == 0;
+	ret->events = looks ? POLLIN : 0;
 	ret->at_us = RT_MAX(a->look_us, now);
 }
 

@@ -295,11 +295,13 @@ static int fold_one(struct batch *b, const struct batch_event *ev, struct rt_err
 	return 0;
 }
 
-int batch_fold(struct batch *b, struct cache *cache, struct rt_err *err)
+int batch_fold(struct batch *b, struct cache *cache, size_t max_bytes, struct rt_err *err)
 {
 	uint32_t from = b->folded;
 	int rc = 0;
 	for (; b->folded < b->event_count; b->folded++) {
+		if (b->folded > 0 && b->arena.used_bytes > max_bytes)
+			break; /* one is folded in any case: it goes on */
 		const struct batch_event *ev = &b->event[b->folded];
 		rc = fold_one(b, ev, err);
 		if (rc != 0) {
@@ -310,13 +312,53 @@ int batch_fold(struct batch *b, struct cache *cache, struct rt_err *err)
 	for (uint16_t i = 0; i < b->landed->count; i++)
 		for (uint32_t n = 0; n < b->rows[i].count; n++)
 			b->rows[i].row[n].entity->last_row = n;
-	for (uint32_t i = from; rc == 0 && i < b->event_count; i++) {
+	for (uint32_t i = from; rc == 0 && i < b->folded; i++) {
 		struct batch_entity *e = b->event[i].entity;
 		if (e->dirty)
 			cache_put(cache, e->rollup, &e->state);
 		e->dirty = false;
 	}
 	return rc;
+}
+
+/* Copies an event; its entity is looked up again. */
+static void move_event(struct batch *to, const struct batch_event *from, uint32_t transaction)
+{
+	struct fold_event e = from->e;
+	e.id = arena_copy(&to->arena, e.id);
+	e.event_type = arena_copy(&to->arena, e.event_type);
+	e.payload = arena_copy(&to->arena, e.payload);
+	batch_add_event(to, from->rollup, &e);
+	to->event[to->event_count - 1].transaction = transaction;
+}
+
+void batch_split(struct batch *b, struct batch *next)
+{
+	RT_ASSERT(!batch_is_folded(b) && batch_is_empty(next) && !next->open);
+	const uint32_t t = b->event[b->folded].transaction;
+	for (uint32_t i = t; i < b->transaction_count; i++) {
+		batch_begin(next, b->transaction[i].end, b->transaction[i].commit_us);
+		next->open = false;
+	}
+	next->open = true; /* so that events and fences are taken */
+	for (uint32_t i = b->folded; i < b->event_count; i++)
+		move_event(next, &b->event[i], b->event[i].transaction - t);
+	uint32_t kept = 0;
+	while (kept < b->fence_count && lsn_lt(b->fence[kept].lsn, b->transaction[t].end))
+		kept++;
+	for (uint32_t i = kept; i < b->fence_count; i++) {
+		batch_add_fence(next, slice_str(b->fence[i].run_id));
+		next->fence[next->fence_count - 1].lsn = b->fence[i].lsn;
+	}
+	next->open = b->open;
+	next->first_part = false;
+	next->end = b->end;
+	next->commit_us = b->commit_us;
+	next->heartbeat_us = b->heartbeat_us;
+	b->event_count = b->folded;
+	b->fence_count = kept;
+	b->transaction_count = t + 1;
+	b->open = true;
 }
 
 bool batch_row_is_last(const struct batch *b, uint16_t rollup, uint32_t i)

@@ -106,12 +106,24 @@ struct batch_entity *batch_find(const struct batch *b, uint16_t rollup, struct s
 
 /*
  * Folds what was gathered since the last call into rows and puts final states
- * into the cache.
+ * into the cache. Rows carry whole states, so that few events can make many
+ * bytes of them: it stops early where the arena passes max_bytes
+ * (batch_is_folded says so).
  * 0, or ERR_PERMANENT for an event that cannot be folded: then the batch
  * holds whole transactions before it only (b->end says up to where; it may be
  * empty), and *err names relation, entity id, sequence, LSN and reason.
  */
-int batch_fold(struct batch *b, struct cache *cache, struct rt_err *err) RT_MUSTCHECK;
+int batch_fold(struct batch *b, struct cache *cache, size_t max_bytes,
+	       struct rt_err *err) RT_MUSTCHECK;
+static inline bool batch_is_folded(const struct batch *b)
+{
+	return b->folded == b->event_count;
+}
+/*
+ * Gives what is not folded yet, from its transaction on, to next (empty). That
+ * transaction stays open in b: what b holds is the part before.
+ */
+void batch_split(struct batch *b, struct batch *next);
 /* Is the i-th row of a rollup the last of its entity in this batch? */
 bool batch_row_is_last(const struct batch *b, uint16_t rollup, uint32_t i);
 /* Did the row's entity have no version before this batch? */

@@ -22,12 +22,15 @@ struct gather_relation {
 };
 
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
-		struct lsn from, uint64_t system_id, struct rt_err *err)
+		const struct ledger *ledger, struct rt_err *err)
 {
-	struct spool_identity id = {
-		.system_id = system_id, .pipeline = s->pipeline, .slot = s->core.slot};
+	struct spool_identity id = {.system_id = ledger->system_id,
+				    .timeline = ledger->timeline,
+				    .pipeline = s->pipeline,
+				    .slot = s->core.slot};
 	*g = (struct gather){.settings = s, .landed = landed};
-	return spool_reader_open(&g->reader, s->spool.dir, from, s->apply.batch_bytes, &id, err);
+	return spool_reader_open(&g->reader, s->spool.dir, ledger->applied, s->apply.batch_bytes,
+				 &id, err);
 }
 
 void gather_close(struct gather *g)

@@ -6,6 +6,7 @@
 #define APPLY_STREAM_GATHER_H
 
 #include "apply/stream/batch.h"
+#include "apply/stream/ledger.h"
 #include "proto/settings.h"
 #include "proto/spool.h"
 
@@ -25,9 +26,13 @@ enum gather_result {
 	GATHER_FAILED, /* err: a change that cannot be applied; b holds what came before */
 };
 
-/* Reads from `from` on. */
+/*
+ * Reads behind what the ledger holds as applied. Changes of another core, or of
+ * another timeline than the ledger's, whose LSNs say nothing about each other,
+ * are refused when they are met.
+ */
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
-		struct lsn from, uint64_t system_id, struct rt_err *err) RT_MUSTCHECK;
+		const struct ledger *ledger, struct rt_err *err) RT_MUSTCHECK;
 void gather_close(struct gather *g);
 /* Adds changes to b until there are no more, or it is full. */
 enum gather_result gather_turn(struct gather *g, struct batch *b, struct rt_err *err);

@@ -11,6 +11,10 @@
 #include "proto/pg/pgconn.h"
 
 #define TAKEOVER_US INT64_C(30000000)
+/* Who holds the fence, in one text that no two takeovers share. */
+#define OWNER_SQL                                                                                  \
+	"concat_ws(' ', owner_host, backend_pid, (extract(epoch FROM backend_start) * "            \
+	"1000000)::int8)"
 
 const char ledger_insert_sql[] =
 	"WITH ok AS (INSERT INTO rolag.ledger (pipeline, applied_lsn, timeline, committed_at) "
@@ -76,29 +80,42 @@ static int terminate_rivals(PGconn *c, const struct settings *s, char *ret_pids,
 	return 0;
 }
 
-/* Locks the fence row within this transaction; ERR_RETRY when somebody else holds it. */
-static int lock_fence(PGconn *c, const struct settings *s, int64_t *ret_epoch,
-		      uint64_t *ret_system_id, struct rt_err *err)
+/* What the fence row says. */
+struct fence {
+	int64_t epoch;
+	uint64_t system_id;
+	char owner[sizeof((struct ledger){0}.tried_owner)];
+};
+
+/* Locks the fence row within this transaction. *ret_held: not had, since somebody else holds it. */
+static int lock_fence(PGconn *c, const struct settings *s, struct fence *ret, bool *ret_held,
+		      struct rt_err *err)
 {
 	PGresult *res;
+	*ret_held = false;
 	int rc = pgc_exec(c, NULL, err,
 			  "BEGIN; SET LOCAL lock_timeout = '2s'; "
 			  "SET LOCAL synchronous_commit = on");
 	if (rc != 0)
 		return rc;
-	rc = pgc_query(
-		c, &res, err,
-		"SELECT epoch, core_system_id FROM rolag.fence WHERE pipeline = $1 FOR UPDATE", 1,
-		&s->pipeline);
-	if (rc != 0)
+	res = PQexecParams(c,
+			   "SELECT epoch, core_system_id, " OWNER_SQL
+			   " FROM rolag.fence WHERE pipeline = $1 FOR UPDATE",
+			   1, NULL, &s->pipeline, NULL, NULL, 0);
+	*ret_held = pgc_is_state(res, "55P03");
+	if (PQresultStatus(res) != PGRES_TUPLES_OK) {
+		rc = pgc_fail(c, res, err, "taking the fence");
+		PQclear(res);
 		return rc;
+	}
 	if (PQntuples(res) == 0) {
 		rc = rt_fail(err, ERR_PERMANENT,
 			     "the warehouse does not know the pipeline %s; mend: rolag init",
 			     s->pipeline);
 	} else {
-		*ret_epoch = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
-		*ret_system_id = strtoull(PQgetvalue(res, 0, 1), NULL, 10);
+		ret->epoch = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+		ret->system_id = strtoull(PQgetvalue(res, 0, 1), NULL, 10);
+		snprintf(ret->owner, sizeof(ret->owner), "%s", PQgetvalue(res, 0, 2));
 	}
 	PQclear(res);
 	return rc;
@@ -112,35 +129,55 @@ static int fenced(const struct settings *s, int64_t mine, int64_t now, struct rt
 		       s->pipeline, now, mine);
 }
 
-static int raise_epoch(PGconn *c, const struct settings *s, int64_t epoch, struct rt_err *err)
+/* Was the fence taken last by us: by a takeover that we know of, or by one whose answer was lost? */
+static bool is_ours(const struct ledger *l, const struct fence *f)
+{
+	return l->epoch == 0 || f->epoch == l->epoch ||
+	       (f->epoch == l->tried_epoch && strcmp(f->owner, l->tried_owner) == 0);
+}
+
+static int raise_epoch(PGconn *c, const struct settings *s, int64_t epoch, struct ledger *l,
+		       struct rt_err *err)
 {
 	char host[128] = "", text[24];
+	PGresult *res;
 	gethostname(host, sizeof(host) - 1);
 	snprintf(text, sizeof(text), "%" PRId64, epoch);
 	const char *params[] = {s->pipeline, text, host};
 	int rc =
-		pgc_query(c, NULL, err,
+		pgc_query(c, &res, err,
 			  "UPDATE rolag.fence SET epoch = $2::int8, owner_host = $3, backend_pid = "
 			  "pg_backend_pid(), backend_start = (SELECT backend_start FROM "
 			  "pg_stat_activity WHERE pid = pg_backend_pid()), taken_at = now() "
-			  "WHERE pipeline = $1",
+			  "WHERE pipeline = $1 RETURNING " OWNER_SQL,
 			  3, params);
-	return rc != 0 ? rc : pgc_exec(c, NULL, err, "COMMIT");
+	if (rc != 0)
+		return rc;
+	/* Before the COMMIT: should its answer get lost, the next takeover must know its own name. */
+	l->tried_epoch = epoch;
+	snprintf(l->tried_owner, sizeof(l->tried_owner), "%s", PQgetvalue(res, 0, 0));
+	PQclear(res);
+	if ((rc = pgc_exec(c, &res, err, "COMMIT")) != 0)
+		return rc;
+	if (strcmp(PQcmdStatus(res), "COMMIT") != 0)
+		rc = rt_fail(err, ERR_RETRY, "the warehouse rolled the takeover back");
+	PQclear(res);
+	return rc;
 }
 
 int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l, struct rt_err *err)
 {
-	int64_t end = rt_mono_us() + TAKEOVER_US, epoch = 0;
+	int64_t end = rt_mono_us() + TAKEOVER_US;
+	struct fence f = {0};
 	char pids[128] = "";
 	for (;;) {
 		struct rt_err ignored;
-		int rc = lock_fence(c, s, &epoch, &l->system_id, err);
+		bool held;
+		int rc = lock_fence(c, s, &f, &held, err);
 		if (rc == 0)
 			break;
-		if (pgc_exec(c, NULL, &ignored, "ROLLBACK") != 0)
-			return rc; /* the connection is gone */
-		if (rc != ERR_RETRY)
-			return rc;
+		if (!held || pgc_exec(c, NULL, &ignored, "ROLLBACK") != 0)
+			return rc; /* it ends with its connection */
 		if (rt_mono_us() > end)
 			return rt_fail(
 				err, ERR_RETRY,
@@ -150,12 +187,13 @@ int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l, stru
 		if ((rc = terminate_rivals(c, s, pids, sizeof(pids), err)) != 0)
 			return rc;
 	}
-	if (l->epoch != 0 && epoch != l->epoch)
-		return fenced(s, l->epoch, epoch, err);
-	int rc = raise_epoch(c, s, epoch + 1, err);
+	if (!is_ours(l, &f))
+		return fenced(s, l->epoch, f.epoch, err);
+	int rc = raise_epoch(c, s, f.epoch + 1, l, err);
 	if (rc != 0)
 		return rc;
-	l->epoch = epoch + 1;
+	l->epoch = f.epoch + 1;
+	l->system_id = f.system_id;
 	rc = read_applied(c, s, l, err);
 	l->waiting_applied = l->waiting_wal = LSN_NONE;
 	l->flushed = LSN_NONE; /* unknown until the warehouse says where its disk is */

@@ -13,7 +13,10 @@
 #include "proto/settings.h"
 
 struct ledger {
-	int64_t epoch;	    /* ours, 0 before the first takeover */
+	int64_t epoch; /* ours, 0 before the first takeover */
+	/* The newest takeover whose COMMIT was sent: its outcome may be unknown. */
+	int64_t tried_epoch;
+	char tried_owner[192];
 	struct lsn applied; /* committed in the warehouse */
 	uint32_t timeline;  /* of the core, as the newest ledger row has it */
 	uint64_t system_id; /* of the core; 0: not known yet */
@@ -28,7 +31,8 @@ struct ledger {
  * the applied position. Every other backend of an applier of this pipeline is
  * terminated if it holds the fence. ERR_RETRY when it could not be had within
  * 30 s (names the pid); ERR_PERMANENT when another applier took it since our
- * last takeover, or when `rolag init` was not run.
+ * last takeover, or when `rolag init` was not run. A takeover of ours whose
+ * answer was lost is known by its owner, and is no other applier.
  */
 int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l,
 		     struct rt_err *err) RT_MUSTCHECK;

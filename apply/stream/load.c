@@ -6,6 +6,7 @@
 #include "apply/stream/load.h"
 
 #include <inttypes.h>
+#include <poll.h>
 
 #include "apply/stream/source.h"
 #include "apply/stream/writer_rows.h"
@@ -19,6 +20,10 @@
 
 /* A snapshot holds back vacuum on the core: an older one is not begun another table with. */
 #define SNAPSHOT_AGE_US INT64_C(30000000)
+/* Whoever reads a table that is cleared is neither disturbed for longer, nor waited for within a turn. */
+#define CLEAR_LOCK_MS  200
+#define CLEAR_AGAIN_US 1000000
+#define STOP_POLL_MS   200
 
 struct load {
 	PGconn *core, *warehouse;
@@ -53,14 +58,36 @@ static bool on_wait(void *ctx, const struct slot_wait *w)
 	return loop_stopping(ctx);
 }
 
+/* Is this the core whose stream goes on behind the load, and not behind where the ledger is? */
+static int check_core(PGconn *replication, const struct ledger *l, struct rt_err *err)
+{
+	struct pgc_system core;
+	int rc = pgc_identify_system(replication, &core, err);
+	if (rc != 0)
+		return rc;
+	if (l->system_id != 0 && core.system_id != l->system_id)
+		return rt_fail(err, ERR_PERMANENT,
+			       "the core has the system identifier %" PRIu64
+			       ", the warehouse follows %" PRIu64
+			       "; mend: core.connect, or another pipeline for the other core",
+			       core.system_id, l->system_id);
+	if (core.timeline != l->timeline)
+		return rt_fail(err, ERR_PERMANENT,
+			       "the core is on timeline %" PRIu32 ", the warehouse on %" PRIu32
+			       " (a failover or a restore): a sync is needed",
+			       core.timeline, l->timeline);
+	return 0;
+}
+
 /* A read-only transaction on the core that sees exactly the commits up to *ret. */
-static int open_snapshot(const struct settings *s, struct loop *loop, PGconn **ret_core,
-			 struct lsn *ret, struct rt_err *err)
+static int open_snapshot(const struct settings *s, const struct ledger *ledger, struct loop *loop,
+			 PGconn **ret_core, struct lsn *ret, struct rt_err *err)
 {
 	struct pgc_options o = {.what = "core",
 				.conninfo = s->core.connect,
 				.application_name = "rolag load",
-				.replication = true};
+				.replication = true,
+				.loop = loop};
 	PGconn *replication = NULL, *core = NULL;
 	struct slot_created slot;
 	char name[64];
@@ -72,6 +99,8 @@ static int open_snapshot(const struct settings *s, struct loop *loop, PGconn **r
 	snprintf(name, sizeof(name), "rolag_load_%.40s_%" PRIx32, s->pipeline,
 		 (uint32_t)rt_now_us());
 	int rc = pgc_connect(&replication, &o, err);
+	if (rc == 0)
+		rc = check_core(replication, ledger, err);
 	o.replication = false;
 	if (rc == 0)
 		rc = pgc_connect(&core, &o, err);
@@ -86,6 +115,11 @@ static int open_snapshot(const struct settings *s, struct loop *loop, PGconn **r
 			      "SET LOCAL TimeZone = 'UTC'",
 			      slot.snapshot);
 	pgc_close(replication); /* drops the slot; the snapshot is ours now */
+	if (rc == 0 && lsn_lt(slot.consistent_point, ledger->applied))
+		rc = rt_fail(err, ERR_PERMANENT,
+			     "the core is at " LSN_FMT ", behind what the warehouse holds, " LSN_FMT
+			     ": it went back (a restore), a sync is needed",
+			     LSN_ARGS(slot.consistent_point), LSN_ARGS(ledger->applied));
 	if (rc != 0) {
 		pgc_close(core);
 		return rt_context(err, "first load");
@@ -219,6 +253,39 @@ static int begin_held(struct load *l, struct rt_err *err)
 	return 0;
 }
 
+static void cancel(PGconn *c)
+{
+	char ignored[256];
+	PGcancel *k = PQgetCancel(c);
+	if (k != NULL)
+		PQcancel(k, ignored, sizeof(ignored));
+	PQfreeCancel(k);
+}
+
+/* Statements on the warehouse that may take long: ended when the process is told to stop. */
+static int run_long(struct load *l, const char *sql, struct rt_err *err)
+{
+	int rc = 0;
+	bool cancelled = false;
+	if (PQsendQuery(l->warehouse, sql) != 1)
+		return pgc_fail(l->warehouse, NULL, err, "first load");
+	while (PQisBusy(l->warehouse)) {
+		struct pollfd fd = {.fd = PQsocket(l->warehouse), .events = POLLIN};
+		poll(&fd, 1, STOP_POLL_MS);
+		met_tick(rt_now_us());
+		if (!cancelled && loop_stopping(l->loop)) {
+			cancelled = true;
+			cancel(l->warehouse);
+		}
+		if (fd.revents != 0 && PQconsumeInput(l->warehouse) == 0)
+			break;
+	}
+	for (PGresult *res; (res = PQgetResult(l->warehouse)) != NULL; PQclear(res))
+		if (PQresultStatus(res) != PGRES_COMMAND_OK && rc == 0)
+			rc = pgc_fail(l->warehouse, res, err, "first load");
+	return rc;
+}
+
 static int flush_copy(struct load *l, struct rt_err *err)
 {
 	if (l->copy.len > 0 &&
@@ -293,31 +360,80 @@ static int load_chunk(struct load *l, uint64_t *ret_rows, struct rt_err *err)
 /* Latest rows from history, in the order of its primary key, without a sort. */
 static int finish_table(struct load *l, struct rt_err *err)
 {
+	struct buf sql = BUF_INIT;
+	buf_printf(&sql,
+		   "SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; "
+		   "INSERT INTO %s SELECT DISTINCT ON (id) * FROM %s "
+		   "ORDER BY id DESC, version DESC",
+		   l->landed->latest, l->landed->history);
 	int rc = begin_held(l, err);
 	if (rc == 0)
-		rc = pgc_exec(l->warehouse, NULL, err,
-			      "SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; "
-			      "INSERT INTO %s SELECT DISTINCT ON (id) * FROM %s "
-			      "ORDER BY id DESC, version DESC",
-			      l->landed->latest, l->landed->history);
+		rc = run_long(l, buf_cstr(&sql), err);
 	if (rc == 0)
 		rc = landed_set_state(l->warehouse, l->settings, l->landed, LANDED_LIVE,
 				      l->snapshot, err);
 	if (rc == 0)
 		rc = pgc_exec(l->warehouse, NULL, err, "COMMIT");
+	buf_clear(&sql);
+	buf_printf(&sql, "ANALYZE %s; ANALYZE %s", l->landed->history, l->landed->latest);
 	if (rc == 0)
-		rc = pgc_exec(l->warehouse, NULL, err, "ANALYZE %s; ANALYZE %s", l->landed->history,
-			      l->landed->latest);
+		rc = run_long(l, buf_cstr(&sql), err);
+	buf_release(&sql);
 	return rc;
 }
 
-static int clear_table(struct load *l, struct rt_err *err)
+static int try_clear(struct load *l, bool *ret_locked, struct rt_err *err)
 {
+	PGresult *res;
+	*ret_locked = false;
 	int rc = begin_held(l, err);
 	if (rc == 0)
-		rc = pgc_exec(l->warehouse, NULL, err, "TRUNCATE %s, %s; COMMIT",
-			      l->landed->history, l->landed->latest);
-	return rc;
+		rc = pgc_exec(l->warehouse, NULL, err, "SET LOCAL lock_timeout = %d",
+			      CLEAR_LOCK_MS);
+	if (rc != 0)
+		return rc;
+	char *sql = rt_sprintf("TRUNCATE %s, %s", l->landed->history, l->landed->latest);
+	res = PQexec(l->warehouse, sql);
+	free(sql);
+	*ret_locked = pgc_is_state(res, "55P03");
+	if (PQresultStatus(res) != PGRES_COMMAND_OK)
+		rc = pgc_fail(l->warehouse, res, err, "TRUNCATE");
+	PQclear(res);
+	if (*ret_locked)
+		return pgc_exec(l->warehouse, NULL, err, "ROLLBACK");
+	return rc != 0 ? rc : pgc_exec(l->warehouse, NULL, err, "COMMIT");
+}
+
+/* Empties the tables as soon as nobody reads them. (Readers come first; no snapshot of the core waits.) */
+static int clear_table(struct load *l, struct rt_err *err)
+{
+	for (int64_t told_us = 0;;) {
+		bool locked;
+		int rc = try_clear(l, &locked, err);
+		if (rc != 0 || !locked)
+			return rc;
+		if (loop_stopping(l->loop))
+			return rt_fail(err, ERR_RETRY, "told to stop during the first load of %s",
+				       l->landed->rollup->name);
+		if (rt_mono_us() - told_us > 10 * CLEAR_AGAIN_US) {
+			told_us = rt_mono_us();
+			met_note("the first load of %s waits for readers of its tables",
+				 l->landed->rollup->name);
+			log_info("first load waits for readers of its tables", "rollup=%s",
+				 l->landed->rollup->name);
+		}
+		met_tick(rt_now_us());
+		poll(NULL, 0, CLEAR_AGAIN_US / 1000);
+	}
+}
+
+/* No transaction is left open on the core while the warehouse works; a young snapshot serves again. */
+static void leave_old_snapshot(struct load *l)
+{
+	if (l->core == NULL || rt_mono_us() - l->snapshot_us < SNAPSHOT_AGE_US)
+		return;
+	pgc_close(l->core);
+	l->core = NULL;
 }
 
 static void tell_progress(struct load *l, bool force)
@@ -334,13 +450,11 @@ static void tell_progress(struct load *l, bool force)
 /* The snapshot at hand, or a new one when there is none that is young enough. */
 static int need_snapshot(struct load *l, struct rt_err *err)
 {
-	int64_t now = rt_mono_us();
-	if (l->core != NULL && now - l->snapshot_us < SNAPSHOT_AGE_US)
+	leave_old_snapshot(l);
+	if (l->core != NULL)
 		return 0;
-	pgc_close(l->core);
-	l->core = NULL;
-	l->snapshot_us = now;
-	return open_snapshot(l->settings, l->loop, &l->core, &l->snapshot, err);
+	l->snapshot_us = rt_mono_us();
+	return open_snapshot(l->settings, l->ledger, l->loop, &l->core, &l->snapshot, err);
 }
 
 static int load_table(struct load *l, struct landed *landed, struct rt_err *err)
@@ -350,9 +464,9 @@ static int load_table(struct load *l, struct landed *landed, struct rt_err *err)
 	l->state = (struct fold_row){0};
 	l->rows = 0;
 	l->told_us = rt_mono_us();
-	int rc = need_snapshot(l, err);
+	int rc = clear_table(l, err);
 	if (rc == 0)
-		rc = clear_table(l, err);
+		rc = need_snapshot(l, err);
 	for (uint64_t n = 1; rc == 0 && n > 0;) {
 		met_tick(rt_now_us());
 		if (loop_stopping(l->loop))
@@ -366,8 +480,10 @@ static int load_table(struct load *l, struct landed *landed, struct rt_err *err)
 			tell_progress(l, false);
 		}
 	}
-	if (rc == 0)
+	if (rc == 0) {
+		leave_old_snapshot(l);
 		rc = finish_table(l, err);
+	}
 	if (rc == 0)
 		tell_progress(l, true);
 	return rc;

@@ -130,7 +130,7 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 
 /* ---- plans ---- */
 
-static void plan_add(struct writer *w, enum writer_step step, uint16_t rollup)
+static void plan_add(struct writer *w, enum writer_step step, uint32_t rollup)
 {
 	if (w->plan_count == w->plan_cap) {
 		w->plan_cap = w->plan_cap == 0 ? 64 : w->plan_cap * 2;
@@ -162,7 +162,7 @@ static void plan_write(struct writer *w, const struct batch *b, enum writer_part
 	uint32_t rows = 0;
 	for (uint16_t i = 0; i < w->landed->count; i++)
 		rows += b->rows[i].count;
-	w->pipelined = rows < WRITER_COPY_ROWS;
+	w->pipelined = rows < WRITER_COPY_ROWS && b->arena.used_bytes < WRITER_COPY_BYTES;
 	bool begins = part == PART_WHOLE || part == PART_FIRST;
 	bool ends = part == PART_WHOLE || part == PART_LAST;
 	int64_t now = rt_mono_us();
@@ -174,7 +174,7 @@ static void plan_write(struct writer *w, const struct batch *b, enum writer_part
 		plan_add(w, WRITE_HOLD, 0);
 	plan_rows(w, b);
 	for (uint32_t i = 0; i < b->fence_count; i++)
-		plan_add(w, WRITE_FENCES, (uint16_t)i);
+		plan_add(w, WRITE_FENCES, i);
 	if (!ends)
 		return;
 	if (now - w->trimmed_us > TRIM_EVERY_US) {
@@ -225,7 +225,7 @@ static int send_hold(struct writer *w, struct rt_err *err)
 	return send_text(w, "hold", 2, params, err);
 }
 
-static int send_fence(struct writer *w, uint16_t i, struct rt_err *err)
+static int send_fence(struct writer *w, uint32_t i, struct rt_err *err)
 {
 	char lsn[32];
 	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(w->batch->fence[i].lsn));
@@ -277,6 +277,7 @@ static int send_copy(struct writer *w, uint16_t rollup, bool latest, struct rt_e
 static int send_step(struct writer *w, const struct writer_plan *p, struct rt_err *err)
 {
 	const struct landed *l = w->landed->count > p->rollup ? &w->landed->item[p->rollup] : NULL;
+	const uint16_t rollup = (uint16_t)p->rollup;
 	int count;
 	switch (p->step) {
 	case WRITE_BEGIN:
@@ -289,12 +290,12 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 		return send_fence(w, p->rollup, err);
 	case WRITE_ROWS:
 	case WRITE_LATEST:
-		count = writer_fill_rows(w->batch, p->rollup, l->rollup, p->step == WRITE_LATEST,
+		count = writer_fill_rows(w->batch, rollup, l->rollup, p->step == WRITE_LATEST,
 					 w->column);
-		return send_arrays(w, p->step == WRITE_ROWS ? 'w' : 'l', p->rollup, count, 0, err);
+		return send_arrays(w, p->step == WRITE_ROWS ? 'w' : 'l', rollup, count, 0, err);
 	case WRITE_COPY:
 	case WRITE_COPY_LATEST:
-		return send_copy(w, p->rollup, p->step == WRITE_COPY_LATEST, err);
+		return send_copy(w, rollup, p->step == WRITE_COPY_LATEST, err);
 	case WRITE_TRIM:
 		return send_trim(w, err);
 	case WRITE_COMMIT:
@@ -302,8 +303,8 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 	case WRITE_POSITION:
 		return send_text(w, "position", 0, NULL, err);
 	case WRITE_FETCH:
-		writer_fill_ids(w->batch, p->rollup, l->rollup, &w->column[0]);
-		return send_arrays(w, 'f', p->rollup, 1, 1, err);
+		writer_fill_ids(w->batch, rollup, l->rollup, &w->column[0]);
+		return send_arrays(w, 'f', rollup, 1, 1, err);
 	}
 	rt_bug(__FILE__, __LINE__, "unknown step");
 }
@@ -435,8 +436,8 @@ static void take_result(struct writer *w, const struct writer_plan *p, const PGr
 	} else if (p->step == WRITE_POSITION) {
 		ledger_position(w->ledger, pgc_get_lsn(res, 0, 0), pgc_get_lsn(res, 0, 1));
 	} else if (p->step == WRITE_FETCH &&
-		   writer_take_states(w->batch, p->rollup, w->landed->item[p->rollup].rollup, res,
-				      &err) != 0) {
+		   writer_take_states(w->batch, (uint16_t)p->rollup,
+				      w->landed->item[p->rollup].rollup, res, &err) != 0) {
 		w->failed = true;
 		w->err = err;
 	}
@@ -482,7 +483,8 @@ static int turn_pipelined(struct writer *w, struct rt_err *err)
 /* Feeds COPY as long as the socket takes it; 1 when all is fed and ended. */
 static int feed_copy(struct writer *w, const struct writer_plan *p, struct rt_err *err)
 {
-	const struct batch_rows *rows = &w->batch->rows[p->rollup];
+	const uint16_t rollup = (uint16_t)p->rollup;
+	const struct batch_rows *rows = &w->batch->rows[rollup];
 	for (;;) {
 		int rc = flush(w, err);
 		if (rc != 0 || w->want_write)
@@ -497,7 +499,7 @@ static int feed_copy(struct writer *w, const struct writer_plan *p, struct rt_er
 			continue;
 		}
 		buf_clear(&w->copy);
-		w->copy_row = writer_fill_copy(w->batch, p->rollup, p->step == WRITE_COPY_LATEST,
+		w->copy_row = writer_fill_copy(w->batch, rollup, p->step == WRITE_COPY_LATEST,
 					       w->copy_row, COPY_PIECE_BYTES, &w->copy);
 		if (w->copy.len > 0 &&
 		    PQputCopyData(w->c, (const char *)w->copy.p, (int)w->copy.len) != 1)

@@ -18,6 +18,8 @@
 
 /* Rows of a batch from which on COPY is used (measured: tests/bench). */
 #define WRITER_COPY_ROWS 1000
+/* The same in memory of the batch: a pipeline is held in memory as a whole, a COPY is not. */
+#define WRITER_COPY_BYTES (16u << 20)
 
 enum writer_step {
 	WRITE_BEGIN,
@@ -36,7 +38,7 @@ enum writer_step {
 
 struct writer_plan {
 	enum writer_step step;
-	uint16_t rollup;
+	uint32_t rollup; /* of WRITE_FENCES: which of the batch's fences */
 };
 
 /* A batch may be a part of a transaction that is too large for memory. */

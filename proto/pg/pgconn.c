@@ -8,8 +8,11 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "proto/base/loop.h"
+
 #define CONNECT_TIMEOUT_US 10000000
 #define IDENTIFY_US	   30000000
+#define STOP_POLL_US	   200000
 
 static int connect_failure(PGconn *c, const struct pgc_options *o, struct rt_err *err)
 {
@@ -36,8 +39,8 @@ static int connect_failure(PGconn *c, const struct pgc_options *o, struct rt_err
 	return rt_fail(err, ERR_RETRY, "cannot connect to the %s: %.800s", o->what, said);
 }
 
-/* Drives PQconnectPoll until it is done or the time is up. */
-static bool connect_wait(PGconn *c)
+/* Drives PQconnectPoll until it is done, the time is up or the loop is told to stop. */
+static bool connect_wait(PGconn *c, struct loop *loop)
 {
 	int64_t end = rt_mono_us() + CONNECT_TIMEOUT_US;
 	PostgresPollingStatusType st = PGRES_POLLING_WRITING;
@@ -45,9 +48,9 @@ static bool connect_wait(PGconn *c)
 		int64_t left = end - rt_mono_us();
 		struct pollfd p = {.fd = PQsocket(c),
 				   .events = st == PGRES_POLLING_READING ? POLLIN : POLLOUT};
-		if (left <= 0 || p.fd < 0)
+		if (left <= 0 || p.fd < 0 || (loop != NULL && loop_stopping(loop)))
 			return false;
-		if (poll(&p, 1, (int)(left / 1000) + 1) > 0)
+		if (poll(&p, 1, (int)(RT_MIN(left, STOP_POLL_US) / 1000) + 1) > 0)
 			st = PQconnectPoll(c);
 	}
 	return st == PGRES_POLLING_OK;
@@ -100,7 +103,7 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 	int started = pgc_connect_start(&c, o, err);
 	if (started != 0)
 		return started;
-	if (PQstatus(c) == CONNECTION_BAD || !connect_wait(c)) {
+	if (PQstatus(c) == CONNECTION_BAD || !connect_wait(c, o->loop)) {
 		int rc = PQerrorMessage(c)[0] != '\0'
 				 ? connect_failure(c, o, err)
 				 : rt_fail(err, ERR_RETRY, "the %s did not answer within 10 s",
@@ -109,6 +112,8 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 		return rc;
 	}
 	if (!o->replication) {
+		/* What libpq keeps of an error, said when the connection is lost, must quote no row. */
+		PQsetErrorVerbosity(c, PQERRORS_SQLSTATE);
 		int rc = pgc_exec(c, NULL, err, "SET application_name = '%s'", o->application_name);
 		if (rc != 0) {
 			PQfinish(c);
@@ -127,7 +132,9 @@ void pgc_close(PGconn *c)
 
 static bool is_temporary(const char *state)
 {
-	static const char *const classes[] = {"08", "53", "57", "40", "55006", "55P03", "25P03"};
+	/* 25006, read only: a standby that is about to be promoted, or a primary that was. */
+	static const char *const classes[] = {"08",    "53",	"57",	 "40",
+					      "55006", "55P03", "25P03", "25006"};
 	for (size_t i = 0; i < ARRAY_LEN(classes); i++)
 		if (strncmp(state, classes[i], strlen(classes[i])) == 0)
 			return true;
@@ -143,8 +150,12 @@ int pgc_fail(PGconn *c, const PGresult *res, struct rt_err *err, const char *doi
 			       said[0] != '\0' ? said : "no answer");
 	}
 	const char *primary = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-	/* Class 22 (data exception) and 23 (constraint) messages quote values: their name is enough. */
-	if (strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0) {
+	/*
+	 * Class 22 (data exception) and 23 (constraint) messages quote values, P0 and 44 say what
+	 * somebody's trigger or view wants: their name is enough.
+	 */
+	if (strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0 ||
+	    strncmp(state, "P0", 2) == 0 || strncmp(state, "44", 2) == 0) {
 		const char *column = PQresultErrorField(res, PG_DIAG_COLUMN_NAME);
 		const char *constraint = PQresultErrorField(res, PG_DIAG_CONSTRAINT_NAME);
 		return rt_fail(err, ERR_PERMANENT, "%s: SQLSTATE %s%s%s%s%s", doing, state,

@@ -12,15 +12,18 @@
 #include "proto/base/rt.h"
 #include "proto/lsn.h"
 
+struct loop;
+
 struct pgc_options {
 	const char *what;     /* "core" or "warehouse": how messages call it */
 	const char *conninfo; /* libpq connection string or URI; secrets by libpq's own means */
 	const char *application_name; /* shown in pg_stat_activity */
 	bool replication;	      /* a walsender session (replication=database) */
+	struct loop *loop;	      /* NULL, or whose stop signal ends the wait */
 };
 
 /*
- * Connects, blocking for at most 10 s; client_encoding UTF8, TCP keepalives,
+ * Connects, blocking for at most 10 s (or until a stop signal); client_encoding UTF8, TCP keepalives,
  * tcp_user_timeout 10 s. ERR_RETRY when the server is away, starting or
  * full; ERR_PERMANENT for what only a person mends (password, no such
  * database or role, bad conninfo, no REPLICATION right), with the mend.

@@ -1,4 +1,7 @@
-"""A proxy between a client of PostgreSQL and its server that loses the answer to a COMMIT."""
+"""A proxy between a client of PostgreSQL and its server that loses the answer to a COMMIT.
+
+A batch's COMMIT is a prepared statement, a takeover's a plain query: either can be chosen.
+"""
 import os
 import select
 import socket
@@ -7,8 +10,8 @@ import threading
 
 class CommitProxy(threading.Thread):
     """Listens on a socket in `folder`; `lose()` arms it: the next COMMIT reaches the server (or, with
-    reach=False, does not), and the client never hears of it, as both ends are closed."""
-
+    reach=False, does not), and the client never hears of it, as both ends are closed. With shut=True new
+    connections are then let in no further, until `open()`."""
 
     def __init__(self, folder, server):
         super().__init__(daemon=True)
@@ -18,10 +21,16 @@ class CommitProxy(threading.Thread):
         self.listener.bind(os.path.join(folder, ".s.PGSQL.5432"))
         self.listener.listen()
         self.armed = None       # or True, False: does the COMMIT reach the server?
+        self.takeover = self.shut = False
+        self.way = threading.Event()
+        self.way.set()
         self.lost = 0
 
-    def lose(self, reach):
-        self.armed = reach
+    def lose(self, reach, takeover=False, shut=False):
+        self.takeover, self.shut, self.armed = takeover, shut, reach
+
+    def open(self):
+        self.way.set()
 
     def run(self):
         while True:
@@ -38,6 +47,7 @@ class CommitProxy(threading.Thread):
     def serve(self, client):
         with client, socket.socket(socket.AF_UNIX) as server:
             try:
+                self.way.wait()
                 server.connect(self.server)
                 while self.pass_on(client, server):
                     pass
@@ -52,6 +62,8 @@ class CommitProxy(threading.Thread):
             at = self.commit_at(data)
             if self.armed is not None and at >= 0:
                 reach, self.armed = self.armed, None
+                if self.shut:
+                    self.way.clear()
                 if reach:
                     server.sendall(data)
                     self.wait_idle(server)
@@ -68,9 +80,10 @@ class CommitProxy(threading.Thread):
             return bool(data)
         return True
 
-    @staticmethod
-    def commit_at(data):
-        """Where the Bind of "commit" begins, or -1."""
+    def commit_at(self, data):
+        """Where the Bind of "commit", or the query COMMIT, begins, or -1."""
+        if self.takeover:
+            return data.find(b"Q\0\0\0\x0bCOMMIT\0")
         at = data.find(b"\0commit\0")
         return at - 5 if at >= 5 and data[at - 5:at - 4] == b"B" else -1
 

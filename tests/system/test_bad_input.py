@@ -8,7 +8,7 @@ import shutil
 import oracle
 import psycopg
 import pytest
-from pipeline import PACK, PAYMENT, PERMANENT, ROLE, entity, write_payment, write_role
+from pipeline import PACK, PAYMENT, PERMANENT, ROLE, entity, write_payment, write_role, write_roles
 
 SECRET = "s3cret-value"
 
@@ -128,6 +128,45 @@ def test_trap_34_an_unknown_event_type_stops_the_first_load_as_it_stops_the_stre
     definition(bad, ROLE, "  permission_set_removed: [permission_set_id]\n",
                "  permission_set_removed: [permission_set_id]\n  teleported: [to]\n")
     goes_on(bad)
+
+
+def test_what_somebodys_trigger_says_of_a_row_is_not_repeated(bad):
+    bad.warehouse("create function refuse() returns trigger language plpgsql as "
+                  "'begin raise exception ''row % refused'', new; end'")
+    bad.warehouse(f"create trigger refuse before insert on raw.{ROLE} for each row execute function refuse()")
+    with bad.writing() as conn:
+        write_role(conn, 2, 1, {"name": SECRET, "permission_set_ids": []})
+    assert bad.apply.wait() == PERMANENT
+    assert bad.apply.lines("error", ROLE, "P0001")
+    no_values(bad)
+    bad.warehouse(f"drop trigger refuse on raw.{ROLE}")
+    goes_on(bad)
+
+
+def test_a_flood_of_fences_loses_none(bad):
+    """Anybody may emit them: more in a transaction than 16 bits count."""
+    bad.core("select count(pg_logical_emit_message(true, 'rolag.fence', md5(n::text))) from generate_series(1, 70000) n")
+    bad.wait_applied()
+    assert bad.warehouse("select count(*) from rolag.fence_seen") == [(70_000,)]
+    bad.stop()
+
+
+def test_trap_07_a_transaction_written_in_parts_before_the_one_that_fails_is_there(bad):
+    """The parts' last one is gathered together with what fails: it is whole all the same."""
+    assert bad.apply.stop() == 0
+    bad.configure({"apply": {"batch_rows": 10}})
+    with bad.writing() as conn:
+        write_roles(conn, 100, 114)
+    with bad.writing() as conn:
+        write_role(conn, 1, 3, {"to": SECRET}, "teleported")
+    stop = bad.mark()
+    bad.start_apply()
+    for _ in range(2):
+        assert bad.apply.wait() == PERMANENT
+        bad.start_apply()
+    assert bad.apply.wait() == PERMANENT and bad.applied() < stop
+    assert bad.warehouse(f"select count(*) from raw.{ROLE}") == [(17,)]
+    assert bad.warehouse(f"select count(*) from raw.{ROLE}_latest") == [(16,)]
 
 
 def test_a_failed_cast_stops_until_the_definition_takes_it(bad):

@@ -3,7 +3,7 @@ import threading
 
 import psycopg
 import pytest
-from pipeline import ROLE, SOME, Bank, wait_for, write_role, write_roles
+from pipeline import PERMANENT, ROLE, SOME, Bank, wait_for, write_role, write_roles
 
 
 class Writing(threading.Thread):
@@ -115,6 +115,72 @@ def test_a_table_that_is_landed_no_longer_is_parked_and_loaded_anew_when_it_retu
         write_role(conn, 2, 2)
     p.wait_applied()
     assert p.warehouse(f"select count(*) from raw.{ROLE}") == [(5,)]
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_23_no_snapshot_and_no_lock_wait_while_somebody_reads_the_tables(make_pipeline):
+    """A table is emptied before it is loaded anew. Whoever reads it comes first: others can read it, too, the
+    core's vacuum is not held back, and SIGTERM is heard."""
+    p = make_pipeline(land=[ROLE, SOME[0]])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    assert p.apply.stop() == 0
+    p.warehouse("update rolag.relation set state = 'syncing' where name = %s", ROLE)
+    with psycopg.connect(p.warehouse_conninfo) as reader:
+        reader.execute(f"select * from raw.{ROLE}")
+        p.start_apply()
+        wait_for("the load to say what it waits for", lambda: p.apply.lines("waits for readers", ROLE), timeout=20)
+        with psycopg.connect(p.warehouse_conninfo, autocommit=True) as other:
+            other.execute("set statement_timeout = '2s'")
+            for _ in range(20):
+                assert other.execute(f"select count(*) from raw.{ROLE}").fetchone() == (1,)
+        assert p.core("select count(*) from pg_stat_activity where application_name = 'rolag load'") == [(0,)]
+        assert p.apply.stop(timeout=10) == 0
+        p.start_apply()
+        wait_for("the load to wait again", lambda: p.apply.lines("waits for readers", ROLE), timeout=20)
+    p.wait_live()
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+def test_trap_04_a_first_load_from_another_core_is_refused(make_pipeline):
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start_capture()
+    p.configure({"core": {"connect": p.warehouse_conninfo}})
+    assert p.start_apply().wait() == PERMANENT
+    assert p.apply.lines("error", "system identifier", "core.connect")
+    assert p.warehouse("select state from rolag.relation") == [("syncing",)]
+
+
+@pytest.mark.parametrize("column, value, words", [
+    ("timeline", "timeline + 1", "timeline"), ("applied_lsn", "applied_lsn + 10000000000::numeric", "it went back")])
+def test_trap_59_a_first_load_from_a_core_that_went_back_is_refused(make_pipeline, column, value, words):
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start_capture()
+    p.warehouse(f"update rolag.ledger set {column} = {value}")
+    assert p.start_apply().wait() == PERMANENT
+    assert p.apply.lines("error", words, "a sync is needed")
+
+
+def test_a_first_load_is_not_bound_by_the_roles_statement_timeout(make_pipeline):
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    with p.writing() as conn:
+        write_roles(conn, 1, 60_000)
+    p.warehouse(f"alter database {p.warehouse_database} set statement_timeout = '50ms'")
+    p.start_capture()
+    p.start_apply()
+    wait_for("the first load", lambda: p.apply.lines("done=yes"), timeout=40)
+    assert p.counters()["apply_reconnects_total"] == 0
+    p.warehouse(f"alter database {p.warehouse_database} reset statement_timeout")
+    p.wait_live()
     p.assert_equal()
     p.stop()
 

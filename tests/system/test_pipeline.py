@@ -3,6 +3,7 @@ import os
 import random
 import re
 import signal
+import socket
 import threading
 import time
 
@@ -146,6 +147,21 @@ def test_sigterm_during_the_first_load_ends_with_0(pipeline):
     pipeline.stop()
 
 
+def test_sigterm_is_heard_while_the_warehouse_does_not_answer(pipeline):
+    pipeline.start()
+    assert pipeline.apply.stop() == 0
+    with socket.create_server(("127.0.0.1", 0)) as silent:      # takes connections, says nothing
+        pipeline.configure({"warehouse": {"connect": f"host=127.0.0.1 port={silent.getsockname()[1]} user=postgres"}})
+        pipeline.start_apply()
+        pipeline_began = time.monotonic()
+        wait_for("apply to be up", lambda: pipeline.apply.lines("apply starts"))
+        time.sleep(0.5)
+        begin = time.monotonic()
+        assert pipeline.apply.stop() == 0
+        assert time.monotonic() - begin < 4 and begin - pipeline_began < 8
+    assert pipeline.capture.stop() == 0
+
+
 def test_trap_06_of_two_appliers_the_older_stops_for_good(pipeline):
     """Both read one spool; the second takes the fence; the first says so and ends with 100."""
     pipeline.start()
@@ -213,6 +229,42 @@ def test_warehouse_down_for_a_while_and_a_core_restart(make_pipeline, own_cluste
     summary = load.summary()
     p.wait_applied()
     assert p.rows() == summary["events"]
+    p.assert_equal()
+    p.stop()
+
+
+def test_a_warehouse_that_is_read_only_for_a_while_is_waited_for(pipeline):
+    """A standby that is not promoted yet, or a primary that was demoted: nothing that a person must mend."""
+    pipeline.start()
+    name = pipeline.warehouse_database
+    pipeline.warehouse(f"alter database {name} set default_transaction_read_only = on")
+    pipeline.warehouse("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
+                       "rolag apply " + pipeline.name)
+    wait_for("apply to say so", lambda: pipeline.check_alive() or pipeline.apply.lines("25006"), timeout=30)
+    with psycopg.connect(pipeline.warehouse_conninfo, autocommit=True) as conn:
+        conn.execute("set default_transaction_read_only = off")
+        conn.execute(f"alter database {name} reset default_transaction_read_only")
+    pipeline.load("--seed", 23, "--events", 300)
+    pipeline.wait_applied()
+    pipeline.assert_equal()
+    pipeline.stop()
+
+
+def test_a_warehouse_that_lets_us_in_and_takes_nothing_is_not_hammered(make_pipeline):
+    """As one whose disk is full: waits grow, although each connection is made."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    p.warehouse("create function full_disk() returns trigger language plpgsql as "
+                "'begin raise exception using errcode = ''53100'', message = ''disk full''; end'")
+    p.warehouse(f"create trigger full_disk before insert on raw.{ROLE} execute function full_disk()")
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    wait_for("apply to notice", lambda: p.check_alive() or p.apply.lines("disk full", "53100"), timeout=30)
+    time.sleep(6)
+    assert p.running() and 3 <= p.counters()["apply_reconnects_total"] <= 10
+    p.warehouse(f"drop trigger full_disk on raw.{ROLE}")
+    p.wait_applied()
     p.assert_equal()
     p.stop()
 

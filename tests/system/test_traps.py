@@ -75,17 +75,23 @@ def test_trap_04_a_slot_dropped_and_made_again_is_refused_by_every_part(make_pip
     assert p.warehouse(f"select max(version), count(*) from raw.{ROLE}") == [(1, 1)] and p.applied() >= applied
 
 
+def through_proxy(p):
+    """Puts a CommitProxy between the pipeline's applier and its warehouse."""
+    proxy = CommitProxy(os.path.join(p.folder, "proxy"),
+                        os.path.join(p.warehouse_cluster.socket, f".s.PGSQL.{p.warehouse_cluster.port}"))
+    proxy.start()
+    p.configure({"warehouse": {"connect": f"host={p.folder}/proxy port=5432 user=postgres "
+                                          f"dbname={p.warehouse_database}"}})
+    return proxy
+
+
 @pytest.mark.parametrize("reach", [True, False], ids=["committed", "not committed"])
 def test_trap_05_the_outcome_of_commit_is_read_from_the_ledger(make_pipeline, reach):
     """The answer to COMMIT is lost, many times, for batches in one round trip and for COPY. Only the ledger
     says whether it happened."""
     p = make_pipeline(land=[ROLE])
     p.init()
-    proxy = CommitProxy(os.path.join(p.folder, "proxy"),
-                        os.path.join(p.warehouse_cluster.socket, f".s.PGSQL.{p.warehouse_cluster.port}"))
-    proxy.start()
-    p.configure({"warehouse": {"connect": f"host={p.folder}/proxy port=5432 user=postgres "
-                                          f"dbname={p.warehouse_database}"}})
+    proxy = through_proxy(p)
     p.start()
     for n in range(10):
         lost = proxy.lost
@@ -153,6 +159,37 @@ def test_trap_07_a_statement_that_fails_never_moves_the_ledger(make_pipeline):
     p.stop()
 
 
+def peak(process):
+    """The most memory that it ever had, in bytes."""
+    with open(f"/proc/{process.pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM")) * 1024
+
+
+@pytest.mark.parametrize("transactions", [1, 30])
+def test_trap_27_an_entity_whose_state_grows_with_every_event(make_pipeline, transactions):
+    """Each version holds the whole list: few events, many bytes of rows. Memory stays what batch_bytes says."""
+    p = make_pipeline({"apply": {"batch_bytes": "256 kB", "cache": "256 kB"}}, land=[ROLE])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    before, size = peak(p.apply), 3000 // transactions
+    assert p.capture.running() and p.apply.stop() == 0
+    for n in range(transactions):
+        with p.writing() as conn:
+            write_role(conn, 2 + n, 1)
+            conn.execute("insert into core_role_events select %s, n, 'permission_set_added', jsonb_build_object("
+                         "'permission_set_id', gen_random_uuid()), null, now() from generate_series(%s::int, %s::int) n",
+                         (entity(1), 2 + n * size, 1 + (n + 1) * size))
+    p.start_apply()
+    p.wait_applied()
+    assert peak(p.apply) < before + 30_000_000, "3000 versions of up to 60 kB are 90 MB"
+    assert p.rows() == p.events() == 3001 + transactions
+    p.assert_equal()
+    p.stop()
+
+
 def test_trap_54_the_ledger_only_grows_and_is_trimmed(make_pipeline):
     """No row of it is ever updated; an old snapshot over all of it changes nothing."""
     p = make_pipeline(land=[ROLE])
@@ -209,6 +246,56 @@ def test_trap_55_a_zombie_in_mid_copy_is_ended_and_fenced(make_pipeline):
     p.stop()
 
 
+def end_backends(p):
+    p.warehouse("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
+                "rolag apply " + p.name)
+
+
+@pytest.mark.parametrize("reach", [True, False], ids=["committed", "not committed"])
+def test_trap_55_a_takeover_whose_answer_is_lost_is_our_own(make_pipeline, reach):
+    """The connection dies at the takeover's COMMIT, twice running: whether it happened or not, the applier
+    goes on, since nobody else has taken the fence."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    proxy = through_proxy(p)
+    p.start()
+    for n in range(3):
+        epoch = p.warehouse("select epoch from rolag.fence")[0][0]
+        for turn in range(2):
+            lost = proxy.lost
+            proxy.lose(reach, takeover=True, shut=True)
+            if turn == 0:
+                end_backends(p)
+            else:
+                proxy.open()
+            wait_for("a takeover's answer to get lost", lambda: proxy.lost > lost)
+        assert p.warehouse("select epoch from rolag.fence") == [(epoch + 2 if reach else epoch,)]
+        proxy.open()
+        with p.writing() as conn:
+            write_role(conn, n, 1)
+        p.wait_applied()
+        assert p.warehouse("select epoch from rolag.fence") == [(epoch + 3 if reach else epoch + 1,)]
+    p.assert_equal()
+    p.stop()
+
+
+@pytest.mark.parametrize("reach", [True, False], ids=["committed", "not committed"])
+def test_trap_55_a_rival_behind_a_takeover_whose_answer_is_lost_stops_us(make_pipeline, reach):
+    """Where our COMMIT did not happen, the rival's epoch is the very number that we had tried."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    proxy = through_proxy(p)
+    p.start()
+    p.wait_applied()
+    proxy.lose(reach, takeover=True, shut=True)
+    end_backends(p)
+    wait_for("a takeover's answer to get lost", lambda: proxy.lost)
+    p.warehouse("update rolag.fence set epoch = epoch + 1, backend_start = backend_start + interval '1 us', taken_at = now()")
+    proxy.open()
+    assert p.apply.wait() == PERMANENT
+    assert p.apply.lines("error", "another applier has taken over")
+
+
 def try_freeze(p):
     """Stops the applier if its transaction opens before it has applied all; True when it is frozen in one."""
     target = p.mark()
@@ -220,3 +307,22 @@ def try_freeze(p):
                 return True
             p.apply.signal(signal.SIGCONT)
     return False
+
+
+def test_trap_59_changes_of_another_timeline_are_refused_not_compared(make_pipeline):
+    """After a failover the new timeline's positions may lie below what is applied: passed over, they would be
+    lost without a word."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    assert p.apply.stop() == 0
+    p.warehouse("update rolag.ledger set timeline = timeline + 1, applied_lsn = applied_lsn + 1000000::numeric")
+    applied = p.applied()
+    with p.writing() as conn:
+        write_role(conn, 1, 2)
+    assert p.start_apply().wait() == PERMANENT
+    assert p.apply.lines("error", "timeline", "a sync is needed")
+    assert p.applied() == applied

@@ -232,7 +232,7 @@ static void test_batch_folds_in_order_and_knows_last_and_new(void **state)
 	add_transaction(f, 30, 1, 3, 3);
 	batch_resolve(b, &f->cache, false);
 	assert_int_equal(b->missing_count, 0); /* first events need no state */
-	assert_rc(batch_fold(b, &f->cache, &err), err);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
 	assert_int_equal(b->rows[0].count, 4);
 	assert_int_equal(b->end.v, 30);
 	const bool last[] = {false, false, true, true};
@@ -248,7 +248,7 @@ static void test_batch_folds_in_order_and_knows_last_and_new(void **state)
 	add_transaction(f, 40, 1, 4, 4);
 	batch_resolve(b, &f->cache, false);
 	assert_int_equal(b->missing_count, 0);
-	assert_rc(batch_fold(b, &f->cache, &err), err);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
 	assert_false(batch_row_is_new_entity(&b->rows[0].row[0]));
 	assert_int_equal(b->rows[0].row[0].row.version, 4);
 }
@@ -261,11 +261,64 @@ static void test_batch_folds_piecemeal_as_in_one_go(void **state)
 	for (int i = 0; i < 5; i++) {
 		add_transaction(f, 10 + (uint64_t)i, 1, i + 1, i + 1);
 		batch_resolve(b, &f->cache, false);
-		assert_rc(batch_fold(b, &f->cache, &err), err);
+		assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
 	}
 	assert_int_equal(b->rows[0].count, 5);
 	for (uint32_t i = 0; i < 5; i++)
 		assert_int_equal(batch_row_is_last(b, 0, i), i == 4);
+}
+
+/* However little room there is, the parts together are the rows, the fences and the positions of one go. */
+static void test_trap_27_batch_goes_on_in_another_where_rows_take_too_much(void **state)
+{
+	struct fixture *f = *state;
+	struct batch other, *b = &f->batch, *next = &other;
+	struct rt_err err;
+	uint32_t rows = 0, fences = 0, parts = 0;
+	batch_init(&other, &f->set);
+	add_transaction(f, 10, 1, 1, 3);
+	batch_begin(b, at(20), RT_PG_EPOCH_US + 20);
+	batch_add_fence(b, slice_str("a"));
+	add(f, 1, 4, "reverted", "{\"amount\": 4}");
+	add(f, 2, 1, "initialized", "{\"amount\": 4}");
+	batch_commit(b);
+	add_transaction(f, 30, 2, 2, 3);
+	batch_begin(b, at(40), RT_PG_EPOCH_US + 40);
+	batch_add_fence(b, slice_str("b"));
+	add(f, 1, 5, "reverted", "{\"amount\": 4}");
+	for (bool more = true; more; parts++) {
+		batch_resolve(b, &f->cache, false);
+		assert_int_equal(b->missing_count, 0);
+		assert_rc(batch_fold(b, &f->cache, 1, &err), err);
+		more = !batch_is_folded(b);
+		if (more)
+			batch_split(b, next);
+		assert_int_equal(b->rows[0].count, 1);
+		const struct batch_row *row = &b->rows[0].row[0];
+		const uint64_t end[] = {10, 10, 10, 20, 20, 30, 30, 40};
+		const int32_t version[] = {1, 2, 3, 4, 1, 2, 3, 5};
+		assert_int_equal(b->transaction[row->transaction].end.v, end[rows]);
+		assert_int_equal(row->row.version, version[rows]);
+		assert_true(batch_row_is_last(b, 0, 0));
+		assert_int_equal(batch_row_is_new_entity(row), version[rows] == 1);
+		for (uint32_t i = 0; i < b->fence_count; i++, fences++)
+			assert_int_equal(b->fence[i].lsn.v, fences == 0 ? 20 : 40);
+		assert_int_equal(b->first_part, parts == 0);
+		assert_true(b->open); /* the last one, too: its COMMIT has not come */
+		rows += b->rows[0].count;
+		struct batch *done = b;
+		if (more) {
+			b = next;
+			next = done;
+			batch_reset(next);
+		}
+	}
+	assert_int_equal(rows, 8);
+	assert_int_equal(fences, 2);
+	assert_int_equal(b->end.v, 30); /* as far as whole transactions go */
+	batch_commit(b);
+	assert_int_equal(b->end.v, 40);
+	batch_release(&other);
 }
 
 static void test_batch_asks_for_unknown_states_once(void **state)
@@ -288,7 +341,7 @@ static void test_batch_asks_for_unknown_states_once(void **state)
 				  .columns = buf_slice(&columns)};
 	batch_provide(b, e, &stored);
 	assert_null(batch_find(b, 0, id));
-	assert_rc(batch_fold(b, &f->cache, &err), err);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
 	assert_int_equal(b->rows[0].count, 2);
 	assert_int_equal(b->rows[0].row[1].row.version, 6);
 	assert_int_equal(b->rows[0].row[1].row.created_at_us, 77);
@@ -313,7 +366,7 @@ static void test_trap_07_batch_is_cut_before_the_transaction_that_fails(void **s
 	batch_commit(b);
 	add_transaction(f, 30, 3, 1, 1);
 	batch_resolve(b, &f->cache, false);
-	assert_int_equal(batch_fold(b, &f->cache, &err), ERR_PERMANENT);
+	assert_int_equal(batch_fold(b, &f->cache, SIZE_MAX, &err), ERR_PERMANENT);
 	assert_says(err, "relation public.deposit_events, LSN 0/14");
 	assert_says(err, "exploded");
 	assert_int_equal(b->end.v, 10); /* whole transactions before it are left, nothing behind */
@@ -332,7 +385,7 @@ static void test_batch_cut_of_the_open_transaction(void **state)
 	add(f, 1, 3, "reverted", "{\"amount\": 4}");
 	batch_cut_open(b);
 	batch_resolve(b, &f->cache, false);
-	assert_rc(batch_fold(b, &f->cache, &err), err);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
 	assert_int_equal(b->rows[0].count, 2);
 	assert_int_equal(b->end.v, 10);
 	/* Nothing before it: nothing to write. */
@@ -351,7 +404,7 @@ static void test_trap_33_gap_stops_the_batch_and_a_duplicate_does_not(void **sta
 	add_transaction(f, 20, 1, 2, 2); /* again */
 	add_transaction(f, 30, 1, 4, 4); /* 3 is missing */
 	batch_resolve(b, &f->cache, false);
-	assert_int_equal(batch_fold(b, &f->cache, &err), ERR_PERMANENT);
+	assert_int_equal(batch_fold(b, &f->cache, SIZE_MAX, &err), ERR_PERMANENT);
 	assert_int_equal(b->duplicates, 1);
 	assert_int_equal(b->rows[0].count, 2);
 	assert_int_equal(b->end.v, 20);
@@ -367,7 +420,7 @@ static void test_rows_as_copy_and_as_arrays(void **state)
 	struct buf copy = BUF_INIT, column[LANDED_BEFORE + 2 + LANDED_BEHIND + 1] = {BUF_INIT};
 	add_transaction(f, 10, 1, 1, 2);
 	batch_resolve(b, &f->cache, false);
-	assert_rc(batch_fold(b, &f->cache, &err), err);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
 	assert_int_equal(writer_fill_copy(b, 0, false, 0, 1 << 20, &copy), 2);
 	struct rd r = rd_of(buf_slice(&copy));
 	assert_memory_equal(rd_bytes(&r, 11), "PGCOPY\n\377\r\n\0", 11);
@@ -461,6 +514,7 @@ int main(void)
 		T(test_source_refuses_missing_columns_and_wrong_types),
 		T(test_batch_folds_in_order_and_knows_last_and_new),
 		T(test_batch_folds_piecemeal_as_in_one_go),
+		T(test_trap_27_batch_goes_on_in_another_where_rows_take_too_much),
 		T(test_batch_asks_for_unknown_states_once),
 		T(test_trap_07_batch_is_cut_before_the_transaction_that_fails),
 		T(test_batch_cut_of_the_open_transaction),

@@ -586,6 +586,40 @@ static void test_a_gap_between_slot_and_spool_is_refused(void **state)
 	spool_writer_close(w);
 }
 
+/* Taken away and begun anew, with the directory or without it, while a reader is in it. */
+static void test_trap_04_a_spool_replaced_under_its_reader(void **state)
+{
+	for (int turn = 0; turn < 4; turn++) {
+		const bool gap = turn % 2 != 0;
+		struct spool_writer *w = open_writer(0x100, &small);
+		spool_writer_close(w);
+		w = open_writer(0x100, &small); /* generation 2: the new one's are lower */
+		write_transactions(w, 0x200, 0x210, 1);
+		struct spool_reader *r = open_reader(0x100);
+		expect_transaction(r, 0x200, 1);
+		expect_transaction(r, 0x210, 1);
+		expect_nothing(r);
+		spool_writer_close(w);
+		data_empty_dir(dir);
+		if (turn / 2 != 0)
+			assert_int_equal(rmdir(dir), 0);
+		expect_nothing(r);
+		w = open_writer(gap ? 0x220 : 0x200, &small);
+		write_transactions(w, gap ? 0x230 : 0x210, 0x230, 1);
+		poll(NULL, 0, turn / 2 != 0 ? 1100 : 0); /* a new directory is found by time */
+		if (gap) {
+			expect_error(r, "are gone");
+		} else {
+			expect_transaction(r, 0x220, 1);
+			expect_transaction(r, 0x230, 1);
+			expect_nothing(r);
+		}
+		spool_reader_close(r);
+		spool_writer_close(w);
+		data_empty_dir(dir);
+	}
+}
+
 static void test_a_new_generation_voids_what_was_not_confirmed(void **state)
 {
 	/* Written 0x200 … 0x2F0 with 2 rows each, confirmed 0x250: the rest comes again, here with 3. */
@@ -781,6 +815,7 @@ int main(void)
 		TEST(test_a_spool_of_another_identity_is_refused),
 		TEST(test_one_writer_at_a_time),
 		TEST(test_a_gap_between_slot_and_spool_is_refused),
+		TEST(test_trap_04_a_spool_replaced_under_its_reader),
 		TEST(test_a_new_generation_voids_what_was_not_confirmed),
 		TEST(test_several_cuts_one_below_the_other),
 		TEST(test_void_segments_stay_void_when_they_could_not_be_deleted),
