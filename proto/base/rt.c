@@ -5,6 +5,23 @@
 #include <stdio.h>
 #include <time.h>
 
+/* Whatever a server sent: ends of lines and tabs become one blank, or nothing before ; and at the end. */
+static void one_line(char *text)
+{
+	char *to = text;
+	for (const char *p = text; *p != '\0';) {
+		size_t n = strspn(p, "\n\r\t");
+		if (n == 0) {
+			*to++ = *p++;
+			continue;
+		}
+		p += n + strspn(p + n, " \n\r\t");
+		if (*p != '\0' && *p != ';')
+			*to++ = ' ';
+	}
+	*to = '\0';
+}
+
 static int fail_with(struct rt_err *err, enum rt_code code, int errnum, const char *fmt, va_list ap)
 {
 	err->code = code;
@@ -14,9 +31,7 @@ static int fail_with(struct rt_err *err, enum rt_code code, int errnum, const ch
 		snprintf(err->msg + n, sizeof(err->msg) - (size_t)n, ": %s",
 			 strerror_r(errnum, text, sizeof(text)));
 	}
-	for (char *p = err->msg; *p != '\0'; p++) /* one line, whatever a server sent */
-		if (*p == '\n' || *p == '\r')
-			*p = ' ';
+	one_line(err->msg);
 	return code;
 }
 
