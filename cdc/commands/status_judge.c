@@ -260,10 +260,17 @@ static bool judge_loading(struct judging *j)
 
 static bool judge_space(struct judging *j)
 {
-	if (value(j, STATUS_CAPTURE, MET_SPOOL_FULL) != 0) {
+	uint64_t spool_bytes = value(j, STATUS_CAPTURE, MET_SPOOL_BYTES);
+	bool full = value(j, STATUS_CAPTURE, MET_SPOOL_FULL) != 0;
+	if (full && spool_bytes < value(j, STATUS_CAPTURE, MET_SPOOL_QUOTA_BYTES) / 2) {
+		conclude(j, STATUS_SPOOL_FULL, false);
+		buf_str(&j->text,
+			"Disk full: less than spool.reserve is free on the spool's disk, so "
+			"capture has stopped reading; free space there. It is ");
+	} else if (full) {
 		conclude(j, STATUS_SPOOL_FULL, false);
 		buf_str(&j->text, "Spool full (");
-		status_bytes(&j->text, value(j, STATUS_CAPTURE, MET_SPOOL_BYTES));
+		status_bytes(&j->text, spool_bytes);
 		buf_str(&j->text, "): capture has stopped reading until apply catches up, ");
 	} else if (strcmp(j->f->role[STATUS_CAPTURE].f.state, "spilling") == 0) {
 		conclude(j, STATUS_SPILLING, false);

@@ -239,7 +239,10 @@ static void test_status_space(void **state)
 	expect(f, STATUS_SPILLING, false, "Spilling: the WAL budget is used up");
 	f->role[STATUS_CAPTURE].f.value[MET_SPOOL_FULL] = 1;
 	f->role[STATUS_CAPTURE].f.value[MET_SPOOL_BYTES] = UINT64_C(16) << 30;
+	f->role[STATUS_CAPTURE].f.value[MET_SPOOL_QUOTA_BYTES] = UINT64_C(16) << 30;
 	expect(f, STATUS_SPOOL_FULL, false, "Spool full (16 GB): capture has stopped reading");
+	f->role[STATUS_CAPTURE].f.value[MET_SPOOL_BYTES] = 101; /* not the quota, but the disk */
+	expect(f, STATUS_SPOOL_FULL, false, "Disk full: less than spool.reserve is free");
 }
 
 static void test_status_loading_and_starting(void **state)
