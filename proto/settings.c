@@ -206,6 +206,7 @@ const struct conf_key settings_keys[] = {
 	 .offset = FIELD(log.format),
 	 .init = "text",
 	 .names = format_names,
+	 .reload = true,
 	 .help = "text: one line of key=value; json: one object a line."},
 };
 

@@ -95,8 +95,12 @@ int spool_reader_open(struct spool_reader **ret, const char *dir, struct lsn fro
 		      size_t max_buffer_bytes, const struct spool_identity *id,
 		      struct rt_err *err) RT_MUSTCHECK;
 void spool_reader_close(struct spool_reader *r);
-/* A descriptor (inotify) that becomes readable when there may be more; spool_reader_next clears it. Also poll by a slow timer. */
-int spool_reader_fd(const struct spool_reader *r);
+/*
+ * A descriptor (inotify) that becomes readable when there may be more than
+ * there was when it was first asked for; spool_reader_next clears it. Also poll
+ * by a slow timer, and where it is -1 by that alone.
+ */
+int spool_reader_fd(struct spool_reader *r);
 /*
  * The next change. 1: *ret is set; its pointers live in the arena, schemas
  * until the reader closes. 0: nothing more for now. After a BEGIN was

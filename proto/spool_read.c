@@ -37,8 +37,8 @@ struct spool_reader {
 	bool any_start;
 	struct lsn position;
 
-	int inotify;
-	int dir_watch;	/* -1: the directory is not there yet */
+	int inotify;	/* -1: nobody has asked for the descriptor; then each look lists again */
+	int dir_watch;	/* -1: none, or the directory is not there yet */
 	int file_watch; /* -1: none */
 	bool dir_changed;
 	int64_t listed_us;
@@ -75,9 +75,6 @@ struct spool_reader {
 int spool_reader_open(struct spool_reader **ret, const char *dir, struct lsn from,
 		      size_t max_buffer_bytes, const struct spool_identity *id, struct rt_err *err)
 {
-	int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	if (fd < 0)
-		return rt_fail_errno(err, ERR_SYSTEM, "cannot start inotify");
 	struct spool_reader *r = rt_calloc(1, sizeof(*r));
 	r->dir = rt_strdup(dir);
 	if (id != NULL) {
@@ -87,8 +84,7 @@ int spool_reader_open(struct spool_reader **ret, const char *dir, struct lsn fro
 	}
 	r->max_buffer_bytes = max_buffer_bytes;
 	r->position = from;
-	r->inotify = fd;
-	r->dir_watch = r->file_watch = -1;
+	r->inotify = r->dir_watch = r->file_watch = -1;
 	r->dir_changed = true;
 	r->schemas = schema_table_new();
 	arena_init(&r->heads, 1024);
@@ -111,15 +107,23 @@ void spool_reader_close(struct spool_reader *r)
 	arena_release(&r->heads);
 	buf_release(&r->raw);
 	buf_release(&r->kept);
-	close(r->inotify);
+	if (r->inotify >= 0)
+		close(r->inotify);
 	free(r->slot);
 	free(r->pipeline);
 	free(r->dir);
 	free(r);
 }
 
-int spool_reader_fd(const struct spool_reader *r)
+/* Made here, not at open: closing one waits tens of milliseconds in the kernel, and few readers need it. */
+int spool_reader_fd(struct spool_reader *r)
 {
+	if (r->inotify >= 0)
+		return r->inotify;
+	r->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	r->dir_changed = true;
+	if (r->inotify >= 0 && r->is_open)
+		r->file_watch = inotify_add_watch(r->inotify, r->segment.path, IN_MODIFY);
 	return r->inotify;
 }
 
@@ -144,7 +148,7 @@ uint64_t spool_reader_transaction_bytes(const struct spool_reader *r)
 static void drain_events(struct spool_reader *r)
 {
 	_Alignas(struct inotify_event) char in[4096];
-	for (;;) {
+	while (r->inotify >= 0) {
 		ssize_t n = read(r->inotify, in, sizeof(in));
 		if (n <= 0) /* EAGAIN; anything else is caught by listing again */
 			return;
@@ -175,7 +179,7 @@ static int list_again(struct spool_reader *r, struct rt_err *err)
 {
 	r->dir_changed = false;
 	r->listed_us = rt_mono_us();
-	if (r->dir_watch < 0) /* not there yet: ENOENT, and the list is empty */
+	if (r->inotify >= 0 && r->dir_watch < 0) /* not there yet: ENOENT, and the list is empty */
 		r->dir_watch = inotify_add_watch(r->inotify, r->dir,
 						 IN_MOVED_TO | IN_DELETE_SELF | IN_ONLYDIR);
 	int rc = segment_list_read(&r->list, r->dir, err);
@@ -211,7 +215,8 @@ static int enter_segment(struct spool_reader *r, const struct segment_entry *e, 
 	if (r->file_watch >= 0)
 		inotify_rm_watch(r->inotify, r->file_watch);
 	/* Before it is read, so that no write goes unnoticed. Without a watch the slow timer serves. */
-	r->file_watch = inotify_add_watch(r->inotify, f.path, IN_MODIFY);
+	if (r->inotify >= 0)
+		r->file_watch = inotify_add_watch(r->inotify, f.path, IN_MODIFY);
 	r->segment = f;
 	r->at = entry;
 	r->is_open = true;

@@ -29,8 +29,12 @@ int gather_open(struct gather *g, const struct settings *s, const struct landed_
 				    .pipeline = s->pipeline,
 				    .slot = s->core.slot};
 	*g = (struct gather){.settings = s, .landed = landed};
-	return spool_reader_open(&g->reader, s->spool.dir, ledger->applied, s->apply.batch_bytes,
-				 &id, err);
+	int rc = spool_reader_open(&g->reader, s->spool.dir, ledger->applied, s->apply.batch_bytes,
+				   &id, err);
+	if (rc == 0)
+		spool_reader_fd(
+			g->reader); /* before the first look, so that no write goes unnoticed */
+	return rc;
 }
 
 void gather_close(struct gather *g)

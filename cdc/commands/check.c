@@ -6,6 +6,7 @@
 #include "cdc/commands/check.h"
 
 #include "cdc/commands/commands.h"
+#include "cdc/commands/init.h"
 
 const struct cli_usage check_usage = {
 	.text = "Looks at configuration, definitions, both databases, folders and disk; changes "
@@ -106,8 +107,7 @@ static void check_pair(struct check *k)
 			   "timeline %u (a failover)",
 			   k->control.timeline, k->system.timeline);
 	if (k->control.has_ledger && !k->slot.exists)
-		check_fail(k,
-			   "load anew, as pipeline of another name into another warehouse.schema",
+		check_fail(k, INIT_LOAD_ANEW,
 			   "slot: it is gone, and the warehouse is at " LSN_FMT
 			   ": a new slot would leave a gap",
 			   LSN_ARGS(k->control.applied));

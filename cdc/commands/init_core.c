@@ -45,8 +45,7 @@ static int look_slot(struct init *in, struct rt_err *err)
 		return rt_fail(
 			err, ERR_PERMANENT,
 			"the slot %s is gone, and the warehouse holds everything up to " LSN_FMT
-			": a new slot would leave a gap; mend: load anew, as pipeline of "
-			"another name into another warehouse.schema",
+			": a new slot would leave a gap; mend: " INIT_LOAD_ANEW,
 			slot, LSN_ARGS(in->control.applied));
 	if (!in->slot.exists)
 		return 0;
@@ -58,14 +57,15 @@ static int look_slot(struct init *in, struct rt_err *err)
 	if (strcmp(in->slot.wal_status, "lost") == 0)
 		return rt_fail(err, ERR_PERMANENT,
 			       "the slot %s has lost its WAL; mend: SELECT "
-			       "pg_drop_replication_slot('%s'); then load anew",
-			       slot, slot);
+			       "pg_drop_replication_slot('%s'); then %s",
+			       slot, slot, in->control.has_ledger ? INIT_LOAD_ANEW : "rolag init");
 	if (!in->pub.exists)
 		return rt_fail(err, ERR_PERMANENT,
 			       "the slot %s is there but the publication %s is not: what the core "
 			       "wrote meanwhile cannot be decoded through this slot; mend: SELECT "
-			       "pg_drop_replication_slot('%s'); then rolag init",
-			       slot, in->publication, slot);
+			       "pg_drop_replication_slot('%s'); then %s",
+			       slot, in->publication, slot,
+			       in->control.has_ledger ? INIT_LOAD_ANEW : "rolag init");
 	return 0;
 }
 
@@ -134,10 +134,22 @@ void init_sql_create_publication(const struct init *in, struct buf *out)
 	buf_str(out, "\n    WITH (publish = 'insert, truncate')");
 }
 
-/* Runs DDL that needs ownership of the tables; says who may where we may not. */
+/*
+ * Runs DDL that needs ownership of the tables; says who may where we may not.
+ * Its lock (SHARE UPDATE EXCLUSIVE) hinders no reader and no writer, but a
+ * migration, an index build or a vacuum: it does not queue up behind them.
+ */
 static int owner_does(struct init *in, struct buf *sql, struct rt_err *err)
 {
-	int rc = pgc_exec(in->core, NULL, err, "%s", buf_cstr(sql));
+	int rc = pgc_exec(in->core, NULL, err, "SET lock_timeout = '" INIT_LOCK_TIMEOUT "'");
+	if (rc == 0)
+		rc = pgc_exec(in->core, NULL, err, "%s", buf_cstr(sql));
+	if (rc == ERR_RETRY && strstr(err->msg, "55P03") != NULL)
+		return rt_fail(err, ERR_RETRY,
+			       "a table of the publication %s is locked by another session "
+			       "(migration, index build, vacuum): not within " INIT_LOCK_TIMEOUT
+			       "; mend: rolag init again when it has ended",
+			       in->publication);
 	if (rc == ERR_PERMANENT && strstr(err->msg, "42501") != NULL)
 		return rt_fail(err, ERR_PERMANENT,
 			       "this role may not change the publication %s (that takes the owner "

@@ -104,7 +104,9 @@ static void print_core(const struct init *in, struct buf *b)
 		"and dropped as before; inserts need\n-- no replica identity, and updates and "
 		"deletes "
 		"are not published. Do not drop the publication\n-- while the slot lives: what is "
-		"written meanwhile can never be decoded through that slot.\n");
+		"written meanwhile can never be decoded through that slot. Its lock on the tables "
+		"(SHARE\n-- UPDATE EXCLUSIVE) stops no reader and no writer, and does not queue up "
+		"behind a migration.\nSET lock_timeout = '" INIT_LOCK_TIMEOUT "';\n");
 	init_sql_create_publication(in, b);
 	buf_str(b, ";\n\n-- The slot is made by `rolag init`, which the role may do. By hand, "
 		   "alone in "

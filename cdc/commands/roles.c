@@ -19,8 +19,8 @@ int cmd_apply(struct cli *c)
 
 const struct cli_usage capture_usage = {
 	.text = "Takes the core's changes into the spool, until it is told to stop. Signals: TERM "
-		"stops,\nHUP takes log.level from the configuration again, USR2 writes where it "
-		"stands to the log.\nEnds with 0 after a signal, 100 when a person must act, 111 "
+		"stops,\nHUP reads the logging keys again, USR2 writes where it stands to the "
+		"log.\nEnds with 0 after a signal, 100 when a person must act, 111 "
 		"when a new start may help.\n",
 };
 

@@ -132,6 +132,16 @@ static void add_lag(struct judging *j)
 	buf_str(&j->text, " behind, ");
 }
 
+/* ", 5 min behind": how old the warehouse is, where nothing moves. */
+static void add_age(struct judging *j)
+{
+	if (j->v->lag_us < 0)
+		return;
+	buf_str(&j->text, ", ");
+	status_duration(&j->text, j->v->lag_us);
+	buf_str(&j->text, " behind");
+}
+
 /* Roles that are not there. */
 static bool judge_stopped(struct judging *j)
 {
@@ -156,9 +166,15 @@ static bool judge_stopped(struct judging *j)
 		status_duration(&j->text, j->f->now_us - f->updated_us);
 		buf_str(&j->text, " ago)");
 	}
+	bool noted = false;
+	for (int i = 0; i < n; i++)
+		noted |= role[gone[i]].f.note[0] != '\0';
+	add_age(j);
 	buf_u8(&j->text, '.');
 	for (int i = 0; i < n; i++)
 		add_note(j, gone[i]);
+	if (!noted) /* else the last word says what to mend first */
+		buf_str(&j->text, " `rolag run` (or their services) starts them.");
 	return true;
 }
 
@@ -172,6 +188,7 @@ static bool judge_stuck(struct judging *j)
 		buf_printf(&j->text, "Stalled: %s (pid %u) is there but has not moved for ",
 			   role_name[i], f->pid);
 		status_duration(&j->text, j->f->now_us - f->updated_us);
+		add_age(j);
 		buf_u8(&j->text, '.');
 		add_note(j, i);
 		return true;
@@ -187,10 +204,16 @@ static bool is_young(const struct judging *j)
 	return false;
 }
 
+static bool is_loading(const struct judging *j)
+{
+	return strcmp(j->f->role[STATUS_APPLY].f.state, "loading") == 0;
+}
+
 static bool judge_connections(struct judging *j)
 {
 	bool core = value(j, STATUS_CAPTURE, MET_CAPTURE_CONNECTED) != 0;
-	bool warehouse = value(j, STATUS_APPLY, MET_APPLY_CONNECTED) != 0;
+	/* A first load has its connection, but does not follow the stream yet. */
+	bool warehouse = value(j, STATUS_APPLY, MET_APPLY_CONNECTED) != 0 || is_loading(j);
 	if (core && warehouse)
 		return false;
 	bool noted = j->f->role[STATUS_CAPTURE].f.note[0] != '\0' ||
@@ -202,8 +225,15 @@ static bool judge_connections(struct judging *j)
 		return true;
 	}
 	conclude(j, STATUS_STALLED, false);
-	buf_printf(&j->text, "Stalled: no connection to %s.",
+	buf_printf(&j->text, "Stalled: no connection to %s",
 		   core ? "the warehouse" : (warehouse ? "the core" : "core and warehouse"));
+	add_age(j);
+	if (core) {
+		buf_str(&j->text, ", ");
+		add_wal(j);
+	} else {
+		buf_u8(&j->text, '.');
+	}
 	if (!core)
 		add_note(j, STATUS_CAPTURE);
 	if (!warehouse)
@@ -213,7 +243,7 @@ static bool judge_connections(struct judging *j)
 
 static bool judge_loading(struct judging *j)
 {
-	if (strcmp(j->f->role[STATUS_APPLY].f.state, "loading") != 0)
+	if (!is_loading(j))
 		return false;
 	uint64_t done = value(j, STATUS_APPLY, MET_LOAD_ROWS);
 	uint64_t total = value(j, STATUS_APPLY, MET_LOAD_TOTAL);
@@ -224,15 +254,23 @@ static bool judge_loading(struct judging *j)
 			   RT_MIN((double)done * 100 / (double)total, 99.0));
 	buf_str(&j->text, ", ");
 	add_wal(j);
+	add_note(j, STATUS_APPLY); /* which table, or what it waits for */
 	return true;
 }
 
 static bool judge_space(struct judging *j)
 {
-	if (value(j, STATUS_CAPTURE, MET_SPOOL_FULL) != 0) {
+	uint64_t spool_bytes = value(j, STATUS_CAPTURE, MET_SPOOL_BYTES);
+	bool full = value(j, STATUS_CAPTURE, MET_SPOOL_FULL) != 0;
+	if (full && spool_bytes < value(j, STATUS_CAPTURE, MET_SPOOL_QUOTA_BYTES) / 2) {
+		conclude(j, STATUS_SPOOL_FULL, false);
+		buf_str(&j->text,
+			"Disk full: less than spool.reserve is free on the spool's disk, so "
+			"capture has stopped reading; free space there. It is ");
+	} else if (full) {
 		conclude(j, STATUS_SPOOL_FULL, false);
 		buf_str(&j->text, "Spool full (");
-		status_bytes(&j->text, value(j, STATUS_CAPTURE, MET_SPOOL_BYTES));
+		status_bytes(&j->text, spool_bytes);
 		buf_str(&j->text, "): capture has stopped reading until apply catches up, ");
 	} else if (strcmp(j->f->role[STATUS_CAPTURE].f.state, "spilling") == 0) {
 		conclude(j, STATUS_SPILLING, false);

@@ -122,6 +122,7 @@ class Estate:
             "core:", f"  connect: {json.dumps(self.core.conninfo())}",
             "warehouse:", f"  connect: {json.dumps(self.warehouse.conninfo())}",
             "rollups:", f"  path: {json.dumps(DEFINITIONS)}",
+            "capture:", "  wal_budget: 1 GB",       # below the core's max_slot_wal_keep_size
             "spool:", "  quota: 1 GB", "  reserve: 0",
         ]
         with open(self.config, "w", encoding="utf-8") as out:

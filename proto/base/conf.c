@@ -57,6 +57,9 @@ bool conf_parse_duration(const char *text, int64_t *ret)
 	return parse_united(text, time_units, ARRAY_LEN(time_units), ret);
 }
 
+static const char not_allowed[] = "is none of the values allowed";
+static const char out_of_range[] = "is out of range";
+
 /* Sets the field from text; NULL, or what is wrong with it. */
 static const char *set_scalar(const struct conf_key *k, const char *text, void *field)
 {
@@ -88,14 +91,59 @@ static const char *set_scalar(const struct conf_key *k, const char *text, void *
 				*(int *)field = i;
 				return NULL;
 			}
-		return "is none of the values allowed";
+		return not_allowed;
 	case CONF_LIST:
 		return "must be a list";
 	}
 	if ((k->min != 0 || k->max != 0) && (v < k->min || v > k->max))
-		return "is out of range";
+		return out_of_range;
 	*(int64_t *)field = v; /* CONF_BYTES too: same size, never negative */
 	return NULL;
+}
+
+/* The value of one key in the unit that reads best. */
+static void print_quantity(const struct conf_key *k, int64_t v, struct buf *out)
+{
+	const struct unit *u = k->type == CONF_BYTES ? byte_units : time_units;
+	size_t n = k->type == CONF_BYTES ? ARRAY_LEN(byte_units) : ARRAY_LEN(time_units);
+	size_t best = 0;
+	for (size_t i = 0; i < n; i++)
+		if (v != 0 && v % u[i].factor == 0)
+			best = i;
+	buf_printf(out, "%" PRId64 "%s%s", v / u[best].factor, u[best].name[0] == '\0' ? "" : " ",
+		   u[best].name);
+}
+
+static void print_range(const struct conf_key *k, struct buf *out)
+{
+	if (k->type == CONF_INT) {
+		buf_printf(out, "%" PRId64 " to %" PRId64, k->min, k->max);
+		return;
+	}
+	print_quantity(k, k->min, out);
+	buf_str(out, " to ");
+	print_quantity(k, k->max, out);
+}
+
+static void print_names(const struct conf_key *k, struct buf *out)
+{
+	for (int i = 0; k->names[i] != NULL; i++)
+		buf_printf(out, "%s%s", i > 0 ? " " : "", k->names[i]);
+}
+
+/* What is wrong with a scalar, and what would be right. */
+static int bad_scalar(const struct conf_key *k, const char *path, const struct yaml_node *at,
+		      const char *wrong, struct rt_err *err)
+{
+	struct buf right = BUF_INIT;
+	if (wrong == not_allowed)
+		print_names(k, &right);
+	else if (wrong == out_of_range)
+		print_range(k, &right);
+	int rc = yaml_fail(path, at, err, "%s %s%s%s", k->name, wrong, right.len > 0 ? ": " : "",
+			   buf_cstr(&right));
+	buf_release(&right);
+	return rc;
 }
 
 void conf_defaults(const struct conf_key *keys, size_t count, void *settings)
@@ -184,7 +232,7 @@ static int read_map(const struct conf_key *keys, size_t count, const char *path,
 					? "must be a single value"
 					: set_scalar(k, value->text, (char *)settings + k->offset);
 			if (wrong != NULL)
-				rc = yaml_fail(path, value, err, "%s %s", name, wrong);
+				rc = bad_scalar(k, path, value, wrong, err);
 		}
 		if (rc != 0)
 			return rc;
@@ -227,36 +275,16 @@ static void print_comment(struct buf *out, const char *indent, const char *text)
 	}
 }
 
-/* The value of one key in the unit that reads best. */
-static void print_quantity(const struct conf_key *k, int64_t v, struct buf *out)
-{
-	const struct unit *u = k->type == CONF_BYTES ? byte_units : time_units;
-	size_t n = k->type == CONF_BYTES ? ARRAY_LEN(byte_units) : ARRAY_LEN(time_units);
-	size_t best = 0;
-	for (size_t i = 0; i < n; i++)
-		if (v != 0 && v % u[i].factor == 0)
-			best = i;
-	buf_printf(out, "%" PRId64 "%s%s", v / u[best].factor, u[best].name[0] == '\0' ? "" : " ",
-		   u[best].name);
-}
-
 static void print_facts(const struct conf_key *k, const char *indent, struct buf *out)
 {
 	if (k->type == CONF_ENUM) {
-		buf_printf(out, "%s# One of:", indent);
-		for (int i = 0; k->names[i] != NULL; i++)
-			buf_printf(out, " %s", k->names[i]);
+		buf_printf(out, "%s# One of: ", indent);
+		print_names(k, out);
 		buf_str(out, ".\n");
 	}
 	if (k->min != 0 || k->max != 0) {
 		buf_printf(out, "%s# Range: ", indent);
-		if (k->type == CONF_INT) {
-			buf_printf(out, "%" PRId64 " to %" PRId64, k->min, k->max);
-		} else {
-			print_quantity(k, k->min, out);
-			buf_str(out, " to ");
-			print_quantity(k, k->max, out);
-		}
+		print_range(k, out);
 		buf_str(out, ".\n");
 	}
 	if (k->reload)

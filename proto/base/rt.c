@@ -5,16 +5,15 @@
 #include <stdio.h>
 #include <time.h>
 
-/* Whatever a server sent becomes one line: controls and blanks in a row are one blank, none at the end. */
+/* Whatever a server sent: blanks and controls in a row are one blank; none before ; or at the end. */
 static void one_line(char *s)
 {
 	char *to = s;
 	for (const char *p = s; *p != '\0'; p++) {
 		bool blank = (unsigned char)*p <= ' ' || *p == 0x7f;
-		if (!blank)
-			*to++ = *p;
-		else if (to > s && to[-1] != ' ')
-			*to++ = ' ';
+		if (to > s && to[-1] == ' ' && (blank || *p == ';'))
+			to--;
+		*to++ = blank ? ' ' : *p;
 	}
 	if (to > s && to[-1] == ' ')
 		to--;

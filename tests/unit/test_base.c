@@ -119,6 +119,8 @@ static void test_errors_are_one_line_with_context(void **state)
 	assert_int_equal(rt_fail(&err, ERR_PERMANENT, "a\n\t b %d\n", 3), ERR_PERMANENT);
 	rt_context(&err, "relation %s", "public.x");
 	assert_string_equal(err.msg, "relation public.x: a b 3");
+	(void)!rt_fail(&err, ERR_PERMANENT, "%s; mend: x%s", "FATAL:  no role\n", "y\r\n\tz\n\n");
+	assert_string_equal(err.msg, "FATAL: no role; mend: xy z");
 	memset(err.msg, 'x', sizeof(err.msg) - 1);
 	err.msg[sizeof(err.msg) - 1] = '\0';
 	rt_context(&err, "ctx");
@@ -287,9 +289,11 @@ static void test_settings_defaults_and_ranges(void **state)
 		{NEEDED "spool:\n  qouta: 2 GB\n",
 		 ":5:3: unknown key spool.qouta; did you mean spool.quota?"},
 		{NEEDED "spool:\n  quota: 2 GiB\n", ":5:10: spool.quota is not a size"},
-		{NEEDED "spool: {quota: 1 kB}\n", "spool.quota is out of range"},
+		{NEEDED "spool: {quota: 1 kB}\n", "spool.quota is out of range: 1 MB to 16 TB"},
+		{NEEDED "apply: {batch_rows: 0}\n",
+		 "apply.batch_rows is out of range: 1 to 1000000"},
 		{NEEDED "capture: {confirm: maybe}\n",
-		 "capture.confirm is none of the values allowed"},
+		 "capture.confirm is none of the values allowed: applied spooled"},
 		{NEEDED "spool: 3\n", "spool is a section of keys"},
 		{NEEDED "pipeline: Big-One\n", "pipeline must be"},
 		{NEEDED "rollups2: 1\n", "unknown key rollups2"},

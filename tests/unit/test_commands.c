@@ -191,7 +191,8 @@ static void test_trap_31_dead_is_not_idle(void **state)
 	f->role[STATUS_CAPTURE].life = LIFE_ENDED;
 	f->role[STATUS_CAPTURE].f.updated_us = NOW - 300 * SECOND;
 	expect(f, STATUS_STOPPED, false,
-	       "Stopped: capture is not running (pid 100 ended 5 min ago).");
+	       "Stopped: capture is not running (pid 100 ended 5 min ago), 0.4 s behind. `rolag "
+	       "run`");
 }
 
 static void test_status_behind_but_moving_is_catching_up(void **state)
@@ -216,16 +217,19 @@ static void test_status_connections(void **state)
 	f->role[STATUS_APPLY].f.value[MET_APPLY_CONNECTED] = 0;
 	set_note(&f->role[STATUS_APPLY].f, "cannot connect to the warehouse: refused");
 	expect(f, STATUS_STALLED, false,
-	       "Stalled: no connection to the warehouse. Last word of apply, 12 s ago: cannot "
-	       "connect");
+	       "Stalled: no connection to the warehouse, 0.4 s behind, core keeps 34 MB of WAL for "
+	       "us "
+	       "(budget 4 GB). Last word of apply, 12 s ago: cannot connect");
 	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_CONNECTED] = 0;
-	expect(f, STATUS_STALLED, false, "Stalled: no connection to core and warehouse.");
+	expect(f, STATUS_STALLED, false,
+	       "Stalled: no connection to core and warehouse, 0.4 s behind. Last");
 	f = healthy();
 	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_CONNECTED] = 0;
 	f->role[STATUS_CAPTURE].f.started_us = NOW - SECOND;
 	expect(f, STATUS_STARTING, false, "Starting: connecting to the core.");
 	set_note(&f->role[STATUS_CAPTURE].f, "cannot connect to the core: refused");
-	expect(f, STATUS_STALLED, false, "Stalled: no connection to the core. Last word");
+	expect(f, STATUS_STALLED, false,
+	       "Stalled: no connection to the core, 0.4 s behind. Last word");
 }
 
 static void test_status_space(void **state)
@@ -235,7 +239,10 @@ static void test_status_space(void **state)
 	expect(f, STATUS_SPILLING, false, "Spilling: the WAL budget is used up");
 	f->role[STATUS_CAPTURE].f.value[MET_SPOOL_FULL] = 1;
 	f->role[STATUS_CAPTURE].f.value[MET_SPOOL_BYTES] = UINT64_C(16) << 30;
+	f->role[STATUS_CAPTURE].f.value[MET_SPOOL_QUOTA_BYTES] = UINT64_C(16) << 30;
 	expect(f, STATUS_SPOOL_FULL, false, "Spool full (16 GB): capture has stopped reading");
+	f->role[STATUS_CAPTURE].f.value[MET_SPOOL_BYTES] = 101; /* not the quota, but the disk */
+	expect(f, STATUS_SPOOL_FULL, false, "Disk full: less than spool.reserve is free");
 }
 
 static void test_status_loading_and_starting(void **state)
@@ -249,6 +256,19 @@ static void test_status_loading_and_starting(void **state)
 	expect(f, STATUS_LOADING, true, "Loading: 50000 events read of about 200000 (25 %)");
 	apply[MET_LOAD_ROWS] = 400000; /* estimates may be passed, but it is not done yet */
 	expect(f, STATUS_LOADING, true, "(99 %)");
+	/* While it loads, apply does not follow the stream yet: no stall, however old or young. */
+	apply[MET_APPLY_CONNECTED] = 0;
+	apply[MET_APPLY_HEARTBEAT_US] = apply[MET_APPLY_COMMIT_US] = 0;
+	set_note(&f->role[STATUS_APPLY].f, "first load of core_x_rollup: 5 events");
+	expect(f, STATUS_LOADING, true, "Loading: 400000 events read");
+	expect(f, STATUS_LOADING, true,
+	       "Last word of apply, 12 s ago: first load of core_x_rollup");
+	f->role[STATUS_APPLY].f.started_us = f->role[STATUS_CAPTURE].f.started_us = NOW - SECOND;
+	expect(f, STATUS_LOADING, true, "Loading: 400000 events read");
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_CONNECTED] = 0;
+	set_note(&f->role[STATUS_CAPTURE].f, "cannot connect to the core: refused");
+	expect(f, STATUS_STALLED, false,
+	       "Stalled: no connection to the core. Last word of capture");
 	f = healthy();
 	apply = f->role[STATUS_APPLY].f.value;
 	apply[MET_APPLY_HEARTBEAT_US] = apply[MET_APPLY_COMMIT_US] = 0;
@@ -270,7 +290,8 @@ static void test_status_stopped(void **state)
 	h->role[STATUS_APPLY].f.updated_us = NOW - 7300 * SECOND;
 	set_note(&h->role[STATUS_APPLY].f, "relation core_x_events: unknown event");
 	expect(h, STATUS_STOPPED, false,
-	       "(pid 101 ended 2 h 1 min ago). Last word of apply, 12 s ago: relation "
+	       "(pid 101 ended 2 h 1 min ago), 0.4 s behind. Last word of apply, 12 s ago: "
+	       "relation "
 	       "core_x_events: unknown event");
 }
 

@@ -314,6 +314,7 @@ static void test_descriptor_wakes_for_data_and_new_segments_only(void **state)
 	struct applied_file *f;
 	struct spool_writer *w = open_writer(0x100, &small);
 	struct spool_reader *r = open_reader(0x100);
+	assert_true(spool_reader_fd(r) >= 0);
 	expect_nothing(r);
 	for (uint64_t end = 0x200; end < 0x300; end += 0x10) {
 		data_transaction(w, end, 1);
