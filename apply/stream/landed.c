@@ -336,35 +336,63 @@ void landed_fetch_sql(const struct landed *l, struct buf *out)
 
 /* ---- the warehouse's side ---- */
 
-static int create_one(PGconn *c, const struct settings *s, struct landed *l, landed_report report,
-		      void *ctx, struct rt_err *err)
+static void creation_sql(const struct settings *s, const struct landed *l, struct buf *sql)
 {
-	struct buf sql = BUF_INIT;
 	const struct rollup *r = l->rollup;
-	buf_str(&sql, "BEGIN;\n");
-	landed_ddl(l, &sql);
-	buf_str(&sql,
-		"INSERT INTO rolag.relation (pipeline, name, kind, source, state, definition, "
-		"fingerprint) VALUES (");
-	pgc_literal(&sql, s->pipeline);
-	buf_str(&sql, ", ");
-	pgc_literal(&sql, r->name);
-	buf_str(&sql, ", 'rollup', ");
+	landed_ddl(l, sql);
+	buf_str(sql, "INSERT INTO rolag.relation (pipeline, name, kind, source, state, definition, "
+		     "fingerprint) VALUES (");
+	pgc_literal(sql, s->pipeline);
+	buf_str(sql, ", ");
+	pgc_literal(sql, r->name);
+	buf_str(sql, ", 'rollup', ");
 	char *source = rt_sprintf("%s.%s", r->source_schema, r->source_table);
-	pgc_literal(&sql, source);
+	pgc_literal(sql, source);
 	free(source);
-	buf_printf(&sql, ", 'syncing', %" PRId32 ", '%016" PRIx64 "');\nCOMMIT", r->definition,
+	buf_printf(sql, ", 'syncing', %" PRId32 ", '%016" PRIx64 "');\nCOMMIT", r->definition,
 		   r->fingerprint);
-	int rc = pgc_exec(c, NULL, err, "%s", buf_cstr(&sql));
+}
+
+/*
+ * Within a transaction that keeps every other creator (init beside apply, two
+ * appliers) out: 1 when the tables were made, 0 when another one had made them.
+ */
+static int create_tables(PGconn *c, const struct settings *s, const struct landed *l,
+			 struct rt_err *err)
+{
+	const char *params[] = {s->pipeline, l->rollup->name};
+	PGresult *res;
+	int rc = pgc_exec(c, NULL, err,
+			  "BEGIN; LOCK TABLE rolag.relation IN SHARE ROW EXCLUSIVE MODE");
+	if (rc == 0)
+		rc = pgc_query(c, &res, err,
+			       "SELECT 1 FROM rolag.relation WHERE pipeline = $1 AND name = $2", 2,
+			       params);
+	if (rc != 0)
+		return rc;
+	bool there = PQntuples(res) > 0;
+	PQclear(res);
+	if (there)
+		return pgc_exec(c, NULL, err, "ROLLBACK");
+	struct buf sql = BUF_INIT;
+	creation_sql(s, l, &sql);
+	rc = pgc_exec(c, NULL, err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
-	if (rc != 0) {
+	return rc != 0 ? rc : 1;
+}
+
+static int create_one(PGconn *c, const struct settings *s, const struct landed *l,
+		      landed_report report, void *ctx, struct rt_err *err)
+{
+	int rc = create_tables(c, s, l, err);
+	if (rc < 0) {
 		struct rt_err ignored;
 		if (pgc_exec(c, NULL, &ignored, "ROLLBACK") != 0) {
 			/* the first error is the one to tell */
 		}
 		return rt_context(err, "creating %s", l->history);
 	}
-	if (report != NULL) {
+	if (rc == 1 && report != NULL) {
 		char *what = rt_sprintf("tables %s and %s", l->history, l->latest);
 		report(ctx, what);
 		free(what);
@@ -405,6 +433,25 @@ static int take_state(struct landed *l, const PGresult *res, struct rt_err *err)
 				PQgetvalue(res, 0, 3), err);
 }
 
+/* What rolag.relation says of l, if it is there. */
+static int read_state(PGconn *c, const struct settings *s, struct landed *l, bool *ret_there,
+		      struct rt_err *err)
+{
+	const char *params[] = {s->pipeline, l->rollup->name};
+	PGresult *res;
+	int rc = pgc_query(c, &res, err,
+			   "SELECT state, sync_lsn, definition, fingerprint FROM rolag.relation "
+			   "WHERE pipeline = $1 AND name = $2",
+			   2, params);
+	if (rc != 0)
+		return rc;
+	*ret_there = PQntuples(res) > 0;
+	if (*ret_there)
+		rc = take_state(l, res, err);
+	PQclear(res);
+	return rc;
+}
+
 int landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set, landed_report report,
 		  void *ctx, struct rt_err *err)
 {
@@ -421,18 +468,12 @@ int landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set, l
 	}
 	buf_release(&sql);
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++) {
-		struct landed *l = &set->item[i];
-		const char *params[] = {s->pipeline, l->rollup->name};
-		rc = pgc_query(
-			c, &res, err,
-			"SELECT state, sync_lsn, definition, fingerprint FROM rolag.relation "
-			"WHERE pipeline = $1 AND name = $2",
-			2, params);
-		if (rc != 0)
-			break;
-		rc = PQntuples(res) == 0 ? create_one(c, s, l, report, ctx, err)
-					 : take_state(l, res, err);
-		PQclear(res);
+		bool there;
+		rc = read_state(c, s, &set->item[i], &there, err);
+		if (rc == 0 && !there)
+			rc = create_one(c, s, &set->item[i], report, ctx, err);
+		if (rc == 0 && !there)
+			rc = read_state(c, s, &set->item[i], &there, err);
 	}
 	return rc;
 }

@@ -401,6 +401,9 @@ static int try_clear(struct load *l, bool *ret_locked, struct rt_err *err)
 	PQclear(res);
 	if (*ret_locked)
 		return pgc_exec(l->warehouse, NULL, err, "ROLLBACK");
+	if (rc == 0)
+		rc = landed_set_state(l->warehouse, l->settings, l->landed, LANDED_SYNCING,
+				      LSN_NONE, err);
 	return rc != 0 ? rc : pgc_exec(l->warehouse, NULL, err, "COMMIT");
 }
 

@@ -189,6 +189,29 @@ def test_trap_06_of_two_appliers_the_older_stops_for_good(pipeline):
     pipeline.stop()
 
 
+def test_two_appliers_that_make_the_same_tables_do_not_trip_each_other(pipeline):
+    """Both find the tables missing. One of the two is the newer, and works."""
+    p = pipeline
+    names = [n for n, in p.warehouse("select name from rolag.relation")]
+    p.warehouse("drop table " + ", ".join(f"raw.{n}, raw.{n}_latest" for n in names))
+    p.warehouse("delete from rolag.relation")
+    config = p.config + ".second"
+    p.write_config(config, {**p.settings, "state_dir": p.state_dir + "2",
+                            "spool": {"dir": os.path.join(p.state_dir, "spool"), "reserve": "0"}})
+    p.start_capture()
+    both = [p.start_apply(), p.start_role("apply", config, os.path.join(p.folder, "apply2.log"))]
+    loser = wait_for("one of them to be fenced", lambda: [a for a in both if not a.running()])[0]
+    assert loser.wait() == PERMANENT and loser.lines("another applier has taken over"), loser.text()
+    both.remove(loser)
+    p.apply, = both
+    p.wait_live()
+    with psycopg.connect(p.core_conninfo) as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
 def test_sighup_takes_log_level_and_a_bad_file_changes_nothing(pipeline):
     pipeline.start()
     for process in (pipeline.capture, pipeline.apply):
