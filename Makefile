@@ -253,7 +253,7 @@ check:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan check-unit
 	$(MAKE) --no-print-directory lint
 
-check-unit: $(UNIT_TESTS:%=$(B)/tests/%)
+check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%)
 	@for t in $(UNIT_TESTS); do \
 		$(B)/tests/$$t > $(B)/tests/$$t.log 2>&1 || { cat $(B)/tests/$$t.log; echo "FAILED: $$t"; exit 1; }; \
 		grep -h 'PASSED' $(B)/tests/$$t.log | sed "s/^/$$t /"; \

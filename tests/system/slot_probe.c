@@ -32,7 +32,8 @@ int main(int argc, char **argv)
 	if (argc != 6)
 		return EXIT_USAGE;
 	struct probe p = {.give_up_after = strtol(argv[5], NULL, 10)};
-	struct pgc_options o = {"core", argv[1], "slot_probe", false};
+	struct pgc_options o = {
+		.what = "core", .conninfo = argv[1], .application_name = "slot_probe"};
 	int rc = pgc_connect(&monitor, &o, &err);
 	o.replication = true;
 	if (rc == 0)
