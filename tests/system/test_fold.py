@@ -213,7 +213,7 @@ def test_the_packs_manual_tells_what_the_files_hold():
     shipped = ROOT / "deploy/lana.yaml"
     listed = yaml.safe_load(shipped.read_text(encoding="utf-8"))["rollups"]["land"]
     assert sorted(listed) == sorted(f"{row[0]}_rollup" for row in table if row[4] == "landed")
-    subprocess.run([ROLAG, "--config", shipped, "config", "--check"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([BINARY, "--config", shipped, "config", "--check"], check=True, stdout=subprocess.DEVNULL)
 
 
 # ---- what is wrong ------------------------------------------------------------------------------
