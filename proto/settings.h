@@ -76,4 +76,7 @@ void settings_reload_log(const struct settings *s, const char *role);
 #define SETTINGS_PIPELINE_MAX 40
 #define SETTINGS_INSERTS_FMT  "%s_inserts" /* publication of event tables */
 
+/* What is left to do where positions no longer compare (`rolag init` refuses to pass over a gap). */
+#define MEND_LOAD_ANEW "load anew, as pipeline of another name into another warehouse.schema"
+
 #endif

@@ -436,8 +436,8 @@ static void watch_room(struct capture *c, int64_t now_us)
 	met_set(MET_SPOOL_FULL, full);
 	if (full)
 		log_error("the spool is full: not reading the core",
-			  "spool_bytes=%llu quota=%llu mend=\"bring apply back, or raise "
-			  "spool.quota\"",
+			  "spool_bytes=%llu quota=%llu mend=\"bring apply back, or make room: on "
+			  "the disk (spool.reserve), or by spool.quota\"",
 			  (unsigned long long)spool_bytes(c->spool),
 			  (unsigned long long)c->settings->spool.quota);
 	else

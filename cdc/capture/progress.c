@@ -4,6 +4,8 @@
  */
 #include "cdc/capture/progress.h"
 
+#include "proto/settings.h"
+
 static uint64_t bytes_between(struct lsn from, struct lsn to)
 {
 	return to.v > from.v ? to.v - from.v : 0;
@@ -158,7 +160,7 @@ int prog_not_set_back(const struct prog_core *now, struct lsn held, struct rt_er
 	return rt_fail(err, ERR_PERMANENT,
 		       "the core's WAL ends at " LSN_FMT ", but changes up to " LSN_FMT
 		       " came from it: it was set back on its own timeline (a snapshot of its "
-		       "disk?), positions no longer compare; mend: load anew (rolag init)",
+		       "disk?), positions no longer compare; mend: " MEND_LOAD_ANEW,
 		       LSN_ARGS(now->flushed), LSN_ARGS(held));
 }
 
@@ -174,14 +176,14 @@ int prog_same_core(const struct prog_core *was, const struct prog_core *now, str
 	if (was->timeline != now->timeline)
 		return rt_fail(err, ERR_PERMANENT,
 			       "the core is on timeline %u, was on %u (a failover or a restore): "
-			       "positions no longer compare; mend: load anew (rolag init)",
+			       "positions no longer compare; mend: " MEND_LOAD_ANEW,
 			       now->timeline, was->timeline);
 	if (lsn_lt(appended, now->confirmed))
 		return rt_fail(err, ERR_PERMANENT,
 			       "the slot is confirmed up to " LSN_FMT
 			       ", but only changes up to " LSN_FMT
 			       " were received: it was recreated, or another program "
-			       "advanced it; mend: load anew (rolag init)",
+			       "advanced it; mend: " MEND_LOAD_ANEW,
 			       LSN_ARGS(now->confirmed), LSN_ARGS(appended));
 	return prog_not_set_back(now, appended, err);
 }

@@ -9,6 +9,7 @@
 #include <poll.h>
 
 #include "proto/base/buf.h"
+#include "proto/settings.h"
 
 #define STATUS_MOVED_US 100000	/* a position moved: tell at most this often */
 #define STATUS_IDLE_US	3000000 /* tell at least this often */
@@ -250,11 +251,11 @@ static int judge_slot(struct stream *s, PGconn *c, const PGresult *res, struct s
 			       slot);
 	f->core.confirmed = pgc_get_lsn(res, 0, 3);
 	if (strcmp(PQgetvalue(res, 0, 4), "lost") == 0 || f->core.confirmed.v == 0)
-		return rt_fail(err, ERR_PERMANENT,
-			       "slot %s was invalidated: the core no longer has the WAL we need "
-			       "(max_slot_wal_keep_size); mend: drop the slot and load anew "
-			       "(rolag init)",
-			       slot);
+		return rt_fail(
+			err, ERR_PERMANENT,
+			"slot %s was invalidated: the core no longer has the WAL we need "
+			"(max_slot_wal_keep_size); mend: drop the slot, then " MEND_LOAD_ANEW,
+			slot);
 	int pid = (int)strtol(PQgetvalue(res, 0, 2), NULL, 10);
 	if (pid != 0)
 		return slot_is_busy(s, c, pid, err);
@@ -403,12 +404,12 @@ static int judge_end(struct stream *s, const PGresult *res, struct rt_err *err)
 	if (pgc_is_state(res, "42704"))
 		return rt_fail(err, ERR_PERMANENT,
 			       "the core stopped the stream: a publication did not exist when a "
-			       "change was made (it was dropped or created later); mend: load "
-			       "anew (rolag init)");
+			       "change was made (it was dropped or created later); "
+			       "mend: " MEND_LOAD_ANEW);
 	if (pgc_is_state(res, "58P01")) {
 		size_t n = strlen(err->msg);
 		snprintf(err->msg + n, sizeof(err->msg) - n,
-			 "; mend: the core no longer has WAL that we need: load anew (rolag init)");
+			 "; mend: the core no longer has WAL that we need: " MEND_LOAD_ANEW);
 		return rc;
 	}
 	const char *state = res != NULL ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;

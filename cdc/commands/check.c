@@ -107,7 +107,7 @@ static void check_pair(struct check *k)
 			   "timeline %u (a failover)",
 			   k->control.timeline, k->system.timeline);
 	if (k->control.has_ledger && !k->slot.exists)
-		check_fail(k, INIT_LOAD_ANEW,
+		check_fail(k, MEND_LOAD_ANEW,
 			   "slot: it is gone, and the warehouse is at " LSN_FMT
 			   ": a new slot would leave a gap",
 			   LSN_ARGS(k->control.applied));

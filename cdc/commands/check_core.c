@@ -206,7 +206,7 @@ static void check_publication(struct check *k, PGconn *core)
 		check_fail(k,
 			   arena_printf(k->arena,
 					"SELECT pg_drop_replication_slot('%s'); then rolag init, "
-					"or where the warehouse holds rows: " INIT_LOAD_ANEW,
+					"or where the warehouse holds rows: " MEND_LOAD_ANEW,
 					k->s.core.slot),
 			   "publication %s: it is gone, and what the core wrote since can never be "
 			   "decoded through the slot",
@@ -235,7 +235,7 @@ static void check_slot(struct check *k, PGconn *core)
 	const struct slot_view *v = &k->slot;
 	const char *name = k->s.core.slot;
 	const char *drop = arena_printf(
-		k->arena, "SELECT pg_drop_replication_slot('%s'); then " INIT_LOAD_ANEW, name);
+		k->arena, "SELECT pg_drop_replication_slot('%s'); then " MEND_LOAD_ANEW, name);
 	if (!v->exists) {
 		check_fail(k, "rolag init", "slot %s: there is none", name);
 		return;

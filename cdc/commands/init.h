@@ -9,7 +9,6 @@
 /* What DDL on the core's tables waits for a lock at most. */
 #define INIT_LOCK_TIMEOUT "2s"
 /* Where the warehouse holds a position, and the slot that it belongs to is of no use any more. */
-#define INIT_LOAD_ANEW "load anew, as pipeline of another name into another warehouse.schema"
 
 struct init {
 	struct arena *arena;

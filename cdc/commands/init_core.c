@@ -45,7 +45,7 @@ static int look_slot(struct init *in, struct rt_err *err)
 		return rt_fail(
 			err, ERR_PERMANENT,
 			"the slot %s is gone, and the warehouse holds everything up to " LSN_FMT
-			": a new slot would leave a gap; mend: " INIT_LOAD_ANEW,
+			": a new slot would leave a gap; mend: " MEND_LOAD_ANEW,
 			slot, LSN_ARGS(in->control.applied));
 	if (!in->slot.exists)
 		return 0;
@@ -58,14 +58,14 @@ static int look_slot(struct init *in, struct rt_err *err)
 		return rt_fail(err, ERR_PERMANENT,
 			       "the slot %s has lost its WAL; mend: SELECT "
 			       "pg_drop_replication_slot('%s'); then %s",
-			       slot, slot, in->control.has_ledger ? INIT_LOAD_ANEW : "rolag init");
+			       slot, slot, in->control.has_ledger ? MEND_LOAD_ANEW : "rolag init");
 	if (!in->pub.exists)
 		return rt_fail(err, ERR_PERMANENT,
 			       "the slot %s is there but the publication %s is not: what the core "
 			       "wrote meanwhile cannot be decoded through this slot; mend: SELECT "
 			       "pg_drop_replication_slot('%s'); then %s",
 			       slot, in->publication, slot,
-			       in->control.has_ledger ? INIT_LOAD_ANEW : "rolag init");
+			       in->control.has_ledger ? MEND_LOAD_ANEW : "rolag init");
 	return 0;
 }
 

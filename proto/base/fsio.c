@@ -169,6 +169,12 @@ int fs_lock(const char *path, int *ret_fd, struct rt_err *err)
 {
 	char text[32] = "";
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS))
+		return rt_fail_errno(
+			err, ERR_PERMANENT,
+			"cannot open %s (mend: let this process's user own its folder, "
+			"and mount it writable)",
+			path);
 	if (fd < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
