@@ -179,11 +179,12 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 	return rt_fail(err, ERR_PERMANENT, "the spool holds a change of unknown kind %d", c->kind);
 }
 
-enum gather_result gather_turn(struct gather *g, struct batch *b, struct rt_err *err)
+enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_changes,
+			       struct rt_err *err)
 {
 	const struct settings *s = g->settings;
 	g->drained = false;
-	for (;;) {
+	for (uint32_t n = 0; n < max_changes; n++) {
 		struct change c;
 		if (b->event_count >= s->apply.batch_rows || b->bytes >= s->apply.batch_bytes ||
 		    b->arena.used_bytes >= 4 * s->apply.batch_bytes)
@@ -201,4 +202,5 @@ enum gather_result gather_turn(struct gather *g, struct batch *b, struct rt_err 
 			return GATHER_FAILED;
 		}
 	}
+	return GATHER_SOME;
 }

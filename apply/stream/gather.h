@@ -22,6 +22,7 @@ struct gather {
 
 enum gather_result {
 	GATHER_EMPTY,  /* nothing more for now */
+	GATHER_SOME,   /* max_changes were taken; there may be more */
 	GATHER_FULL,   /* limits reached; b->open: in the middle of a transaction */
 	GATHER_FAILED, /* err: a change that cannot be applied; b holds what came before */
 };
@@ -34,7 +35,8 @@ enum gather_result {
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
 		const struct ledger *ledger, struct rt_err *err) RT_MUSTCHECK;
 void gather_close(struct gather *g);
-/* Adds changes to b until there are no more, or it is full. */
-enum gather_result gather_turn(struct gather *g, struct batch *b, struct rt_err *err);
+/* Adds changes to b until there are no more, it is full, or max_changes were looked at. */
+enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_changes,
+			       struct rt_err *err);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * writer: executes a plan of steps, pipelined or one by one. Guarantees: the
+ * writer: executes a plan of steps, a segment at a time. Guarantees: the
  * ledger's statement runs first in its transaction, and a COMMIT is sent only
  * behind steps that did not fail.
  */
@@ -42,7 +42,7 @@ void writer_detach(struct writer *w)
 	w->c = NULL;
 	w->batch = NULL;
 	w->plan_count = w->plan_at = 0;
-	w->copying = w->failed = w->want_write = false;
+	w->copying = w->failed = w->want_write = w->pipelined = false;
 }
 
 /* ---- prepared statements ---- */
@@ -110,7 +110,7 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 	int rc = pgc_exec(c, NULL, err,
 			  "SET synchronous_commit = off; SET idle_in_transaction_session_timeout = "
 			  "'60s'; SET plan_cache_mode = force_generic_plan; SET TimeZone = 'UTC'; "
-			  "SET statement_timeout = 0; SET search_path = pg_catalog");
+			  "SET search_path = pg_catalog");
 	if (rc != 0)
 		return rc;
 	if (PQenterPipelineMode(c) != 1)
@@ -130,39 +130,47 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 
 /* ---- plans ---- */
 
-static void plan_add(struct writer *w, enum writer_step step, uint32_t rollup)
+static void plan_add_from(struct writer *w, enum writer_step step, uint32_t rollup, uint32_t from)
 {
 	if (w->plan_count == w->plan_cap) {
 		w->plan_cap = w->plan_cap == 0 ? 64 : w->plan_cap * 2;
 		w->plan = rt_realloc(w->plan, w->plan_cap * sizeof(*w->plan));
 	}
-	w->plan[w->plan_count++] = (struct writer_plan){step, rollup};
+	w->plan[w->plan_count++] = (struct writer_plan){step, rollup, from};
 }
 
+static void plan_add(struct writer *w, enum writer_step step, uint32_t rollup)
+{
+	plan_add_from(w, step, rollup, 0);
+}
+
+/* Tables of few rows by arrays first; then those of many by COPY; then the latest rows of these. */
 static void plan_rows(struct writer *w, const struct batch *b)
 {
-	for (uint16_t i = 0; i < w->landed->count; i++) {
-		if (b->rows[i].count == 0)
-			continue;
-		if (w->pipelined) {
+	uint32_t rows = 0, copied_from = 0;
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		rows += b->rows[i].count;
+	if (b->arena.used_bytes < WRITER_COPY_BYTES)
+		copied_from = rows < WRITER_COPY_ROWS ? UINT32_MAX : WRITER_COPY_TABLE_ROWS;
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		if (b->rows[i].count > 0 && b->rows[i].count < copied_from)
 			plan_add(w, WRITE_ROWS, i);
+	for (uint16_t i = 0; i < w->landed->count; i++) {
+		if (b->rows[i].count == 0 || b->rows[i].count < copied_from)
 			continue;
-		}
-		struct writer_latest n = writer_count_latest(b, i);
 		plan_add(w, WRITE_COPY, i);
-		if (n.begun > 0)
+		if (writer_count_latest(b, i).begun > 0)
 			plan_add(w, WRITE_COPY_LATEST, i);
-		if (n.known > 0)
-			plan_add(w, WRITE_LATEST, i);
 	}
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		if (b->rows[i].count >= RT_MAX(copied_from, 1))
+			for (uint32_t n = writer_next_known(b, i, 0, 0); n < b->rows[i].count;
+			     n = writer_next_known(b, i, n, WRITER_LATEST_ROWS))
+				plan_add_from(w, WRITE_LATEST, i, n);
 }
 
 static void plan_write(struct writer *w, const struct batch *b, enum writer_part part)
 {
-	uint32_t rows = 0;
-	for (uint16_t i = 0; i < w->landed->count; i++)
-		rows += b->rows[i].count;
-	w->pipelined = rows < WRITER_COPY_ROWS && b->arena.used_bytes < WRITER_COPY_BYTES;
 	bool begins = part == PART_WHOLE || part == PART_FIRST;
 	bool ends = part == PART_WHOLE || part == PART_LAST;
 	int64_t now = rt_mono_us();
@@ -255,6 +263,8 @@ static int send_arrays(struct writer *w, char kind, uint16_t rollup, int count, 
 		formats[i] = 1;
 	}
 	snprintf(name, sizeof(name), "%c%u", kind, rollup);
+	for (int i = 0; i < count; i++)
+		w->sent_bytes += w->column[i].len;
 	int rc = sent(
 		w, PQsendQueryPrepared(w->c, name, count, values, lengths, formats, result_format),
 		err);
@@ -279,6 +289,7 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 	const struct landed *l = w->landed->count > p->rollup ? &w->landed->item[p->rollup] : NULL;
 	const uint16_t rollup = (uint16_t)p->rollup;
 	int count;
+	w->sent_bytes = 0;
 	switch (p->step) {
 	case WRITE_BEGIN:
 		return send_text(w, "begin", 0, NULL, err);
@@ -290,7 +301,8 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 		return send_fence(w, p->rollup, err);
 	case WRITE_ROWS:
 	case WRITE_LATEST:
-		count = writer_fill_rows(w->batch, rollup, l->rollup, p->step == WRITE_LATEST,
+		count = writer_fill_rows(w->batch, rollup, l->rollup,
+					 p->step == WRITE_LATEST ? WRITER_LATEST_ROWS : 0, p->from,
 					 w->column);
 		return send_arrays(w, p->step == WRITE_ROWS ? 'w' : 'l', rollup, count, 0, err);
 	case WRITE_COPY:
@@ -316,24 +328,48 @@ static int flush(struct writer *w, struct rt_err *err)
 	return rc < 0 ? pgc_fail(w->c, NULL, err, "writing to the warehouse") : 0;
 }
 
-/* Sends all of the plan (pipelined) or its first step. */
-static int start(struct writer *w, struct rt_err *err)
+static bool is_copy(enum writer_step step)
 {
+	return step == WRITE_COPY || step == WRITE_COPY_LATEST;
+}
+
+/* Sends the steps from plan_at on that can be one round trip. */
+static int start_segment(struct writer *w, struct rt_err *err)
+{
+	uint32_t at = w->plan_at;
+	size_t bytes = 0;
 	int rc = 0;
-	w->plan_at = 0;
-	w->failed = w->duplicate_key = w->copying = false;
-	w->started_us = rt_mono_us();
-	if (!w->pipelined) {
-		rc = send_step(w, &w->plan[0], err);
+	bool copy = is_copy(w->plan[at].step);
+	if (w->pipelined == copy) {
+		int ok = copy ? PQexitPipelineMode(w->c) : PQenterPipelineMode(w->c);
+		if (ok != 1)
+			return pgc_fail(w->c, NULL, err, "changing the pipeline mode");
+		w->pipelined = !copy;
+	}
+	if (copy) {
+		w->segment_end = at + 1;
+		rc = send_step(w, &w->plan[at], err);
 		return rc != 0 ? rc : flush(w, err);
 	}
-	if (PQenterPipelineMode(w->c) != 1)
-		return pgc_fail(w->c, NULL, err, "entering pipeline mode");
-	for (uint32_t i = 0; rc == 0 && i < w->plan_count; i++)
-		rc = send_step(w, &w->plan[i], err);
+	for (; rc == 0 && at < w->plan_count && !is_copy(w->plan[at].step) &&
+	       bytes < WRITER_PIPELINE_BYTES;
+	     at++) {
+		rc = send_step(w, &w->plan[at], err);
+		bytes += w->sent_bytes;
+	}
+	w->segment_end = at;
 	if (rc == 0)
 		rc = sent(w, PQpipelineSync(w->c), err);
 	return rc != 0 ? rc : flush(w, err);
+}
+
+/* Begins to execute the plan. */
+static int start(struct writer *w, struct rt_err *err)
+{
+	w->plan_at = 0;
+	w->failed = w->duplicate_key = w->copying = false;
+	w->started_us = rt_mono_us();
+	return start_segment(w, err);
 }
 
 int writer_write(struct writer *w, struct batch *b, enum writer_part part, struct rt_err *err)
@@ -354,7 +390,6 @@ int writer_fetch(struct writer *w, struct batch *b, struct rt_err *err)
 	RT_ASSERT(w->batch == NULL && b->missing_count > 0);
 	w->batch = b;
 	w->plan_count = 0;
-	w->pipelined = true;
 	for (uint16_t i = 0; i < w->landed->count; i++)
 		if (writer_is_missing(b, i))
 			plan_add(w, WRITE_FETCH, i);
@@ -367,7 +402,6 @@ int writer_ask_position(struct writer *w, struct rt_err *err)
 	RT_ASSERT(w->batch == NULL);
 	w->batch = &none;
 	w->plan_count = 0;
-	w->pipelined = true;
 	plan_add(w, WRITE_POSITION, 0);
 	return start(w, err);
 }
@@ -446,8 +480,6 @@ static void take_result(struct writer *w, const struct writer_plan *p, const PGr
 static int finish(struct writer *w, struct rt_err *err)
 {
 	w->batch = NULL;
-	if (w->pipelined && PQexitPipelineMode(w->c) != 1 && !w->failed)
-		return pgc_fail(w->c, NULL, err, "leaving pipeline mode");
 	if (w->failed) {
 		*err = w->err;
 		return err->code;
@@ -456,6 +488,7 @@ static int finish(struct writer *w, struct rt_err *err)
 	return 1;
 }
 
+/* 1: all results of the segment are there. */
 static int turn_pipelined(struct writer *w, struct rt_err *err)
 {
 	while (!PQisBusy(w->c)) {
@@ -467,9 +500,9 @@ static int turn_pipelined(struct writer *w, struct rt_err *err)
 		}
 		if (PQresultStatus(res) == PGRES_PIPELINE_SYNC) {
 			PQclear(res);
-			return finish(w, err);
+			return 1;
 		}
-		if (w->plan_at >= w->plan_count) {
+		if (w->plan_at >= w->segment_end) {
 			int rc = pgc_fail(w->c, res, err, "writing to the warehouse");
 			PQclear(res);
 			return rc;
@@ -507,10 +540,11 @@ static int feed_copy(struct writer *w, const struct writer_plan *p, struct rt_er
 	}
 }
 
-static int turn_stepwise(struct writer *w, struct rt_err *err)
+/* 1: the COPY is over. */
+static int turn_copy(struct writer *w, struct rt_err *err)
 {
+	const struct writer_plan *p = &w->plan[w->plan_at];
 	for (;;) {
-		const struct writer_plan *p = &w->plan[w->plan_at];
 		if (w->copying) {
 			int rc = feed_copy(w, p, err);
 			if (rc <= 0)
@@ -520,23 +554,17 @@ static int turn_stepwise(struct writer *w, struct rt_err *err)
 		if (PQisBusy(w->c))
 			return 0;
 		PGresult *res = PQgetResult(w->c);
-		if (res != NULL) {
-			w->copying = PQresultStatus(res) == PGRES_COPY_IN;
-			if (!w->copying)
-				take_result(w, p, res);
-			PQclear(res);
-			continue;
-		}
-		if (PQstatus(w->c) == CONNECTION_BAD && !w->failed)
-			return pgc_fail(w->c, NULL, err, "writing to the warehouse");
-		if (w->failed || ++w->plan_at == w->plan_count)
-			return finish(w, err);
-		int rc = send_step(w, &w->plan[w->plan_at], err);
-		if (rc == 0)
-			rc = flush(w, err);
-		if (rc != 0)
-			return rc;
+		if (res == NULL)
+			break;
+		w->copying = PQresultStatus(res) == PGRES_COPY_IN;
+		if (!w->copying)
+			take_result(w, p, res);
+		PQclear(res);
 	}
+	if (PQstatus(w->c) == CONNECTION_BAD && !w->failed)
+		return pgc_fail(w->c, NULL, err, "writing to the warehouse");
+	w->plan_at++;
+	return 1;
 }
 
 int writer_turn(struct writer *w, struct rt_err *err)
@@ -547,7 +575,15 @@ int writer_turn(struct writer *w, struct rt_err *err)
 		return rc;
 	if (PQconsumeInput(w->c) != 1)
 		return pgc_fail(w->c, NULL, err, "writing to the warehouse");
-	return w->pipelined ? turn_pipelined(w, err) : turn_stepwise(w, err);
+	for (;;) {
+		rc = w->pipelined ? turn_pipelined(w, err) : turn_copy(w, err);
+		if (rc != 1)
+			return rc;
+		if (w->failed || w->plan_at == w->plan_count)
+			return finish(w, err);
+		if ((rc = start_segment(w, err)) != 0)
+			return rc;
+	}
 }
 
 short writer_events(const struct writer *w)

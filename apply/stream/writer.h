@@ -1,8 +1,10 @@
 /*
  * writer: a folded batch into the warehouse, in one transaction with its
- * ledger row, without blocking the loop. Small batches go as one pipeline
- * (one round trip); large ones by binary COPY, for which libpq must leave
- * pipeline mode, one step after the other.
+ * ledger row, without blocking the loop. The plan of a batch is executed in
+ * segments, each one round trip: statements that follow each other are one
+ * pipeline; a COPY, for which libpq must leave pipeline mode, is a segment of
+ * its own. A small batch is one pipeline as a whole; of a large one, tables
+ * with many rows go by binary COPY.
  *
  * The writer does not decide anything after an error: its connection is
  * thrown away, and the next one's takeover reads from the ledger what became
@@ -16,10 +18,14 @@
 #include "apply/stream/batch.h"
 #include "apply/stream/ledger.h"
 
-/* Rows of a batch from which on COPY is used (measured: tests/bench). */
-#define WRITER_COPY_ROWS 1000
-/* The same in memory of the batch: a pipeline is held in memory as a whole, a COPY is not. */
+/* Rows of a batch from which on COPY is used, for tables with that many rows (tests/bench/README.md). */
+#define WRITER_COPY_ROWS       1000
+#define WRITER_COPY_TABLE_ROWS 100
+/* Memory of a batch from which on it is used for all: a pipeline is held in memory as a whole, a COPY is not. */
 #define WRITER_COPY_BYTES (16u << 20)
+/* A pipeline is ended behind this much, and latest rows go in such pieces. */
+#define WRITER_PIPELINE_BYTES (2u << 20)
+#define WRITER_LATEST_ROWS    1000
 
 enum writer_step {
 	WRITE_BEGIN,
@@ -39,6 +45,7 @@ enum writer_step {
 struct writer_plan {
 	enum writer_step step;
 	uint32_t rollup; /* of WRITE_FENCES: which of the batch's fences */
+	uint32_t from;	 /* of WRITE_LATEST: the row to begin with */
 };
 
 /* A batch may be a part of a transaction that is too large for memory. */
@@ -52,16 +59,18 @@ struct writer {
 	struct batch *batch; /* being written or fetched for; NULL: idle */
 	struct writer_plan *plan;
 	uint32_t plan_count, plan_cap, plan_at; /* plan_at: whose result comes next */
-	bool pipelined;
-	bool copying;	   /* in a COPY step, rows are being fed */
-	uint32_t copy_row; /* next row to feed */
-	bool failed;	   /* err below holds the first failure; draining */
+	uint32_t segment_end;			/* plan_at when the segment under way is done */
+	bool pipelined;				/* libpq is in pipeline mode */
+	bool copying;				/* in a COPY step, rows are being fed */
+	uint32_t copy_row;			/* next row to feed */
+	bool failed;				/* err below holds the first failure; draining */
 	struct rt_err err;
 	bool duplicate_key; /* the failure was 23505 */
 	bool want_write;    /* libpq has bytes that the socket did not take */
 	int64_t started_us;
 	int64_t trimmed_us; /* monotonic time of the last trim */
 	struct buf *column; /* one array per column, reused */
+	size_t sent_bytes;  /* of arrays, by the last step */
 	uint16_t column_cap;
 	struct buf copy;
 };

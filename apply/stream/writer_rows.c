@@ -119,18 +119,31 @@ static void add_row(const struct batch *b, const struct rollup *r, const struct 
 	buf_u8(&column[n], last);
 }
 
+static bool is_known_latest(const struct batch *b, uint16_t rollup, uint32_t i)
+{
+	return batch_row_is_last(b, rollup, i) && !batch_row_is_new_entity(&b->rows[rollup].row[i]);
+}
+
+uint32_t writer_next_known(const struct batch *b, uint16_t rollup, uint32_t from, uint32_t skip)
+{
+	uint32_t i = from;
+	for (; i < b->rows[rollup].count; i++)
+		if (is_known_latest(b, rollup, i) && skip-- == 0)
+			break;
+	return i;
+}
+
 int writer_fill_rows(const struct batch *b, uint16_t rollup, const struct rollup *r,
-		     bool known_latest, struct buf *column)
+		     uint32_t max_known, uint32_t from, struct buf *column)
 {
 	const struct batch_rows *rows = &b->rows[rollup];
 	int count = LANDED_BEFORE + r->column_count + LANDED_BEHIND + 1;
-	uint32_t n = 0;
+	uint32_t n = 0, max = max_known > 0 ? max_known : rows->count;
 	begin_columns(r, column);
-	for (uint32_t i = 0; i < rows->count; i++) {
-		bool last = batch_row_is_last(b, rollup, i);
-		if (known_latest && (!last || batch_row_is_new_entity(&rows->row[i])))
+	for (uint32_t i = from; i < rows->count && n < max; i++) {
+		if (max_known > 0 && !is_known_latest(b, rollup, i))
 			continue;
-		add_row(b, r, &rows->row[i], last, column);
+		add_row(b, r, &rows->row[i], batch_row_is_last(b, rollup, i), column);
 		n++;
 	}
 	for (int i = 0; i < count; i++)

@@ -19,12 +19,19 @@ struct writer_latest {
 struct writer_latest writer_count_latest(const struct batch *b, uint16_t rollup);
 
 /*
- * Fills column[0…] with one array per column of landed_write_sql, for all rows
- * of the rollup, or (known_latest) for the last rows of entities known before.
- * Returns the number of columns.
+ * Of the rows that are the last of an entity known before the batch: passes
+ * over `skip` of them, from row `from` on, and returns the next; the count of
+ * rows when there is none.
+ */
+uint32_t writer_next_known(const struct batch *b, uint16_t rollup, uint32_t from, uint32_t skip);
+/*
+ * Fills column[0…] with one array per column of landed_write_sql: for all rows
+ * of the rollup, or (max_known > 0) for at most that many last rows of
+ * entities known before the batch, from row `from` on. Returns the number of
+ * columns.
  */
 int writer_fill_rows(const struct batch *b, uint16_t rollup, const struct rollup *r,
-		     bool known_latest, struct buf *column);
+		     uint32_t max_known, uint32_t from, struct buf *column);
 /*
  * Appends COPY rows from row `from` on until about max_bytes are there (the
  * COPY header, where from is 0); begun_latest: only last rows of entities that

@@ -451,7 +451,7 @@ static void test_rows_as_copy_and_as_arrays(void **state)
 	assert_int_equal(n.begun, 1);
 	assert_int_equal(n.known, 0);
 
-	int count = writer_fill_rows(b, 0, f->rollup, false, column);
+	int count = writer_fill_rows(b, 0, f->rollup, 0, 0, column);
 	assert_int_equal(count, (int)ARRAY_LEN(column));
 	for (int i = 0; i < count; i++) {
 		struct rd a = rd_of(buf_slice(&column[i]));
