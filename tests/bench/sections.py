@@ -113,7 +113,9 @@ class Ledger:
 
 
 def wal_position(cluster):
-    return query(cluster.conninfo("postgres"), "select pg_current_wal_insert_lsn()::text")[0][0]
+    """The end of what is on disk, and everything committed is."""
+    query(cluster.conninfo("postgres"), "select pg_logical_emit_message(true, 'bench', '')")
+    return query(cluster.conninfo("postgres"), "select pg_current_wal_flush_lsn()::text")[0][0]
 
 
 def latencies(site, source, target_commits, ledger):
