@@ -5,6 +5,7 @@
 #   make demo-up    the same in the background, to play with; make demo-down ends it
 #   make test       everything: check, then the system tests on real clusters
 #   make check      unit tests (ASan+UBSan), formatting, layers, headers: under a minute
+#   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make deps       installs from Debian what is missing (quiet where nothing is)
 #   make MODE=asan|cov …   other flavours, each in its own folder under build/
 
@@ -194,7 +195,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check config-check config deps demo demo-up demo-down test \
-	test-system cov clean install
+	test-system bench cov clean install
 
 all: $(B)/rolag
 
@@ -314,6 +315,11 @@ test-system:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%)
 	@$(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system $(PYTEST) \
 		&& echo "System tests: all passed." || { echo "System tests: FAILED."; exit 1; }
+
+# Beside what one would use instead; about 40 minutes. BENCH="--only catchup --repeats 1" and the like.
+bench: deps
+	@$(MAKE) -s --no-print-directory -j$$(nproc) MODE=release all
+	@exec $(PYTHON) tests/bench/bench.py $(BENCH)
 
 # ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
 
