@@ -14,6 +14,8 @@
 
 #define COPY_PIECE_BYTES (256u << 10)
 #define TRIM_EVERY_US	 INT64_C(60000000)
+/* What is on the warehouse's disk moves five times a second (wal_writer_delay): to ask with each batch is of no use. */
+#define POSITION_EVERY_US INT64_C(50000)
 
 void writer_init(struct writer *w, const struct settings *s, const struct landed_set *landed,
 		 struct ledger *ledger)
@@ -190,7 +192,10 @@ static void plan_write(struct writer *w, const struct batch *b, enum writer_part
 		w->trimmed_us = now;
 	}
 	plan_add(w, WRITE_COMMIT, 0);
-	plan_add(w, WRITE_POSITION, 0);
+	if (now - w->asked_us > POSITION_EVERY_US) {
+		plan_add(w, WRITE_POSITION, 0);
+		w->asked_us = now;
+	}
 }
 
 /* ---- sending ---- */

@@ -69,6 +69,7 @@ struct writer {
 	bool want_write;    /* libpq has bytes that the socket did not take */
 	int64_t started_us;
 	int64_t trimmed_us; /* monotonic time of the last trim */
+	int64_t asked_us;   /* … of the last question for the WAL position behind a batch */
 	struct buf *column; /* one array per column, reused */
 	size_t sent_bytes;  /* of arrays, by the last step */
 	uint16_t column_cap;
