@@ -218,7 +218,7 @@ static int writer_done(struct applier *a)
 		a->asking = false;
 	} else if (a->stage == STAGE_FETCH) {
 		a->stage = STAGE_GATHER;
-		a->making->missing_count = 0;
+		batch_fetched(a->making);
 	} else {
 		struct batch *b = a->flying;
 		note_rows(a, b);

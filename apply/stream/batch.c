@@ -66,6 +66,7 @@ void batch_reset(struct batch *b)
 	for (uint16_t i = 0; i < b->landed->count; i++)
 		b->rows[i].count = 0;
 	b->event_count = b->folded = b->transaction_count = b->missing_count = b->fence_count = 0;
+	b->asked = 0;
 	b->end = LSN_NONE;
 	b->commit_us = b->heartbeat_us = 0;
 	b->bytes = 0;
@@ -198,6 +199,13 @@ void batch_resolve(struct batch *b, struct cache *cache, bool distrust)
 			b->missing[b->missing_count++] = e;
 		}
 	}
+}
+
+void batch_fetched(struct batch *b)
+{
+	b->missing_count -= b->asked;
+	memmove(b->missing, b->missing + b->asked, b->missing_count * sizeof(*b->missing));
+	b->asked = 0;
 }
 
 uint16_t batch_missing(const struct batch *b, uint32_t i, struct slice *ret_id,

@@ -56,6 +56,7 @@ struct batch {
 	struct batch_entity *entities; /* hash table */
 	struct batch_entity **missing; /* whose state must be fetched */
 	uint32_t missing_count, missing_cap;
+	uint32_t asked;		   /* how many of them, from the first on, are being fetched */
 	struct batch_fence *fence; /* report fences met */
 	uint32_t fence_count, fence_cap;
 	struct lsn end;	      /* position that the ledger gets with this batch */
@@ -98,6 +99,8 @@ void batch_resolve(struct batch *b, struct cache *cache, bool distrust);
 void batch_provide(struct batch *b, struct batch_entity *e, const struct fold_row *state);
 /* The warehouse was asked: if it gave no state, the entity has none. */
 void batch_settle(struct batch_entity *e);
+/* What was asked for is there: the rest of the missing moves up. */
+void batch_fetched(struct batch *b);
 /* The i-th missing entity's rollup and id; its id's bytes live as long as the batch. */
 uint16_t batch_missing(const struct batch *b, uint32_t i, struct slice *ret_id,
 		       struct batch_entity **ret);

@@ -395,6 +395,7 @@ int writer_fetch(struct writer *w, struct batch *b, struct rt_err *err)
 	RT_ASSERT(w->batch == NULL && b->missing_count > 0);
 	w->batch = b;
 	w->plan_count = 0;
+	b->asked = RT_MIN(b->missing_count, WRITER_FETCH_ROWS);
 	for (uint16_t i = 0; i < w->landed->count; i++)
 		if (writer_is_missing(b, i))
 			plan_add(w, WRITE_FETCH, i);

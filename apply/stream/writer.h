@@ -26,6 +26,8 @@
 /* A pipeline is ended behind this much, and latest rows go in such pieces. */
 #define WRITER_PIPELINE_BYTES (2u << 20)
 #define WRITER_LATEST_ROWS    1000
+/* States fetched at a time: libpq holds an answer as a whole. */
+#define WRITER_FETCH_ROWS 2000
 
 enum writer_step {
 	WRITE_BEGIN,
@@ -92,7 +94,7 @@ static inline bool writer_is_busy(const struct writer *w)
 /* Begins to write b (or a part of its transaction); b must stay as it is until writer_turn says 1. */
 int writer_write(struct writer *w, struct batch *b, enum writer_part part,
 		 struct rt_err *err) RT_MUSTCHECK;
-/* Begins to fetch the missing states of b; when done all its entities are resolved. */
+/* Begins to fetch missing states of b, WRITER_FETCH_ROWS at most; when done, batch_fetched. */
 int writer_fetch(struct writer *w, struct batch *b, struct rt_err *err) RT_MUSTCHECK;
 /* Asks for the warehouse's WAL position only (to learn what is on its disk). */
 int writer_ask_position(struct writer *w, struct rt_err *err) RT_MUSTCHECK;

@@ -201,7 +201,7 @@ bool writer_is_missing(const struct batch *b, uint16_t rollup)
 {
 	struct slice id;
 	struct batch_entity *e;
-	for (uint32_t i = 0; i < b->missing_count; i++)
+	for (uint32_t i = 0; i < b->asked; i++)
 		if (batch_missing(b, i, &id, &e) == rollup)
 			return true;
 	return false;
@@ -212,7 +212,7 @@ void writer_fill_ids(const struct batch *b, uint16_t rollup, const struct rollup
 {
 	uint32_t n = 0;
 	array_begin(out, pgt_oid((struct pgt_type){r->id_type, false}));
-	for (uint32_t i = 0; i < b->missing_count; i++) {
+	for (uint32_t i = 0; i < b->asked; i++) {
 		struct slice id;
 		struct batch_entity *e;
 		if (batch_missing(b, i, &id, &e) != rollup)
@@ -268,7 +268,7 @@ int writer_take_states(struct batch *b, uint16_t rollup, const struct rollup *r,
 	for (int i = 0; rc == 0 && i < PQntuples(res); i++)
 		rc = take_state(b, rollup, r, res, i, &columns, err);
 	buf_release(&columns);
-	for (uint32_t i = 0; rc == 0 && i < b->missing_count; i++) {
+	for (uint32_t i = 0; rc == 0 && i < b->asked; i++) {
 		struct slice id;
 		struct batch_entity *e;
 		if (batch_missing(b, i, &id, &e) == rollup)

@@ -40,11 +40,12 @@ int writer_fill_rows(const struct batch *b, uint16_t rollup, const struct rollup
 uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, bool begun_latest, uint32_t from,
 			  size_t max_bytes, struct buf *out);
 
+/* Is an entity of the rollup among those asked for? */
 bool writer_is_missing(const struct batch *b, uint16_t rollup);
-/* The ids of missing entities of a rollup as one array. */
+/* The ids of those of a rollup as one array. */
 void writer_fill_ids(const struct batch *b, uint16_t rollup, const struct rollup *r,
 		     struct buf *out);
-/* Gives the missing entities of a rollup the states that landed_fetch_sql brought (binary). */
+/* Gives those of a rollup the states that landed_fetch_sql brought (binary). */
 int writer_take_states(struct batch *b, uint16_t rollup, const struct rollup *r,
 		       const PGresult *res, struct rt_err *err) RT_MUSTCHECK;
 

@@ -9,7 +9,7 @@ import time
 
 import psycopg
 import pytest
-from pipeline import PERMANENT, ROLE, SOME, Bank, Watcher, lsn, wait_for, write_role
+from pipeline import PERMANENT, ROLE, SOME, Bank, Watcher, lsn, wait_for, write_role, write_roles
 
 ALL_AT_ONCE = 10 ** 9    # transactions of the bank in one of the core
 SEED = int(os.environ.get("ROLAG_SEED", time.time_ns() % 10 ** 6))
@@ -208,6 +208,26 @@ def test_two_appliers_that_make_the_same_tables_do_not_trip_each_other(pipeline)
     with psycopg.connect(p.core_conninfo) as conn:
         write_role(conn, 1, 1)
     p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+def test_states_that_memory_does_not_hold_are_fetched_in_pieces(make_pipeline):
+    """Five thousand entities go on at once, behind a start: more than are asked for at a time."""
+    p = make_pipeline({"apply": {"cache": "64 kB"}}, land=[ROLE])
+    p.init()
+    p.start()
+    with psycopg.connect(p.core_conninfo) as conn:
+        write_roles(conn, 0, 4999)
+    p.wait_applied()
+    assert p.apply.stop() == 0
+    with psycopg.connect(p.core_conninfo) as conn:
+        conn.execute("insert into core_role_events select id, 2, 'permission_set_added', "
+                     "jsonb_build_object('permission_set_id', id), null, now() from core_roles")
+    p.start_apply()
+    p.wait_applied()
+    assert p.counters()["apply_cache_misses_total"] >= 5000
+    assert p.rows() == 10_000
     p.assert_equal()
     p.stop()
 
