@@ -279,9 +279,13 @@ def spool_disk_full(w, rng):
 
 @kind
 def spool_disk_read_only(w, rng):
+    """A role that starts on such a disk ends for good, saying so: whoever mounts it anew starts rolag anew."""
     w.shim.read_only()
     w.hold(rng.uniform(2, 12))
     w.shim.mend()
+    if w.run.wait() != 100:
+        raise AssertionError(f"rolag run ended with {w.run.popen.returncode} on a read-only disk")
+    w.start()
 
 
 @kind

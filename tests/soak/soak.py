@@ -61,7 +61,7 @@ class World:
         self.p = Pipeline("soak", self.folder, self.core, self.warehouse, self.judge, {
             "spool": {"segment_size": "4 MB", "quota": "2 GB", "retain": "3 min"},
             "capture": {"heartbeat_interval": "1 s", "wal_budget": "1 GB"}}).create()
-        self.to_core, self.to_warehouse = Link(self.core), Link(self.warehouse)
+        self.to_core, self.to_warehouse = Link.to(self.core), Link.to(self.warehouse)
         self.p.configure({"core": {"connect": self.to_core.conninfo(self.p.core_database)},
                           "warehouse": {"connect": self.to_warehouse.conninfo(self.p.warehouse_database)}})
         os.makedirs(os.path.join(self.p.state_dir, "spool"))

@@ -1,15 +1,18 @@
 """Faults from outside: a network between rolag and a server, a disk and a clock under it.
 
 Link: a TCP proxy on 127.0.0.1 in front of a server's socket, which can be cut, stalled and slowed.
+Island: a network namespace with such a proxy, whose packets can get lost.
 Shim: a library that is preloaded into a role (shim.c).
 """
 import errno
+import fcntl
 import mmap
 import os
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 
@@ -17,10 +20,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Link:
-    """`Link(cluster).conninfo(database)` leads to the cluster's server as long as nothing is wrong."""
+    """`Link.to(cluster).conninfo(database)` leads to the cluster's server as long as nothing is wrong."""
 
-    def __init__(self, cluster):
-        self.server = os.path.join(cluster.socket, f".s.PGSQL.{cluster.port}")
+    @staticmethod
+    def to(cluster):
+        return Link(os.path.join(cluster.socket, f".s.PGSQL.{cluster.port}"))
+
+    def __init__(self, server):
+        self.server = server
         self.port = 0
         self.listener = None
         self.open, self.pace = set(), 0.0       # client sockets; seconds that each piece takes
@@ -86,6 +93,7 @@ class Link:
 
     def serve(self, client):
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000)
         with self.lock:
             self.open.add(client)
         with client, socket.socket(socket.AF_UNIX) as server:
@@ -119,6 +127,56 @@ class Link:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+
+class Island:
+    """A network of its own for some processes, of which only a loopback exists: `conninfo` leads from there to
+    the cluster. With the loopback down, packets get lost, and nobody is told: no FIN, no RST. For `Process`,
+    `command(…)` is the command that runs on the island. Needs root."""
+
+    def __init__(self, cluster):
+        server = os.path.join(cluster.socket, f".s.PGSQL.{cluster.port}")
+        self.process = subprocess.Popen(["unshare", "--net", sys.executable, os.path.abspath(__file__), server],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline())
+
+    def conninfo(self, database, user="postgres"):
+        return f"host=127.0.0.1 port={self.port} dbname={database} user={user}"
+
+    def command(self, *words):
+        return ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", *words]
+
+    def tell(self, word):
+        print(word, file=self.process.stdin, flush=True)
+        assert self.process.stdout.readline().strip() == word
+
+    def cut(self):
+        self.tell("down")
+
+    def mend(self):
+        self.tell("up")
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def live_on_island(server):
+    """The process on an Island: a Link, and orders from stdin."""
+    up, get, set_ = 1, 0x8913, 0x8914       # IFF_UP, SIOCGIFFLAGS, SIOCSIFFLAGS
+
+    def loopback(state):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            flags, = struct.unpack_from("h", fcntl.ioctl(s, get, struct.pack("16sh14x", b"lo", 0)), 16)
+            flags = flags | up if state == "up" else flags & ~up
+            fcntl.ioctl(s, set_, struct.pack("16sh14x", b"lo", flags))
+
+    loopback("up")
+    link = Link(server)
+    print(link.port, flush=True)
+    for line in sys.stdin:
+        loopback(line.strip())
+        print(line.strip(), flush=True)
 
 
 class Shim:
@@ -176,3 +234,7 @@ class Frozen:
             os.kill(pid, number)
         except ProcessLookupError:
             pass
+
+
+if __name__ == "__main__":
+    live_on_island(sys.argv[1])
