@@ -325,6 +325,26 @@ def test_the_spools_disk_is_really_full(make_world, small_disk):
     world.finish()
 
 
+# ---- clock ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("seconds", [-86400, 86400])
+def test_the_clock_jumps(world, seconds):
+    world.shim.set(clock_us=seconds * 1_000_000)
+    world.p.wait_applied()
+    time.sleep(2)
+    said = world.status()
+    print(said["sentence"])
+    assert said["sentence"].startswith("Clocks differ") and ("future" if seconds < 0 else "old") in said["sentence"]
+    for role in ("capture", "apply"):
+        getattr(world.p, role).kill9()
+        world.p.start_role(role)
+    world.p.capture, world.p.apply = world.p.processes[-2:]
+    world.p.wait_applied()
+    world.shim.mend()
+    world.p.wait_applied()
+    world.finish()
+
+
 # ---- copies -----------------------------------------------------------------------------------------
 
 def copy(cluster):
