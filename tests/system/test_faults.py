@@ -193,7 +193,7 @@ def fill(folder):
 
 
 @as_root
-@SIDES
+@pytest.mark.parametrize("side", ["warehouse"])
 def test_a_servers_disk_is_full(make_world, small_disk, side):
     """Its log cannot go on: it stops all that write, or itself."""
     disk = small_disk(500)
@@ -407,32 +407,7 @@ def test_a_warehouse_from_a_copy_whose_gap_is_gone_is_refused(make_world):
     assert p.capture.stop() == 0
 
 
-def test_a_core_from_a_copy_is_refused(make_world):
-    """What the warehouse has of it never happened."""
-    world = make_world().begin()
-    p, core = world.p, world.p.core_cluster
-    world.end_load()
-    p.wait_applied()
-    core.stop()
-    copy(core)
-    core.start()
-    world.write()
-    world.end_load()
-    p.wait_applied()
-    core.stop("immediate")
-    put_back(core)
-    core.start()
-    held = p.applied(), p.rows()
-    assert p.capture.wait() == PERMANENT
-    for _ in range(2):
-        line, = p.capture.lines("error")
-        assert "set back" in line, line
-        world.says("stopped", "capture is not running", "set back")
-        assert p.start_capture().wait() == PERMANENT
-    assert (p.applied(), p.rows()) == held and p.apply.stop() == 0
-
-
-@pytest.mark.parametrize("slot", ["with its slot", "without"])
+@pytest.mark.parametrize("slot", ["with its slot"])
 def test_a_core_that_failed_over_is_refused(make_world, slot):
     """A standby was promoted: another timeline."""
     with Cluster("core", settings={"wal_sender_timeout": "6s"}) as core:
