@@ -4,6 +4,7 @@
 #   make demo       two throwaway PostgreSQL clusters, a bank's load, rolag between them, and the proof
 #   make demo-up    the same in the background, to play with; make demo-down ends it
 #   make test       everything: check, then the system tests on real clusters
+#   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
 #   make check      unit tests (ASan+UBSan), formatting, layers, headers: under a minute
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make deps       installs from Debian what is missing (quiet where nothing is)
@@ -195,7 +196,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check config-check config deps demo demo-up demo-down test \
-	test-system bench cov clean install
+	test-system bench soak cov clean install
 
 all: $(B)/rolag
 
@@ -320,6 +321,14 @@ test-system:
 bench: deps
 	@$(MAKE) -s --no-print-directory -j$$(nproc) MODE=release all
 	@exec $(PYTHON) tests/bench/bench.py $(BENCH)
+
+# An hour of a bank under load with a fault every 10 to 30 seconds, and continuous comparison (SOAK="--only network_cut").
+HOURS ?= 1
+SEED  ?=
+soak: deps
+	$(MAKE) --no-print-directory -j$$(nproc) all
+	@exec env ROLAG_BINARY=$(CURDIR)/$(B)/rolag $(PYTHON) tests/soak/soak.py --hours $(HOURS) \
+		$(if $(SEED),--seed $(SEED)) $(SOAK)
 
 # ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
 

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/settings.h"
 #include "proto/spool_internal.h"
 
 /* The directory is listed at least this often while there is nothing to read, should an event be lost. */
@@ -245,7 +246,10 @@ static int enter_first(struct spool_reader *r, struct rt_err *err)
 	if (lsn_lt(r->position, first->start) && !r->any_start)
 		return rt_fail(err, ERR_PERMANENT,
 			       "spool %s begins at " LSN_FMT ", but what comes after " LSN_FMT
-			       " is needed: the changes between are gone, a sync is needed",
+			       " is needed: the changes between are gone. Was the warehouse "
+			       "restored from a copy, or is this another spool? mend: a newer "
+			       "copy of the warehouse, the spool that has them, or " MEND_LOAD_ANEW
+			       "; a longer spool.retain keeps them next time",
 			       r->dir, LSN_ARGS(first->start), LSN_ARGS(r->position));
 	const struct segment_entry *e = first;
 	for (const struct segment_entry *next = first; next != NULL;

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <unistd.h>
 
+#include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
 
 #define TAKEOVER_US INT64_C(30000000)
@@ -132,8 +133,14 @@ static int fenced(const struct settings *s, int64_t mine, int64_t now, struct rt
 /* Was the fence taken last by us: by a takeover that we know of, or by one whose answer was lost? */
 static bool is_ours(const struct ledger *l, const struct fence *f)
 {
-	return l->epoch == 0 || f->epoch == l->epoch ||
+	return l->epoch == 0 || (f->epoch == l->epoch && strcmp(f->owner, l->owner) == 0) ||
 	       (f->epoch == l->tried_epoch && strcmp(f->owner, l->tried_owner) == 0);
+}
+
+/* Takeovers are never lost: with fewer of them, the warehouse is a copy from before our last one. */
+static bool was_set_back(const struct ledger *l, const struct fence *f)
+{
+	return f->epoch < l->epoch;
 }
 
 static int raise_epoch(PGconn *c, const struct settings *s, int64_t epoch, struct ledger *l,
@@ -187,12 +194,17 @@ int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l, stru
 		if ((rc = terminate_rivals(c, s, pids, sizeof(pids), err)) != 0)
 			return rc;
 	}
-	if (!is_ours(l, &f))
+	if (was_set_back(l, &f))
+		log_warn("the warehouse was set back (restored from a copy?): what it lacks comes "
+			 "from the spool again",
+			 "epoch=%" PRId64 " was=%" PRId64, f.epoch, l->epoch);
+	else if (!is_ours(l, &f))
 		return fenced(s, l->epoch, f.epoch, err);
 	int rc = raise_epoch(c, s, f.epoch + 1, l, err);
 	if (rc != 0)
 		return rc;
 	l->epoch = f.epoch + 1;
+	snprintf(l->owner, sizeof(l->owner), "%s", l->tried_owner);
 	l->system_id = f.system_id;
 	rc = read_applied(c, s, l, err);
 	l->waiting_applied = l->waiting_wal = LSN_NONE;

@@ -17,6 +17,7 @@ struct ledger {
 	/* The newest takeover whose COMMIT was sent: its outcome may be unknown. */
 	int64_t tried_epoch;
 	char tried_owner[192];
+	char owner[192];    /* who the fence says we are since our last takeover */
 	struct lsn applied; /* committed in the warehouse */
 	uint32_t timeline;  /* of the core, as the newest ledger row has it */
 	uint64_t system_id; /* of the core; 0: not known yet */
@@ -32,7 +33,8 @@ struct ledger {
  * terminated if it holds the fence. ERR_RETRY when it could not be had within
  * 30 s (names the pid); ERR_PERMANENT when another applier took it since our
  * last takeover, or when `rolag init` was not run. A takeover of ours whose
- * answer was lost is known by its owner, and is no other applier.
+ * answer was lost is known by its owner, and is no other applier. A warehouse
+ * that went back to before our last takeover is taken anew.
  */
 int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l,
 		     struct rt_err *err) RT_MUSTCHECK;

@@ -63,7 +63,16 @@ static bool moved(const struct status_facts *now, const struct status_facts *bef
 	return memcmp(a->value, b->value, sizeof(a->value)) != 0;
 }
 
-/* One look; a second one where only that tells "behind" from "stuck". */
+/* Old heartbeats that come at their pace are no lag; those of a backlog come much faster. */
+static bool beats(const struct status_facts *now, const struct status_facts *before)
+{
+	int64_t beat_us = (int64_t)(now->role[STATUS_APPLY].f.value[MET_APPLY_HEARTBEAT_US] -
+				    before->role[STATUS_APPLY].f.value[MET_APPLY_HEARTBEAT_US]);
+	return beat_us > 0 &&
+	       beat_us <= 2 * (now->now_us - before->now_us) + now->heartbeat_interval_us;
+}
+
+/* One look; a second one where only that tells "behind" from "stuck", and both from a wrong clock. */
 static int look(const struct settings *s, struct status_facts *f, struct status_view *v,
 		struct rt_err *err)
 {
@@ -72,7 +81,7 @@ static int look(const struct settings *s, struct status_facts *f, struct status_
 	if (rc != 0)
 		return rc;
 	status_judge(f, v);
-	if (v->state != STATUS_CATCHING_UP)
+	if (v->state != STATUS_CATCHING_UP && v->state != STATUS_STALLED)
 		return 0;
 	first = *f;
 	poll(NULL, 0, SECOND_LOOK_MS);
@@ -80,6 +89,7 @@ static int look(const struct settings *s, struct status_facts *f, struct status_
 	if (rc != 0)
 		return rc;
 	f->moving = moved(f, &first);
+	f->beating = beats(f, &first);
 	status_judge(f, v);
 	return 0;
 }

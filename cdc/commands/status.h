@@ -26,7 +26,8 @@ struct status_facts {
 	int64_t now_us; /* µs since 1970 */
 	int64_t heartbeat_interval_us;
 	uint64_t wal_budget_bytes;
-	bool moving; /* false: apply's numbers stood still over the last second or more */
+	bool moving;  /* false: apply's numbers stood still over the last second or more */
+	bool beating; /* heartbeats were seen to come at about their pace */
 	struct status_role role[STATUS_ROLES];
 };
 
@@ -46,6 +47,7 @@ struct status_view {
 	enum status_state state;
 	bool healthy;
 	int64_t lag_us;	    /* age of the newest heartbeat or commit applied; −1: none yet */
+	int64_t ahead_us;   /* the same is so far in the future, by our clock */
 	uint64_t lag_bytes; /* received − applied */
 	char sentence[900]; /* one line that says it all */
 };

@@ -285,6 +285,22 @@ static bool judge_space(struct judging *j)
 	return true;
 }
 
+/* The core's clock and ours: a heartbeat from the future, or one that comes and is old all the same. */
+static bool judge_clocks(struct judging *j)
+{
+	int64_t patience = patience_us(j->f->heartbeat_interval_us);
+	if (j->v->ahead_us <= patience && (j->v->lag_us <= patience || !j->f->beating))
+		return false;
+	conclude(j, STATUS_LIVE, false);
+	buf_str(&j->text, "Clocks differ: heartbeats come through, but by this machine's clock the "
+			  "newest is ");
+	status_duration(&j->text, RT_MAX(j->v->ahead_us, j->v->lag_us));
+	buf_printf(&j->text, " %s, so that nobody can tell the lag; set the clock that is wrong, ",
+		   j->v->ahead_us > 0 ? "in the future" : "old");
+	add_wal(j);
+	return true;
+}
+
 /* Both roles run and are connected: the heartbeat says how it goes. */
 static void judge_flow(struct judging *j)
 {
@@ -329,6 +345,7 @@ static void measure_lag(struct judging *j)
 				 value(j, STATUS_APPLY, MET_APPLY_COMMIT_US));
 	uint64_t received = value(j, STATUS_CAPTURE, MET_CAPTURE_RECEIVED_LSN);
 	uint64_t applied = value(j, STATUS_APPLY, MET_APPLY_APPLIED_LSN);
+	j->v->ahead_us = RT_MAX((int64_t)newest - j->f->now_us, 0);
 	j->v->lag_us = newest == 0 ? -1 : RT_MAX(j->f->now_us - (int64_t)newest, 0);
 	j->v->lag_bytes = received > applied ? received - applied : 0;
 }
@@ -339,7 +356,7 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	*ret = (struct status_view){0};
 	measure_lag(&j);
 	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) &&
-	    !judge_loading(&j) && !judge_space(&j))
+	    !judge_loading(&j) && !judge_space(&j) && !judge_clocks(&j))
 		judge_flow(&j);
 	snprintf(ret->sentence, sizeof(ret->sentence), "%s", buf_cstr(&j.text));
 	buf_release(&j.text);

@@ -208,6 +208,7 @@ class Pipeline:
         self.core_conninfo = core.conninfo(self.core_database)
         self.warehouse_conninfo = warehouse.conninfo(self.warehouse_database)
         self.capture = self.apply = None
+        self.env = {}       # of the roles, over ours
         self.processes = []
         self.settings = {
             "pipeline": name, "state_dir": self.state_dir, "core": {"connect": self.core_conninfo},
@@ -258,7 +259,7 @@ class Pipeline:
     # processes --------------------------------------------------------------------------------
     def start_role(self, role, config=None, log=None):
         process = Process(role, [BINARY, role, "--config", config or self.config],
-                          log or os.path.join(self.folder, role + ".log"))
+                          log or os.path.join(self.folder, role + ".log"), self.env)
         self.processes.append(process)
         return process
 
