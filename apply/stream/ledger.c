@@ -189,6 +189,9 @@ int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l, stru
 	}
 	if (!is_ours(l, &f))
 		return fenced(s, l->epoch, f.epoch, err);
+	/* The one whose answer was lost was done: it is ours even if the next one's fails. */
+	if (l->epoch != 0)
+		l->epoch = f.epoch;
 	int rc = raise_epoch(c, s, f.epoch + 1, l, err);
 	if (rc != 0)
 		return rc;
