@@ -4,9 +4,10 @@
 #   make demo       two throwaway PostgreSQL clusters, a bank's load, rolag between them, and the proof
 #   make demo-up    the same in the background, to play with; make demo-down ends it
 #   make test       everything: check, then the system tests on real clusters
-#   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
-#   make check      unit tests (ASan+UBSan), formatting, layers, headers: under a minute
+#   make check      unit tests and simulation (ASan+UBSan), formatting, layers, headers: under a minute
+#   make sim        a minute of simulated schedules from a random seed (tests/sim/README.md)
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
+#   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
 #   make deps       installs from Debian what is missing (quiet where nothing is)
 #   make MODE=asan|cov …   other flavours, each in its own folder under build/
 
@@ -140,6 +141,28 @@ TEST_TOOLS := \
 	slot_probe \
 	spool_probe
 
+# The simulation (tests/sim/README.md): capture and apply as they are, the kernel and libpq not.
+SIM_SRC := \
+	tests/sim/core.c \
+	tests/sim/disk.c \
+	tests/sim/fake_libpq.c \
+	tests/sim/process.c \
+	tests/sim/sim.c \
+	tests/sim/sim_apply.c \
+	tests/sim/sim_capture.c \
+	tests/sim/sim_writer.c \
+	tests/sim/warehouse.c
+
+# Functions that the simulation has in place of the kernel's, the C library's and ours.
+SIM_WRAP := \
+	open close write pwrite pread read fdatasync fsync ftruncate fstat fstatat unlink unlinkat \
+	rename mkdir opendir readdir closedir dirfd flock statvfs getrandom \
+	inotify_init1 inotify_add_watch inotify_rm_watch \
+	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
+	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
+	landed_load landed_release landed_ensure landed_park_absent load_all \
+	pgc_connect pgc_backoff_next spool_writer_open
+
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
 
@@ -196,7 +219,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check config-check config deps demo demo-up demo-down test \
-	test-system bench soak cov clean install
+	test-system sim bench soak cov clean install
 
 all: $(B)/rolag
 
@@ -243,6 +266,12 @@ $(TEST_TOOLS:%=$(B)/tests/%): $(B)/tests/%: $(B)/tests/system/%.o $(B)/librolag.
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$(B)/tests/sim/sim: $(SIM_SRC:%.c=$(B)/%.o) $(B)/librolag.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
+
+-include $(SIM_SRC:%.c=$(B)/%.d)
 -include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_TESTS:%=$(B)/tests/unit/%.d) \
 	$(TEST_TOOLS:%=$(B)/tests/system/%.d)
 
@@ -255,11 +284,20 @@ check:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan check-unit
 	$(MAKE) --no-print-directory lint
 
-check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%)
+check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%) $(B)/tests/sim/sim
 	@for t in $(UNIT_TESTS); do \
 		$(B)/tests/$$t > $(B)/tests/$$t.log 2>&1 || { cat $(B)/tests/$$t.log; echo "FAILED: $$t"; exit 1; }; \
 		grep -h 'PASSED' $(B)/tests/$$t.log | sed "s/^/$$t /"; \
 	done
+
+	@# Schedules that failed once, and some that never did.
+	@$(B)/tests/sim/sim --file tests/sim/seeds.txt
+	@$(B)/tests/sim/sim --seeds 1..300
+
+SIM_SECONDS ?= 60
+sim:
+	@$(MAKE) --no-print-directory -j$$(nproc) MODE=release build/release/tests/sim/sim
+	@build/release/tests/sim/sim --seconds $(SIM_SECONDS)
 
 lint: fmt-check layers hdr-check config-check
 

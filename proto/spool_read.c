@@ -262,13 +262,19 @@ static int enter_first(struct spool_reader *r, struct rt_err *err)
 	return rc;
 }
 
-/* Does next go on where this segment ended (FORMAT.md, "Where a segment stops")? */
+/*
+ * Does next go on where this segment ended (FORMAT.md, "Where a segment stops")?
+ * Nothing is missing up to the reader's position: where the spool was begun anew
+ * before it, segments between may be applied and gone before they are walked again.
+ */
 static bool joins(const struct spool_reader *r, const struct segment_entry *next,
 		  const struct segment_look *l)
 {
 	if (next->generation != r->at.generation)
-		return lsn_le(next->start, r->reached);
-	return l->state == FRAME_SHORT && l->at_end && lsn_eq(next->start, r->reached);
+		return lsn_le(next->start, lsn_max(r->reached, r->position));
+	return l->state == FRAME_SHORT && l->at_end &&
+	       (lsn_eq(next->start, r->reached) ||
+		(lsn_lt(r->reached, next->start) && lsn_le(next->start, r->position)));
 }
 
 static int does_not_join(const struct spool_reader *r, const struct segment_entry *next,

@@ -382,6 +382,7 @@ static int spool_dispatch(void *ctx, short revents, int64_t now, struct rt_err *
 {
 	struct applier *a = ctx;
 	a->look_us = now + READER_POLL_US; /* before_sleep looks */
+	tell_applied(a); /* again, should it have failed: capture may wait for it */
 	return 0;
 }
 

@@ -200,6 +200,11 @@ int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l, stru
 			 "epoch=%" PRId64 " was=%" PRId64, f.epoch, l->epoch);
 	else if (!is_ours(l, &f))
 		return fenced(s, l->epoch, f.epoch, err);
+	/* The one whose answer was lost was done: it is ours even if the next one's fails. */
+	if (l->epoch != 0) {
+		l->epoch = f.epoch;
+		snprintf(l->owner, sizeof(l->owner), "%s", f.owner);
+	}
 	int rc = raise_epoch(c, s, f.epoch + 1, l, err);
 	if (rc != 0)
 		return rc;

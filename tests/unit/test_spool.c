@@ -692,6 +692,28 @@ static void test_several_cuts_one_below_the_other(void **state)
 	}
 }
 
+/* A start of capture begins before what apply has: that comes again, and is let go of at once. */
+static void test_what_comes_again_may_be_let_go_of_while_it_is_walked(void **state)
+{
+	struct spool_writer *w = open_writer(0x100, &small);
+	write_transactions(w, 0x110, 0x300, 2);
+	spool_writer_close(w);
+	struct spool_reader *r = open_reader(0x100);
+	for (uint64_t end = 0x110; end <= 0x300; end += 0x10)
+		expect_transaction(r, end, 2);
+
+	w = open_writer(0x120, &small);
+	write_transactions(w, 0x130, 0x130, 2);
+	expect_nothing(r); /* it stands in the new generation's first segment now */
+	write_transactions(w, 0x140, 0x300, 2);
+	assert_rc(spool_trim(w, data_lsn(0x300), &err), err);
+	write_transactions(w, 0x310, 0x310, 3);
+	expect_transaction(r, 0x310, 3);
+	expect_nothing(r);
+	spool_reader_close(r);
+	spool_writer_close(w);
+}
+
 static void test_void_segments_stay_void_when_they_could_not_be_deleted(void **state)
 {
 	struct file files[64];
@@ -819,6 +841,7 @@ int main(void)
 		TEST(test_trap_04_a_spool_replaced_under_its_reader),
 		TEST(test_a_new_generation_voids_what_was_not_confirmed),
 		TEST(test_several_cuts_one_below_the_other),
+		TEST(test_what_comes_again_may_be_let_go_of_while_it_is_walked),
 		TEST(test_void_segments_stay_void_when_they_could_not_be_deleted),
 		TEST(test_reader_within_a_void_transaction_reads_it_to_its_end),
 		TEST(test_killed_writers_and_one_reader),

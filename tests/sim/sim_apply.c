@@ -1,0 +1,103 @@
+/*
+ * sim_apply: apply as it is (apply.c is compiled in here), up to two of them,
+ * with definitions that are there already and tables that need no load.
+ */
+#include "apply/stream/apply.c"
+
+#include "tests/sim/sim.h"
+
+static struct applier *applier[PROCESS_COUNT];
+
+/* ---- what apply asks of its surroundings ---- */
+
+int __wrap_landed_load(struct arena *a, const struct settings *s, struct landed_set *ret,
+		       struct rt_err *err);
+void __wrap_landed_release(struct landed_set *set);
+int __wrap_landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set,
+			 landed_report report, void *ctx, struct rt_err *err);
+int __wrap_landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
+			      landed_report report, void *ctx, struct rt_err *err);
+int __wrap_load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
+		    const struct ledger *ledger, struct loop *loop, struct rt_err *err);
+int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b);
+
+extern struct landed sim_landed[ROLLUPS];
+
+int __wrap_landed_load(struct arena *a, const struct settings *s, struct landed_set *ret,
+		       struct rt_err *err)
+{
+	*ret = (struct landed_set){ROLLUPS, arena_alloc(a, sizeof(sim_landed))};
+	memcpy(ret->item, sim_landed, sizeof(sim_landed));
+	return 0;
+}
+
+void __wrap_landed_release(struct landed_set *set)
+{
+}
+
+int __wrap_landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set,
+			 landed_report report, void *ctx, struct rt_err *err)
+{
+	return 0;
+}
+
+int __wrap_landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
+			      landed_report report, void *ctx, struct rt_err *err)
+{
+	return 0;
+}
+
+int __wrap_load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
+		    const struct ledger *ledger, struct loop *loop, struct rt_err *err)
+{
+	return 0;
+}
+
+int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b)
+{
+	return rng_range(RNG_SCHEDULE, 1000, 300000);
+}
+
+/* ---- the role, as apply_main runs it ---- */
+
+int apply_start(enum process p, struct rt_err *err)
+{
+	struct applier *a = rt_calloc(1, sizeof(*a));
+	a->settings = &sim_config.settings[p];
+	applier[p] = a;
+	arena_init(&a->arena, 4096);
+	return set_up(a, err);
+}
+
+int apply_turn(enum process p, bool spurious, struct rt_err *err)
+{
+	return turn_loop(&applier[p]->loop, spurious, err);
+}
+
+void apply_end(enum process p)
+{
+	tear_down(applier[p]);
+	free(applier[p]);
+	apply_buried(p);
+}
+
+void apply_ask_stop(enum process p)
+{
+	applier[p]->loop.stop = 1;
+}
+
+bool apply_is_done(enum process p)
+{
+	return applier[p]->loop.done;
+}
+
+int64_t apply_deadline(enum process p, bool *ret_ready)
+{
+	return loop_deadline(&applier[p]->loop, ret_ready);
+}
+
+void apply_buried(enum process p)
+{
+	applier[p] = NULL;
+	warehouse_orphan(p);
+}
