@@ -6,7 +6,7 @@
 #   make test       everything: check, then the system tests on real clusters
 #   make check      unit tests (ASan+UBSan), formatting, layers, headers: under a minute
 #   make deps       installs from Debian what is missing (quiet where nothing is)
-#   make MODE=asan|cov …   other flavours, each in its own folder under build/
+#   make MODE=asan|cov|fail …   other flavours, each in its own folder under build/
 
 VERSION := 0.1.0
 MODE    ?= release
@@ -15,7 +15,7 @@ PYTHON  := /usr/bin/python3
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-MODES := release asan cov
+MODES := release asan cov fail
 ifeq ($(filter $(MODE),$(MODES)),)
 $(error MODE is one of: $(MODES))
 endif
@@ -29,6 +29,7 @@ BASE_SRC := \
 	proto/base/arena.c \
 	proto/base/buf.c \
 	proto/base/conf.c \
+	proto/base/failpoint.c \
 	proto/base/fsio.c \
 	proto/base/log.c \
 	proto/base/loop.c \
@@ -167,13 +168,18 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
 FLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 $(HARDEN)
 FLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_cov     := -O0 -g --coverage
+FLAGS_fail    := -O1 -g $(HARDEN)
 LINK_release  := -pie -Wl,-z,relro,-z,now
 LINK_asan     := -fsanitize=address,undefined
 LINK_cov      := --coverage
+LINK_fail     := -pie
+# With the failpoints of proto/base/failpoints.def; no other mode has them.
+DEFINE_fail   := -DROLAG_FAILPOINTS
 # With optimisation gcc follows paths that the sanitizers' checks add; it then warns of what cannot be.
 WARN_asan     := -Wno-null-dereference -Wno-format-truncation -Wno-maybe-uninitialized
 
-CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS)
+CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS) \
+	$(DEFINE_$(MODE))
 CFLAGS   += -std=gnu17 $(FLAGS_$(MODE)) $(WARN) $(WARN_$(MODE)) -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS  += $(LINK_$(MODE))
 LDLIBS   += $(PKG_LIBS)
@@ -193,7 +199,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all check check-unit lint fmt fmt-check layers hdr-check config-check config deps demo demo-up demo-down test \
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check config deps demo demo-up demo-down test \
 	test-system cov clean install
 
 all: $(B)/rolag
@@ -259,7 +265,7 @@ check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%)
 		grep -h 'PASSED' $(B)/tests/$$t.log | sed "s/^/$$t /"; \
 	done
 
-lint: fmt-check layers hdr-check config-check
+lint: fmt-check layers hdr-check failpoints-check config-check
 
 fmt:
 	@clang-format -i $(C_FILES)
@@ -269,6 +275,9 @@ fmt-check:
 
 layers:
 	@$(PYTHON) tests/lint/layers.py
+
+failpoints-check:
+	@$(PYTHON) tests/lint/failpoints.py
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
 config-check:
@@ -312,6 +321,7 @@ test: deps
 test-system:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=release all $(TEST_TOOLS:%=build/release/tests/%)
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%)
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=fail build/fail/rolag
 	@$(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system $(PYTEST) \
 		&& echo "System tests: all passed." || { echo "System tests: FAILED."; exit 1; }
 
