@@ -48,6 +48,17 @@ int fs_read_at(int fd, void *p, size_t bytes, uint64_t offset, const char *path,
 	return 1;
 }
 
+/* Is it the operator's to mend? Anything else may be otherwise the next time. */
+static enum rt_code open_failure(void)
+{
+	static const int permanent[] = {ENOENT, EACCES, EPERM,	     ENOTDIR,
+					EISDIR, ELOOP,	ENAMETOOLONG};
+	for (size_t i = 0; i < ARRAY_LEN(permanent); i++)
+		if (errno == permanent[i])
+			return ERR_PERMANENT;
+	return ERR_SYSTEM;
+}
+
 int fs_read_file(const char *path, size_t max_bytes, char **ret, size_t *ret_len,
 		 struct rt_err *err)
 {
@@ -56,13 +67,13 @@ int fs_read_file(const char *path, size_t max_bytes, char **ret, size_t *ret_len
 	char *text = NULL;
 	int fd = FP_FAILS(FS_OPEN) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);
+		return rt_fail_errno(err, open_failure(), "cannot open %s", path);
 	if (FP_FAILS(FS_STAT) || fstat(fd, &st) != 0) {
 		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot stat %s", path);
 		goto out;
 	}
 	if (!S_ISREG(st.st_mode) || st.st_size < 0 || (uint64_t)st.st_size > max_bytes) {
-		rc = rt_fail(err, ERR_SYSTEM, "%s is not a file of at most %zu bytes", path,
+		rc = rt_fail(err, ERR_PERMANENT, "%s is not a file of at most %zu bytes", path,
 			     max_bytes);
 		goto out;
 	}
