@@ -195,14 +195,14 @@ int fs_lock(const char *path, int *ret_fd, struct rt_err *err)
 	if (fd < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);
 	if (FP_FAILS(FS_LOCK) || flock(fd, LOCK_EX | LOCK_NB) != 0) {
-		int rc;
+		int rc, cause = errno;
 		ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 		text[n > 0 ? n : 0] = '\0';
-		rc = errno == EWOULDBLOCK || n >= 0
-			     ? rt_fail(err, ERR_PERMANENT,
-				       "%s is locked by another process (pid %.20s)", path,
-				       text[0] != '\0' ? text : "unknown")
-			     : rt_fail_errno(err, ERR_SYSTEM, "cannot lock %s", path);
+		errno = cause;
+		rc = cause == EWOULDBLOCK ? rt_fail(err, ERR_PERMANENT,
+						    "%s is locked by another process (pid %.20s)",
+						    path, text[0] != '\0' ? text : "unknown")
+					  : rt_fail_errno(err, ERR_SYSTEM, "cannot lock %s", path);
 		close(fd);
 		return rc;
 	}
