@@ -29,7 +29,9 @@ FIRE_TIMEOUT = 20
 SURVIVES = "survives"
 
 Point = namedtuple("Point", "name can help")
-Case = namedtuple("Case", "role point action hit")
+# way: "" as the load comes by; "backlog": apply finds a large transaction waiting (COPY, step by step);
+# "again": its connection was lost before, so that it passes the point once more, in one process.
+Case = namedtuple("Case", "role point action hit way", defaults=[""])
 
 
 def read_points():
@@ -101,14 +103,33 @@ def make_cases():
     return cases
 
 
-CASES = make_cases()
+def more_cases():
+    """Points that are passed in more than one way."""
+    cases = [Case("capture", "capture.before_sync", "delay:300", 2), Case("apply", "ledger.commit_sent", "delay:300", 2)]
+    for action in ("kill", "disconnect"):
+        for hit in range(1, 9):
+            cases.append(Case("apply", "writer.step", action, hit, "backlog"))
+        for point in ("ledger.before_insert", "ledger.before_commit", "ledger.commit_sent", "ledger.after_commit"):
+            cases.append(Case("apply", point, action, 1, "backlog"))
+        for point, hit in (("load.before_chunk", 3), ("load.row", 150), ("load.before_chunk_commit", 2),
+                           ("load.after_chunk_commit", 3)):
+            cases.append(Case("apply", point, action, hit))
+        for p in read_points():
+            if p.name.startswith(("takeover.", "writer.prepar", "apply.connected")) and p.name != "takeover.rivals":
+                cases.append(Case("apply", p.name, action, 2, "again"))
+            elif p.name.startswith("stream.") and "start" in p.name or p.name == "stream.check_slot":
+                cases.append(Case("capture", p.name, action, 2, "again"))
+    return cases
+
+
+CASES = make_cases() + more_cases()
 
 
 def after(case):
     """How the role ends: a set of exit codes and SURVIVES."""
     if case.action == "kill":
         return {-signal.SIGKILL}
-    if case.action in ("disconnect", "short"):
+    if case.action in ("disconnect", "short") or case.action.startswith("delay"):
         return {0} if case.point in STOP else {SURVIVES}
     found = AFTER_ERRNO.get(f"{case.point}={case.action}", AFTER_ERRNO.get(case.point, TEMPORARY))
     return set(found) if isinstance(found, tuple) else {found}
@@ -280,6 +301,10 @@ def prepare(p, case):
     if case.point == "spool.unlink_tmp":
         with open(os.path.join(p.state_dir, "spool", "00000001-0000000000000001.seg.tmp"), "w", encoding="ascii"):
             pass
+    if case.way == "backlog":
+        p.bulk()
+        mark = p.mark()     # in the spool before apply looks
+        wait_for("capture to have it", lambda: p.counters("capture")["capture_received_lsn_bytes"] >= mark, pause=0.01)
     p.configure({"apply": {"batch_rows": 300 if case.point == "writer.hold" else 20_000}})
 
 
@@ -313,13 +338,20 @@ def has_fired(process, case):
     return False
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{c.role}-{c.point}-{c.action}" for c in CASES])
+def name_of(case):
+    return f"{case.role}-{case.point}-{case.action}" + (f"@{case.hit}" if case.hit > 1 else "") + \
+        (f"-{case.way}" if case.way else "")
+
+
+@pytest.mark.parametrize("case", CASES, ids=map(name_of, CASES))
 def test_failpoint(rig, case):
     p = rig
     assert p.role(case.role).stop() == 0
     prepare(p, case)
     rival = hold_fence(p) if case.point == "takeover.rivals" else None
     points = f"{WITH[case.point]};" if case.point in WITH else ""
+    if case.way == "again":
+        points = "stream.read=disconnect@4;" if case.role == "capture" else "ledger.before_insert=disconnect@3;"
     process = p.begin(case.role, f"{points}{case.point}={case.action}@{case.hit}")
     provoke(p, case, process)
     wait_for(f"{case.point} to fire", lambda: has_fired(process, case), FIRE_TIMEOUT, pause=0.01)
@@ -341,6 +373,29 @@ def test_failpoint(rig, case):
     if rows > ROWS_MOST or p.cases % 60 == 0:
         p.judge()
     p.broken = rows > ROWS_MOST
+
+
+@pytest.mark.parametrize("role, points", [
+    ("capture", ["spool.made", "spool.renamed", "spool.opened", "spool.void", "spool.renamed", "spool.renamed",
+                 "stream.before_start", "spool.first_sync", "walsender.after_row", "spool.written", "capture.before_open"]),
+    ("apply", ["landed.locked", "landed.after_create", "load.truncated", "load.snapshot", "load.mid_copy",
+               "load.after_chunk_commit", "load.before_finish_commit", "takeover.before_commit", "takeover.after_commit",
+               "load.after_finish_commit", "ledger.before_commit", "ledger.commit_sent"])])
+def test_death_upon_death(rig, role, points):
+    """Killed at one point after the other, with no time to recover in between."""
+    p = rig
+    assert p.role(role).stop() == 0
+    if role == "apply":
+        p.load_anew()
+    for point in points:
+        process = p.begin(role, point + "=kill")
+        assert process.wait() == -signal.SIGKILL, point
+        assert process.lines("failpoint fired", f"name={point} ")
+        p.check_confirmed()
+    p.begin(role)
+    p.check()
+    p.judge()
+    p.broken = False
 
 
 def test_after_the_walk_everything_is_equal(rig):
