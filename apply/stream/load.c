@@ -80,6 +80,21 @@ static int check_core(PGconn *replication, const struct ledger *l, struct rt_err
 	return 0;
 }
 
+static int import_snapshot(PGconn *core, const char *snapshot, struct rt_err *err)
+{
+	int rc = pgc_exec(core, NULL, err,
+			  "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+			  "SET TRANSACTION SNAPSHOT '%s'; SET LOCAL enable_sort = off; "
+			  "SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = 0; "
+			  "SET LOCAL TimeZone = 'UTC'",
+			  snapshot);
+	if (rc == 0)
+		return 0;
+	/* The exporting session has ended, and its snapshot with it: a new one will do. */
+	err->code = ERR_RETRY;
+	return err->code;
+}
+
 /* A read-only transaction on the core that sees exactly the commits up to *ret. */
 static int open_snapshot(const struct settings *s, const struct ledger *ledger, struct loop *loop,
 			 PGconn **ret_core, struct lsn *ret, struct rt_err *err)
@@ -111,12 +126,7 @@ static int open_snapshot(const struct settings *s, const struct ledger *ledger, 
 		rc = slot_create(replication, &so, &slot, err);
 	FAILPOINT_FD(LOAD_SLOT, PQsocket(core));
 	if (rc == 0)
-		rc = pgc_exec(core, NULL, err,
-			      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
-			      "SET TRANSACTION SNAPSHOT '%s'; SET LOCAL enable_sort = off; "
-			      "SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = 0; "
-			      "SET LOCAL TimeZone = 'UTC'",
-			      slot.snapshot);
+		rc = import_snapshot(core, slot.snapshot, err);
 	FAILPOINT_FD(LOAD_SNAPSHOT, PQsocket(core));
 	pgc_close(replication); /* drops the slot; the snapshot is ours now */
 	if (rc == 0 && lsn_lt(slot.consistent_point, ledger->applied))

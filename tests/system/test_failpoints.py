@@ -375,6 +375,18 @@ def test_failpoint(rig, case):
     p.broken = rows > ROWS_MOST
 
 
+def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_ours(rig):
+    """Long enough before: its snapshot cannot be had any more. The load begins with another."""
+    p = rig
+    assert p.apply.stop() == 0
+    p.load_anew()
+    process = p.begin("apply", "slot.created=disconnect;load.slot=delay:500")
+    wait_for("the load to lose its snapshot", lambda: p.check_alive() or process.lines("trying again", "first load"))
+    p.check()
+    assert process.running() and len(process.lines("failpoint fired")) == 2
+    p.broken = False
+
+
 @pytest.mark.parametrize("role, points", [
     ("capture", ["spool.made", "spool.renamed", "spool.opened", "spool.void", "spool.renamed", "spool.renamed",
                  "stream.before_start", "spool.first_sync", "walsender.after_row", "spool.written", "capture.before_open"]),
