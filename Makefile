@@ -9,7 +9,7 @@
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
 #   make deps       installs from Debian what is missing (quiet where nothing is)
-#   make MODE=asan|cov …   other flavours, each in its own folder under build/
+#   make MODE=asan|cov|fail …   other flavours, each in its own folder under build/
 
 VERSION := 0.1.0
 MODE    ?= release
@@ -18,7 +18,7 @@ PYTHON  := /usr/bin/python3
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-MODES := release asan cov
+MODES := release asan cov fail
 ifeq ($(filter $(MODE),$(MODES)),)
 $(error MODE is one of: $(MODES))
 endif
@@ -32,6 +32,7 @@ BASE_SRC := \
 	proto/base/arena.c \
 	proto/base/buf.c \
 	proto/base/conf.c \
+	proto/base/failpoint.c \
 	proto/base/fsio.c \
 	proto/base/log.c \
 	proto/base/loop.c \
@@ -192,13 +193,18 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
 FLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 $(HARDEN)
 FLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_cov     := -O0 -g --coverage
+FLAGS_fail    := -O1 -g $(HARDEN)
 LINK_release  := -pie -Wl,-z,relro,-z,now
 LINK_asan     := -fsanitize=address,undefined
 LINK_cov      := --coverage
+LINK_fail     := -pie
+# With the failpoints of proto/base/failpoints.def; no other mode has them.
+DEFINE_fail   := -DROLAG_FAILPOINTS
 # With optimisation gcc follows paths that the sanitizers' checks add; it then warns of what cannot be.
 WARN_asan     := -Wno-null-dereference -Wno-format-truncation -Wno-maybe-uninitialized
 
-CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS)
+CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS) \
+	$(DEFINE_$(MODE))
 CFLAGS   += -std=gnu17 $(FLAGS_$(MODE)) $(WARN) $(WARN_$(MODE)) -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS  += $(LINK_$(MODE))
 LDLIBS   += $(PKG_LIBS)
@@ -218,8 +224,8 @@ say = $(if $(V),,@echo "  $(1)	$@")
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all check check-unit lint fmt fmt-check layers hdr-check config-check config deps demo demo-up demo-down test \
-	test-system sim bench soak cov clean install
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check config deps demo \
+	demo-up demo-down test test-system sim bench soak cov clean install
 
 all: $(B)/rolag
 
@@ -289,7 +295,6 @@ check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%) $(B)/tests
 		$(B)/tests/$$t > $(B)/tests/$$t.log 2>&1 || { cat $(B)/tests/$$t.log; echo "FAILED: $$t"; exit 1; }; \
 		grep -h 'PASSED' $(B)/tests/$$t.log | sed "s/^/$$t /"; \
 	done
-
 	@# Schedules that failed once, and some that never did.
 	@$(B)/tests/sim/sim --file tests/sim/seeds.txt
 	@$(B)/tests/sim/sim --seeds 1..300
@@ -299,7 +304,7 @@ sim:
 	@$(MAKE) --no-print-directory -j$$(nproc) MODE=release build/release/tests/sim/sim
 	@build/release/tests/sim/sim --seconds $(SIM_SECONDS)
 
-lint: fmt-check layers hdr-check config-check
+lint: fmt-check layers hdr-check failpoints-check config-check
 
 fmt:
 	@clang-format -i $(C_FILES)
@@ -309,6 +314,9 @@ fmt-check:
 
 layers:
 	@$(PYTHON) tests/lint/layers.py
+
+failpoints-check:
+	@$(PYTHON) tests/lint/failpoints.py
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
 config-check:
@@ -352,6 +360,7 @@ test: deps
 test-system:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=release all $(TEST_TOOLS:%=build/release/tests/%)
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%)
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=fail build/fail/rolag
 	@$(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system $(PYTEST) \
 		&& echo "System tests: all passed." || { echo "System tests: FAILED."; exit 1; }
 

@@ -4,6 +4,8 @@
  */
 #include "cdc/commands/commands.h"
 
+#include "proto/base/failpoint.h"
+
 static const struct cli_command commands[] = {
 	{"run", "all roles as children in the foreground", &run_usage, cmd_run},
 	{"capture", "the core's changes into the spool", &capture_usage, cmd_capture},
@@ -30,10 +32,13 @@ static const char *default_config(void)
 
 int main(int argc, char **argv)
 {
-	struct cli c;
+	struct cli c = {0};
 	struct rt_err err;
 	int code = EXIT_OK;
-	if (cli_parse(&c, commands, ARRAY_LEN(commands), argc, argv, default_config(), &err) != 0)
+	if (FP_CONFIGURE(&err) != 0)
+		code = cli_fail(&c, &err);
+	else if (cli_parse(&c, commands, ARRAY_LEN(commands), argc, argv, default_config(), &err) !=
+		 0)
 		code = cli_fail(&c, &err);
 	else if (c.version)
 		code = cmd_version(&c);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "proto/base/buf.h"
+#include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
 
 #include <xxhash.h>
@@ -85,7 +86,7 @@ int applied_open(struct applied_file **ret, const char *dir, struct rt_err *err)
 		return rc;
 	struct applied_file *f = rt_calloc(1, sizeof(*f));
 	f->path = rt_sprintf("%s/applied", dir);
-	f->fd = open(f->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	f->fd = FP_FAILS(APPLIED_OPEN) ? -1 : open(f->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (f->fd < 0) {
 		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", f->path);
 		goto out;
@@ -108,7 +109,10 @@ int applied_write(struct applied_file *f, const struct applied_position *p, stru
 	slot_encode(out, &s);
 	ssize_t n;
 	do
-		n = pwrite(f->fd, out, sizeof(out), (off_t)f->next * SLOT_STRIDE);
+		n = FP_FAILS(APPLIED_WRITE)
+			    ? -1
+			    : pwrite(f->fd, out, FP_BYTES(APPLIED_WRITE_SHORT, sizeof(out)),
+				     (off_t)f->next * SLOT_STRIDE);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot write %s", f->path);
@@ -136,7 +140,7 @@ int applied_read(const char *dir, struct applied_position *ret, struct rt_err *e
 	unsigned which;
 	char *path = rt_sprintf("%s/applied", dir);
 	int rc = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = FP_FAILS(APPLIED_OPEN_READ) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
 		if (errno != ENOENT)
 			rc = rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
 
 #include <uthash.h>
@@ -75,7 +76,7 @@ static void set_cuts(struct segment_list *list)
 int segment_list_read(struct segment_list *list, const char *dir, struct rt_err *err)
 {
 	list->count = 0;
-	DIR *d = opendir(dir);
+	DIR *d = FP_FAILS(SEGMENT_LIST) ? NULL : opendir(dir);
 	if (d == NULL && errno == ENOENT)
 		return 0;
 	if (d == NULL)
@@ -86,7 +87,7 @@ int segment_list_read(struct segment_list *list, const char *dir, struct rt_err 
 		struct stat st;
 		if (!name_parse(de->d_name, &e))
 			continue;
-		if (fstatat(dirfd(d), de->d_name, &st, 0) != 0) {
+		if (FP_FAILS(SEGMENT_STAT) || fstatat(dirfd(d), de->d_name, &st, 0) != 0) {
 			if (errno == ENOENT) /* let go of just now */
 				continue;
 			rc = rt_fail_errno(err, ERR_SYSTEM, "cannot stat %s/%s", dir, de->d_name);
@@ -123,7 +124,7 @@ const struct segment_entry *segment_list_after(const struct segment_list *list, 
 int segment_bytes(const struct segment_file *f, uint64_t *ret, struct rt_err *err)
 {
 	struct stat st;
-	if (fstat(f->fd, &st) != 0)
+	if (FP_FAILS(SEGMENT_SIZE) || fstat(f->fd, &st) != 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot stat %s", f->path);
 	*ret = (uint64_t)st.st_size;
 	return 0;
@@ -148,7 +149,10 @@ static int fill_window(struct segment_file *f, uint64_t offset, size_t want, str
 	size_t room = (size_t)RT_MIN(bytes - offset, RT_MAX(want, WINDOW_BYTES));
 	uint8_t *p = buf_reserve(&f->window, room);
 	while (f->window.len < room) {
-		ssize_t n = pread(f->fd, p + f->window.len, room - f->window.len,
+		ssize_t n = -1;
+		if (!FP_FAILS(SEGMENT_READ))
+			n = pread(f->fd, p + f->window.len,
+				  FP_BYTES(SEGMENT_READ_SHORT, room - f->window.len),
 				  (off_t)(offset + f->window.len));
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -192,6 +196,8 @@ static int look(struct segment_file *f, uint64_t offset, uint64_t salt, struct s
 			return rc;
 		ret->state = frame_decode(in, salt, &ret->frame, &need);
 	}
+	if (ret->state == FRAME_VALID && FP_FAILS(SEGMENT_FRAME))
+		ret->state = FRAME_INVALID;
 	ret->at_end = ret->state == FRAME_SHORT && in.len == 0;
 	if (ret->state == FRAME_SHORT || ret->state == FRAME_INVALID)
 		segment_forget(f);
@@ -257,7 +263,7 @@ int segment_open(struct segment_file *f, const char *dir, uint32_t generation, s
 	*f = (struct segment_file){.path = rt_sprintf("%s/%s", dir, name)};
 	arena_init(&f->arena, 4096);
 	int rc;
-	f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	f->fd = FP_FAILS(SEGMENT_OPEN) ? -1 : open(f->path, O_RDONLY | O_CLOEXEC);
 	if (f->fd < 0 && errno == ENOENT)
 		rc = 0;
 	else if (f->fd < 0)

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/base/failpoint.h"
 #include "proto/settings.h"
 #include "proto/spool_internal.h"
 
@@ -121,7 +122,7 @@ int spool_reader_fd(struct spool_reader *r)
 {
 	if (r->inotify >= 0)
 		return r->inotify;
-	r->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	r->inotify = FP_FAILS(READER_INOTIFY) ? -1 : inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	r->dir_changed = true;
 	if (r->inotify >= 0 && r->is_open)
 		r->file_watch = inotify_add_watch(r->inotify, r->segment.path, IN_MODIFY);
@@ -181,8 +182,11 @@ static int list_again(struct spool_reader *r, struct rt_err *err)
 	r->dir_changed = false;
 	r->listed_us = rt_mono_us();
 	if (r->inotify >= 0 && r->dir_watch < 0) /* not there yet: ENOENT, and the list is empty */
-		r->dir_watch = inotify_add_watch(r->inotify, r->dir,
-						 IN_MOVED_TO | IN_DELETE_SELF | IN_ONLYDIR);
+		r->dir_watch =
+			FP_FAILS(READER_WATCH_DIR)
+				? -1
+				: inotify_add_watch(r->inotify, r->dir,
+						    IN_MOVED_TO | IN_DELETE_SELF | IN_ONLYDIR);
 	int rc = segment_list_read(&r->list, r->dir, err);
 	look_up(r);
 	return rc;
@@ -217,7 +221,9 @@ static int enter_segment(struct spool_reader *r, const struct segment_entry *e, 
 		inotify_rm_watch(r->inotify, r->file_watch);
 	/* Before it is read, so that no write goes unnoticed. Without a watch the slow timer serves. */
 	if (r->inotify >= 0)
-		r->file_watch = inotify_add_watch(r->inotify, f.path, IN_MODIFY);
+		r->file_watch = FP_FAILS(READER_WATCH)
+					? -1
+					: inotify_add_watch(r->inotify, f.path, IN_MODIFY);
 	r->segment = f;
 	r->at = entry;
 	r->is_open = true;
@@ -306,6 +312,7 @@ static int leave_segment(struct spool_reader *r, const struct segment_entry *nex
 			return 0;
 		return does_not_join(r, &was, l, err);
 	}
+	FAILPOINT(READER_NEXT_SEGMENT);
 	rc = enter_segment(r, next, err);
 	if (rc == 0) { /* it was let go of: look at the directory again */
 		r->dir_changed = true;
@@ -526,6 +533,7 @@ static int next_piece(struct spool_reader *r, struct rt_err *err)
 	int rc;
 	if (!r->piece_left)
 		return 0;
+	FAILPOINT(READER_PIECE);
 	do {
 		uint64_t offset = r->piece_offset;
 		if (r->kept_all) {

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
 #include "proto/spool_internal.h"
 
@@ -127,12 +128,15 @@ static int make_file(struct spool_writer *w, const char *tmp, struct slice first
 		     struct rt_err *err)
 {
 	int rc;
-	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	int fd = -1;
+	if (!FP_FAILS(SPOOL_CREATE))
+		fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot create %s", tmp);
-	if ((rc = fs_write_all(fd, first.p, first.len, tmp, err)) != 0)
+	if ((rc = FP_ERROR(SPOOL_FIRST_WRITE, err)) != 0 ||
+	    (rc = fs_write_all(fd, first.p, first.len, tmp, err)) != 0)
 		goto out;
-	if ((rc = fs_sync_data(fd, tmp, err)) != 0) {
+	if ((rc = FP_ERROR(SPOOL_FIRST_SYNC, err)) != 0 || (rc = fs_sync_data(fd, tmp, err)) != 0) {
 		die(w, err);
 		goto out;
 	}
@@ -157,19 +161,20 @@ static int segment_begin(struct spool_writer *w, uint32_t generation, struct lsn
 	char *path = rt_sprintf("%s/%s", w->dir, name);
 	char *tmp = rt_sprintf("%s.tmp", path);
 
-	if (getrandom(&salt, sizeof(salt), 0) != (ssize_t)sizeof(salt)) {
+	if (FP_FAILS(SPOOL_RANDOM) || getrandom(&salt, sizeof(salt), 0) != (ssize_t)sizeof(salt)) {
 		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot get random bytes");
 		goto out;
 	}
 	encode_first(w, &first, generation, start, salt);
 	if ((rc = make_file(w, tmp, buf_slice(&first), &fd, err)) != 0)
 		goto out;
-	if (rename(tmp, path) != 0) {
+	FAILPOINT(SPOOL_MADE);
+	if (FP_FAILS(SPOOL_RENAME) || rename(tmp, path) != 0) {
 		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot rename %s to %s", tmp, path);
 		unlink(tmp);
 		goto out;
 	}
-	if ((rc = fs_sync_dir(w->dir, err)) != 0) {
+	if ((rc = FP_ERROR(SPOOL_RENAMED, err)) != 0 || (rc = fs_sync_dir(w->dir, err)) != 0) {
 		die(w, err);
 		goto out;
 	}
@@ -205,12 +210,15 @@ static int flush_out(struct spool_writer *w, struct rt_err *err)
 {
 	if (w->out.len == 0)
 		return 0;
-	int rc = fs_write_all(w->fd, w->out.p, w->out.len, w->path, err);
+	int rc = FP_ERROR(SPOOL_WRITE, err);
+	if (rc == 0)
+		rc = fs_write_all(w->fd, w->out.p, w->out.len, w->path, err);
 	if (rc != 0) {
-		if (ftruncate(w->fd, (off_t)w->offset) != 0)
+		if (FP_FAILS(SPOOL_TRUNCATE) || ftruncate(w->fd, (off_t)w->offset) != 0)
 			die(w, err);
 		return rc;
 	}
+	FAILPOINT(SPOOL_WRITTEN);
 	w->offset += w->out.len;
 	w->total_bytes += w->out.len;
 	w->segments.entry[w->segments.count - 1].bytes = w->offset;
@@ -222,8 +230,9 @@ static int flush_out(struct spool_writer *w, struct rt_err *err)
 static int sync_file(struct spool_writer *w, struct rt_err *err)
 {
 	if (w->synced_bytes != w->offset) {
-		if (fs_sync_data(w->fd, w->path, err) != 0)
+		if (FP_ERROR(SPOOL_SYNC, err) != 0 || fs_sync_data(w->fd, w->path, err) != 0)
 			return die(w, err);
+		FAILPOINT(SPOOL_SYNCED);
 		w->synced_bytes = w->offset;
 	}
 	w->durable = w->received;
@@ -238,7 +247,7 @@ static int drop_segment(struct spool_writer *w, size_t i, struct rt_err *err)
 	segment_name(name, e->generation, e->start);
 	char *path = rt_sprintf("%s/%s", w->dir, name);
 	int rc = 0;
-	if (unlink(path) != 0 && errno != ENOENT)
+	if ((FP_FAILS(SPOOL_UNLINK) || unlink(path) != 0) && errno != ENOENT)
 		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot delete %s", path);
 	free(path);
 	if (rc != 0)
@@ -262,6 +271,7 @@ static int roll(struct spool_writer *w, struct rt_err *err)
 	if (w->offset + w->out.len < segment_limit(w) ||
 	    (w->holds && lsn_eq(w->in_out, last->start)))
 		return 0;
+	FAILPOINT(SPOOL_ROLL);
 	if ((rc = flush_out(w, err)) != 0 || (rc = sync_file(w, err)) != 0)
 		return rc;
 	last->modified_us = rt_now_us();
@@ -333,6 +343,7 @@ static int put_piece(struct spool_writer *w, bool last, struct rt_err *err)
 		f.flags |= FRAME_LAST;
 		f.lsn = w->head.end;
 	}
+	FAILPOINT(SPOOL_PIECE);
 	record_add_head(&w->open, &h);
 	put_schemas(w, &w->open_schemas);
 	put_frame(w, &f, buf_slice(&w->open));
@@ -564,7 +575,8 @@ static int drop_first(struct spool_writer *w, struct rt_err *err)
 	const bool last_of_generation = e[1].generation != e->generation;
 	int rc = drop_segment(w, 0, err);
 	/* What voids others must not go before them, not even by a crash. */
-	if (rc == 0 && last_of_generation && fs_sync_dir(w->dir, err) != 0)
+	if (rc == 0 && last_of_generation &&
+	    (FP_ERROR(SPOOL_GENERATION_SYNC, err) != 0 || fs_sync_dir(w->dir, err) != 0))
 		rc = die(w, err);
 	return rc;
 }
@@ -588,7 +600,7 @@ static int drop_applied(struct spool_writer *w, struct lsn applied, struct rt_er
 			return rc;
 		dropped = true;
 	}
-	if (dropped && fs_sync_dir(w->dir, err) != 0)
+	if (dropped && (FP_ERROR(SPOOL_TRIM_SYNC, err) != 0 || fs_sync_dir(w->dir, err) != 0))
 		return die(w, err);
 	return 0;
 }
@@ -671,6 +683,7 @@ static int check_end(struct spool_writer *w, struct lsn confirmed, struct rt_err
 /* Deletes segments that the new generation, or one before it, made void. */
 static int drop_void(struct spool_writer *w, struct lsn confirmed, struct rt_err *err)
 {
+	FAILPOINT(SPOOL_VOID);
 	for (size_t i = w->segments.count - 1; i-- > 0;) {
 		const struct segment_entry *e = &w->segments.entry[i];
 		if (lsn_lt(e->start, confirmed) && !segment_is_void(e))
@@ -679,13 +692,14 @@ static int drop_void(struct spool_writer *w, struct lsn confirmed, struct rt_err
 		if (rc != 0)
 			return rc;
 	}
-	return fs_sync_dir(w->dir, err);
+	int failed = FP_ERROR(SPOOL_VOID_SYNC, err);
+	return failed != 0 ? failed : fs_sync_dir(w->dir, err);
 }
 
 /* Files that a writer was making when it ended. */
 static int drop_temporary(const char *dir, struct rt_err *err)
 {
-	DIR *d = opendir(dir);
+	DIR *d = FP_FAILS(SPOOL_OPEN_DIR) ? NULL : opendir(dir);
 	if (d == NULL)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot read directory %s", dir);
 	int rc = 0;
@@ -693,7 +707,7 @@ static int drop_temporary(const char *dir, struct rt_err *err)
 		size_t n = strlen(de->d_name);
 		if (n < 4 || strcmp(de->d_name + n - 4, ".tmp") != 0)
 			continue;
-		if (unlinkat(dirfd(d), de->d_name, 0) != 0)
+		if (FP_FAILS(SPOOL_UNLINK_TMP) || unlinkat(dirfd(d), de->d_name, 0) != 0)
 			rc = rt_fail_errno(err, ERR_SYSTEM, "cannot delete %s/%s", dir, de->d_name);
 	}
 	closedir(d);
@@ -712,6 +726,7 @@ static int open_in(struct spool_writer *w, struct lsn confirmed, struct rt_err *
 		generation = w->segments.entry[w->segments.count - 1].generation;
 	if ((rc = segment_begin(w, generation + 1, confirmed, err)) != 0)
 		return rc;
+	FAILPOINT(SPOOL_OPENED);
 	w->appended = w->in_out = w->received = w->durable = confirmed;
 	return drop_void(w, confirmed, err);
 }

@@ -12,6 +12,7 @@
 #include "apply/stream/gather.h"
 #include "apply/stream/load.h"
 #include "apply/stream/writer.h"
+#include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
 #include "proto/base/log.h"
 #include "proto/base/loop.h"
@@ -111,6 +112,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	int rc = pgc_connect(&c, &o, err);
 	if (rc != 0)
 		return rc;
+	FAILPOINT_FD(APPLY_CONNECTED, PQsocket(c));
 	if ((rc = set_session(c, err)) != 0 ||
 	    (rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
@@ -120,6 +122,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 		pgc_close(c);
 		return rc;
 	}
+	FAILPOINT_FD(APPLY_BEFORE_ATTACH, PQsocket(c));
 	rc = writer_attach(&a->writer, c, err); /* owns c from here on */
 	if (rc != 0)
 		return rc;
@@ -138,6 +141,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 static int fail(struct applier *a, int rc, struct rt_err *err)
 {
 	uint64_t hidden;
+	FAILPOINT(APPLY_FAILED);
 	if (a->writer.duplicate_key && !a->distrust) {
 		a->distrust = true;
 		rc = ERR_RETRY;
@@ -205,6 +209,7 @@ static void tell_applied(struct applier *a)
 		.applied = a->ledger.flushed, .timeline = a->ledger.timeline, .at_us = rt_now_us()};
 	if (!lsn_lt(a->told, p.applied))
 		return;
+	FAILPOINT(APPLY_BEFORE_TELL);
 	met_set(MET_APPLY_FLUSHED_LSN, p.applied.v);
 	if (applied_write(a->applied, &p, &err) == 0)
 		a->told = p.applied;
@@ -214,6 +219,7 @@ static void tell_applied(struct applier *a)
 
 static int writer_done(struct applier *a)
 {
+	FAILPOINT_FD(APPLY_WRITTEN, PQsocket(a->writer.c));
 	if (a->asking) {
 		a->asking = false;
 	} else if (a->stage == STAGE_FETCH) {
@@ -246,6 +252,7 @@ static int take_off(struct applier *a, struct rt_err *err)
 	struct batch *next = a->making == &a->batch[0] ? &a->batch[1] : &a->batch[0];
 	a->flying = a->making;
 	batch_reset(next);
+	FAILPOINT(APPLY_TAKE_OFF);
 	if (!batch_is_folded(a->flying))
 		batch_split(a->flying, next);
 	else if (a->flying->open)
@@ -281,6 +288,7 @@ static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 	struct rt_err cause;
 	*ret_rc = 0;
 	batch_resolve(b, &a->cache, a->distrust);
+	FAILPOINT(APPLY_RESOLVED);
 	if (b->missing_count > 0) {
 		if (writer_is_busy(&a->writer))
 			return false;
@@ -352,6 +360,7 @@ static int warehouse_turn(struct applier *a, int64_t now, struct rt_err *err)
 	if (lsn_lt(a->ledger.flushed, a->ledger.applied) && now >= a->ask_us) {
 		a->ask_us = now + POSITION_POLL_US;
 		a->asking = true;
+		FAILPOINT_FD(APPLY_ASK_POSITION, PQsocket(a->writer.c));
 		return writer_ask_position(&a->writer, err);
 	}
 	return 0;

@@ -12,6 +12,7 @@
 #include <uthash.h>
 
 #include "apply/stream/source.h"
+#include "proto/base/failpoint.h"
 #include "proto/base/metrics.h"
 
 #define BATCH_ARENA_BYTES (1u << 20)
@@ -311,6 +312,7 @@ int batch_fold(struct batch *b, struct cache *cache, size_t max_bytes, struct rt
 		if (b->folded > 0 && b->arena.used_bytes > max_bytes)
 			break; /* one is folded in any case: it goes on */
 		const struct batch_event *ev = &b->event[b->folded];
+		FAILPOINT(FOLD_EVENT);
 		rc = fold_one(b, ev, err);
 		if (rc != 0) {
 			cut_at(b, ev->transaction);
@@ -320,6 +322,7 @@ int batch_fold(struct batch *b, struct cache *cache, size_t max_bytes, struct rt
 	for (uint16_t i = 0; i < b->landed->count; i++)
 		for (uint32_t n = 0; n < b->rows[i].count; n++)
 			b->rows[i].row[n].entity->last_row = n;
+	FAILPOINT(FOLD_BEFORE_CACHE);
 	for (uint32_t i = from; rc == 0 && i < b->folded; i++) {
 		struct batch_entity *e = b->event[i].entity;
 		if (e->dirty)

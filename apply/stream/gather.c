@@ -9,6 +9,7 @@
 #include <uthash.h>
 
 #include "apply/stream/source.h"
+#include "proto/base/failpoint.h"
 #include "proto/base/metrics.h"
 
 #define FENCE_RUN_ID_MAX 64
@@ -29,6 +30,7 @@ int gather_open(struct gather *g, const struct settings *s, const struct landed_
 				    .pipeline = s->pipeline,
 				    .slot = s->core.slot};
 	*g = (struct gather){.settings = s, .landed = landed};
+	FAILPOINT(GATHER_OPEN);
 	int rc = spool_reader_open(&g->reader, s->spool.dir, ledger->applied, s->apply.batch_bytes,
 				   &id, err);
 	if (rc == 0)
@@ -158,13 +160,16 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 	switch (c->kind) {
 	case CHANGE_BEGIN:
 		batch_begin(b, spool_reader_transaction_end(g->reader), c->commit_us);
+		FAILPOINT(GATHER_BEGIN);
 		return 0;
 	case CHANGE_COMMIT:
+		FAILPOINT(GATHER_COMMIT);
 		batch_commit(b);
 		return 0;
 	case CHANGE_INSERT:
 	case CHANGE_UPDATE:
 	case CHANGE_DELETE:
+		FAILPOINT(GATHER_ROW);
 		return take_row(g, b, c, err);
 	case CHANGE_TRUNCATE:
 		return take_truncate(g, b, c, err);
@@ -173,6 +178,7 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 			take_message(b, c);
 		return 0;
 	case CHANGE_PROGRESS:
+		FAILPOINT(GATHER_PROGRESS);
 		b->end = lsn_max(b->end, c->lsn);
 		return 0;
 	}
@@ -189,7 +195,9 @@ enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_c
 		if (b->event_count >= s->apply.batch_rows || b->bytes >= s->apply.batch_bytes ||
 		    b->arena.used_bytes >= 4 * s->apply.batch_bytes)
 			return GATHER_FULL;
-		int rc = spool_reader_next(g->reader, &b->arena, &c, err);
+		int rc = FP_ERROR(GATHER_NEXT, err);
+		if (rc == 0)
+			rc = spool_reader_next(g->reader, &b->arena, &c, err);
 		if (rc == 0) {
 			g->drained = true;
 			return GATHER_EMPTY;

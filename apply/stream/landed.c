@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "proto/base/failpoint.h"
 #include "proto/pg/pgconn.h"
 #include "transforms/rollup/fold.h"
 
@@ -362,6 +363,7 @@ static int create_tables(PGconn *c, const struct settings *s, const struct lande
 {
 	const char *params[] = {s->pipeline, l->rollup->name};
 	PGresult *res;
+	FAILPOINT_FD(LANDED_BEFORE_CREATE, PQsocket(c));
 	int rc = pgc_exec(c, NULL, err,
 			  "BEGIN; LOCK TABLE rolag.relation IN SHARE ROW EXCLUSIVE MODE");
 	if (rc == 0)
@@ -376,8 +378,10 @@ static int create_tables(PGconn *c, const struct settings *s, const struct lande
 		return pgc_exec(c, NULL, err, "ROLLBACK");
 	struct buf sql = BUF_INIT;
 	creation_sql(s, l, &sql);
+	FAILPOINT_FD(LANDED_LOCKED, PQsocket(c));
 	rc = pgc_exec(c, NULL, err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
+	FAILPOINT_FD(LANDED_AFTER_CREATE, PQsocket(c));
 	return rc != 0 ? rc : 1;
 }
 
@@ -487,6 +491,7 @@ int landed_park_absent(PGconn *c, const struct settings *s, const struct landed_
 		buf_printf(&names, "%s%s", i == 0 ? "{" : ",", set->item[i].rollup->name);
 	buf_str(&names, "}");
 	const char *params[] = {s->pipeline, buf_cstr(&names)};
+	FAILPOINT_FD(LANDED_PARK, PQsocket(c));
 	int rc = pgc_query(c, &res, err,
 			   "UPDATE rolag.relation SET state = 'parked', changed_at = now() WHERE "
 			   "pipeline = $1 AND kind = 'rollup' AND state <> 'parked' AND "

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <unistd.h>
 
+#include "proto/base/failpoint.h"
 #include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
 
@@ -72,6 +73,7 @@ static int terminate_rivals(PGconn *c, const struct settings *s, char *ret_pids,
 		1, &param);
 	if (rc != 0)
 		return rc;
+	FAILPOINT_FD(TAKEOVER_RIVALS, PQsocket(c));
 	size_t n = 0;
 	ret_pids[0] = '\0';
 	for (int i = 0; i < PQntuples(res) && n + 12 < size; i++)
@@ -94,6 +96,7 @@ static int lock_fence(PGconn *c, const struct settings *s, struct fence *ret, bo
 {
 	PGresult *res;
 	*ret_held = false;
+	FAILPOINT_FD(TAKEOVER_BEFORE_LOCK, PQsocket(c));
 	int rc = pgc_exec(c, NULL, err,
 			  "BEGIN; SET LOCAL lock_timeout = '2s'; "
 			  "SET LOCAL synchronous_commit = on");
@@ -164,6 +167,7 @@ static int raise_epoch(PGconn *c, const struct settings *s, int64_t epoch, struc
 	l->tried_epoch = epoch;
 	snprintf(l->tried_owner, sizeof(l->tried_owner), "%s", PQgetvalue(res, 0, 0));
 	PQclear(res);
+	FAILPOINT_FD(TAKEOVER_BEFORE_COMMIT, PQsocket(c));
 	if ((rc = pgc_exec(c, &res, err, "COMMIT")) != 0)
 		return rc;
 	if (strcmp(PQcmdStatus(res), "COMMIT") != 0)
@@ -194,6 +198,7 @@ int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l, stru
 		if ((rc = terminate_rivals(c, s, pids, sizeof(pids), err)) != 0)
 			return rc;
 	}
+	FAILPOINT_FD(TAKEOVER_LOCKED, PQsocket(c));
 	if (was_set_back(l, &f))
 		log_warn("the warehouse was set back (restored from a copy?): what it lacks comes "
 			 "from the spool again",
@@ -208,10 +213,12 @@ int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l, stru
 	int rc = raise_epoch(c, s, f.epoch + 1, l, err);
 	if (rc != 0)
 		return rc;
+	FAILPOINT_FD(TAKEOVER_AFTER_COMMIT, PQsocket(c));
 	l->epoch = f.epoch + 1;
 	snprintf(l->owner, sizeof(l->owner), "%s", l->tried_owner);
 	l->system_id = f.system_id;
 	rc = read_applied(c, s, l, err);
+	FAILPOINT_FD(TAKEOVER_READ_APPLIED, PQsocket(c));
 	l->waiting_applied = l->waiting_wal = LSN_NONE;
 	l->flushed = LSN_NONE; /* unknown until the warehouse says where its disk is */
 	return rc;

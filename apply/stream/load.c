@@ -10,6 +10,7 @@
 
 #include "apply/stream/source.h"
 #include "apply/stream/writer_rows.h"
+#include "proto/base/failpoint.h"
 #include "proto/base/log.h"
 #include "proto/base/metrics.h"
 #include "proto/pg/pgconn.h"
@@ -79,6 +80,21 @@ static int check_core(PGconn *replication, const struct ledger *l, struct rt_err
 	return 0;
 }
 
+static int import_snapshot(PGconn *core, const char *snapshot, struct rt_err *err)
+{
+	int rc = pgc_exec(core, NULL, err,
+			  "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+			  "SET TRANSACTION SNAPSHOT '%s'; SET LOCAL enable_sort = off; "
+			  "SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = 0; "
+			  "SET LOCAL TimeZone = 'UTC'",
+			  snapshot);
+	if (rc == 0)
+		return 0;
+	/* The exporting session has ended, and its snapshot with it: a new one will do. */
+	err->code = ERR_RETRY;
+	return err->code;
+}
+
 /* A read-only transaction on the core that sees exactly the commits up to *ret. */
 static int open_snapshot(const struct settings *s, const struct ledger *ledger, struct loop *loop,
 			 PGconn **ret_core, struct lsn *ret, struct rt_err *err)
@@ -99,6 +115,7 @@ static int open_snapshot(const struct settings *s, const struct ledger *ledger, 
 	snprintf(name, sizeof(name), "rolag_load_%.40s_%" PRIx32, s->pipeline,
 		 (uint32_t)rt_now_us());
 	int rc = pgc_connect(&replication, &o, err);
+	FAILPOINT_FD(LOAD_CONNECTED, PQsocket(replication));
 	if (rc == 0)
 		rc = check_core(replication, ledger, err);
 	o.replication = false;
@@ -107,13 +124,10 @@ static int open_snapshot(const struct settings *s, const struct ledger *ledger, 
 	so.monitor = core;
 	if (rc == 0)
 		rc = slot_create(replication, &so, &slot, err);
+	FAILPOINT_FD(LOAD_SLOT, PQsocket(core));
 	if (rc == 0)
-		rc = pgc_exec(core, NULL, err,
-			      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
-			      "SET TRANSACTION SNAPSHOT '%s'; SET LOCAL enable_sort = off; "
-			      "SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = 0; "
-			      "SET LOCAL TimeZone = 'UTC'",
-			      slot.snapshot);
+		rc = import_snapshot(core, slot.snapshot, err);
+	FAILPOINT_FD(LOAD_SNAPSHOT, PQsocket(core));
 	pgc_close(replication); /* drops the slot; the snapshot is ours now */
 	if (rc == 0 && lsn_lt(slot.consistent_point, ledger->applied))
 		rc = rt_fail(err, ERR_PERMANENT,
@@ -314,12 +328,17 @@ static int end_copy(struct load *l, struct rt_err *err)
 	int rc = flush_copy(l, err);
 	if (rc != 0)
 		return rc;
+	FAILPOINT_FD(LOAD_MID_COPY, PQsocket(l->warehouse));
 	if (PQputCopyEnd(l->warehouse, NULL) != 1)
 		return pgc_fail(l->warehouse, NULL, err, "writing the first load");
 	for (PGresult *res; (res = PQgetResult(l->warehouse)) != NULL; PQclear(res))
 		if (PQresultStatus(res) != PGRES_COMMAND_OK && rc == 0)
 			rc = pgc_fail(l->warehouse, res, err, "writing the first load");
-	return rc != 0 ? rc : pgc_exec(l->warehouse, NULL, err, "COMMIT");
+	FAILPOINT_FD(LOAD_BEFORE_CHUNK_COMMIT, PQsocket(l->warehouse));
+	if (rc == 0)
+		rc = pgc_exec(l->warehouse, NULL, err, "COMMIT");
+	FAILPOINT_FD(LOAD_AFTER_CHUNK_COMMIT, PQsocket(l->warehouse));
+	return rc;
 }
 
 /* One chunk from the core into the history table; *ret_rows = how many events it had. */
@@ -327,7 +346,9 @@ static int load_chunk(struct load *l, uint64_t *ret_rows, struct rt_err *err)
 {
 	uint64_t n = 0;
 	bool mapped = false;
+	FAILPOINT_FD(LOAD_BEFORE_CHUNK, PQsocket(l->core));
 	int rc = begin_copy(l, err);
+	FAILPOINT_FD(LOAD_COPY_BEGUN, PQsocket(l->warehouse));
 	if (rc == 0)
 		rc = send_chunk(l, err);
 	if (rc != 0)
@@ -344,6 +365,7 @@ static int load_chunk(struct load *l, uint64_t *ret_rows, struct rt_err *err)
 			rc = map_columns(l, res, err);
 		mapped = true;
 		if (rc == 0 && st == PGRES_SINGLE_TUPLE) {
+			FAILPOINT_FD(LOAD_ROW, PQsocket(l->core));
 			rc = fold_row_of(l, res, err);
 			n++;
 		}
@@ -366,14 +388,18 @@ static int finish_table(struct load *l, struct rt_err *err)
 		   "INSERT INTO %s SELECT DISTINCT ON (id) * FROM %s "
 		   "ORDER BY id DESC, version DESC",
 		   l->landed->latest, l->landed->history);
+	FAILPOINT_FD(LOAD_BEFORE_FINISH, PQsocket(l->warehouse));
 	int rc = begin_held(l, err);
 	if (rc == 0)
 		rc = run_long(l, buf_cstr(&sql), err);
+	FAILPOINT_FD(LOAD_LATEST_MADE, PQsocket(l->warehouse));
 	if (rc == 0)
 		rc = landed_set_state(l->warehouse, l->settings, l->landed, LANDED_LIVE,
 				      l->snapshot, err);
+	FAILPOINT_FD(LOAD_BEFORE_FINISH_COMMIT, PQsocket(l->warehouse));
 	if (rc == 0)
 		rc = pgc_exec(l->warehouse, NULL, err, "COMMIT");
+	FAILPOINT_FD(LOAD_AFTER_FINISH_COMMIT, PQsocket(l->warehouse));
 	buf_clear(&sql);
 	buf_printf(&sql, "ANALYZE %s; ANALYZE %s", l->landed->history, l->landed->latest);
 	if (rc == 0)
@@ -386,6 +412,7 @@ static int try_clear(struct load *l, bool *ret_locked, struct rt_err *err)
 {
 	PGresult *res;
 	*ret_locked = false;
+	FAILPOINT_FD(LOAD_BEFORE_CLEAR, PQsocket(l->warehouse));
 	int rc = begin_held(l, err);
 	if (rc == 0)
 		rc = pgc_exec(l->warehouse, NULL, err, "SET LOCAL lock_timeout = %d",
@@ -404,7 +431,11 @@ static int try_clear(struct load *l, bool *ret_locked, struct rt_err *err)
 	if (rc == 0)
 		rc = landed_set_state(l->warehouse, l->settings, l->landed, LANDED_SYNCING,
 				      LSN_NONE, err);
-	return rc != 0 ? rc : pgc_exec(l->warehouse, NULL, err, "COMMIT");
+	FAILPOINT_FD(LOAD_TRUNCATED, PQsocket(l->warehouse));
+	if (rc == 0)
+		rc = pgc_exec(l->warehouse, NULL, err, "COMMIT");
+	FAILPOINT_FD(LOAD_CLEARED, PQsocket(l->warehouse));
+	return rc;
 }
 
 /* Empties the tables as soon as nobody reads them. (Readers come first; no snapshot of the core waits.) */

@@ -9,6 +9,7 @@
 #include <poll.h>
 
 #include "apply/stream/writer_rows.h"
+#include "proto/base/failpoint.h"
 #include "proto/base/metrics.h"
 #include "proto/pg/pgconn.h"
 
@@ -109,6 +110,7 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 		      "INSERT INTO rolag.fence_seen (run_id, pipeline, lsn) VALUES ($1::text, "
 		      "$2::text, $3::pg_lsn) ON CONFLICT (run_id) DO NOTHING"}};
 	w->c = c;
+	FAILPOINT_FD(WRITER_BEFORE_PREPARE, PQsocket(c));
 	int rc = pgc_exec(c, NULL, err,
 			  "SET synchronous_commit = off; SET idle_in_transaction_session_timeout = "
 			  "'60s'; SET plan_cache_mode = force_generic_plan; SET TimeZone = 'UTC'; "
@@ -123,8 +125,10 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 		rc = prepare_landed(w, i, err);
 	if (rc == 0 && PQpipelineSync(c) != 1)
 		rc = pgc_fail(c, NULL, err, "preparing statements");
+	FAILPOINT_FD(WRITER_PREPARING, PQsocket(c));
 	if (rc == 0)
 		rc = drain_prepares(w, err);
+	FAILPOINT_FD(WRITER_PREPARED, PQsocket(c));
 	if (rc == 0 && (PQexitPipelineMode(c) != 1 || PQsetnonblocking(c, 1) != 0))
 		rc = pgc_fail(c, NULL, err, "preparing statements");
 	return rc;
@@ -295,31 +299,42 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 	const uint16_t rollup = (uint16_t)p->rollup;
 	int count;
 	w->sent_bytes = 0;
+	FAILPOINT_FD(WRITER_STEP, PQsocket(w->c));
 	switch (p->step) {
 	case WRITE_BEGIN:
+		FAILPOINT_FD(WRITER_BEGIN, PQsocket(w->c));
 		return send_text(w, "begin", 0, NULL, err);
 	case WRITE_HOLD:
+		FAILPOINT_FD(WRITER_HOLD, PQsocket(w->c));
 		return send_hold(w, err);
 	case WRITE_LEDGER:
+		FAILPOINT_FD(LEDGER_BEFORE_INSERT, PQsocket(w->c));
 		return send_ledger(w, err);
 	case WRITE_FENCES:
+		FAILPOINT_FD(WRITER_FENCE, PQsocket(w->c));
 		return send_fence(w, p->rollup, err);
 	case WRITE_ROWS:
 	case WRITE_LATEST:
+		FAILPOINT_FD(WRITER_ROWS, PQsocket(w->c));
 		count = writer_fill_rows(w->batch, rollup, l->rollup,
 					 p->step == WRITE_LATEST ? WRITER_LATEST_ROWS : 0, p->from,
 					 w->column);
 		return send_arrays(w, p->step == WRITE_ROWS ? 'w' : 'l', rollup, count, 0, err);
 	case WRITE_COPY:
 	case WRITE_COPY_LATEST:
+		FAILPOINT_FD(WRITER_COPY, PQsocket(w->c));
 		return send_copy(w, rollup, p->step == WRITE_COPY_LATEST, err);
 	case WRITE_TRIM:
+		FAILPOINT_FD(WRITER_TRIM, PQsocket(w->c));
 		return send_trim(w, err);
 	case WRITE_COMMIT:
+		FAILPOINT_FD(LEDGER_BEFORE_COMMIT, PQsocket(w->c));
 		return send_text(w, "commit", 0, NULL, err);
 	case WRITE_POSITION:
+		FAILPOINT_FD(LEDGER_COMMIT_SENT, PQsocket(w->c));
 		return send_text(w, "position", 0, NULL, err);
 	case WRITE_FETCH:
+		FAILPOINT_FD(WRITER_FETCH, PQsocket(w->c));
 		writer_fill_ids(w->batch, rollup, l->rollup, &w->column[0]);
 		return send_arrays(w, 'f', rollup, 1, 1, err);
 	}
@@ -328,7 +343,9 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 
 static int flush(struct writer *w, struct rt_err *err)
 {
+	FAILPOINT_FD(WRITER_BEFORE_FLUSH, PQsocket(w->c));
 	int rc = PQflush(w->c);
+	FAILPOINT_FD(WRITER_AFTER_FLUSH, PQsocket(w->c));
 	w->want_write = rc == 1;
 	return rc < 0 ? pgc_fail(w->c, NULL, err, "writing to the warehouse") : 0;
 }
@@ -461,6 +478,7 @@ static void take_result(struct writer *w, const struct writer_plan *p, const PGr
 {
 	struct rt_err err;
 	ExecStatusType st = PQresultStatus(res);
+	FAILPOINT_FD(WRITER_RESULT, PQsocket(w->c));
 	if (st == PGRES_PIPELINE_ABORTED)
 		return; /* behind the failure noted already */
 	if (st != PGRES_COMMAND_OK && st != PGRES_TUPLES_OK) {
@@ -472,6 +490,7 @@ static void take_result(struct writer *w, const struct writer_plan *p, const PGr
 			true; /* the server answers ROLLBACK to COMMIT in a failed transaction */
 		rt_fail(&w->err, ERR_RETRY, "the warehouse rolled the batch back");
 	} else if (p->step == WRITE_COMMIT) {
+		FAILPOINT_FD(LEDGER_AFTER_COMMIT, PQsocket(w->c));
 		w->ledger->applied = w->batch->end;
 	} else if (p->step == WRITE_POSITION) {
 		ledger_position(w->ledger, pgc_get_lsn(res, 0, 0), pgc_get_lsn(res, 0, 1));
@@ -486,6 +505,7 @@ static void take_result(struct writer *w, const struct writer_plan *p, const PGr
 static int finish(struct writer *w, struct rt_err *err)
 {
 	w->batch = NULL;
+	FAILPOINT_FD(WRITER_FINISH, PQsocket(w->c));
 	if (w->failed) {
 		*err = w->err;
 		return err->code;
@@ -530,6 +550,7 @@ static int feed_copy(struct writer *w, const struct writer_plan *p, struct rt_er
 			return rc;
 		if (w->copy_row > rows->count)
 			return 1; /* ended and flushed */
+		FAILPOINT_FD(WRITER_MID_COPY, PQsocket(w->c));
 		if (w->copy_row == rows->count) {
 			w->copy_row++;
 			static const char trailer[2] = {'\xff', '\xff'};

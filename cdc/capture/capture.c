@@ -12,6 +12,7 @@
 #include "cdc/capture/progress.h"
 #include "cdc/capture/relcache.h"
 #include "cdc/capture/stream.h"
+#include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
 #include "proto/base/log.h"
 #include "proto/base/loop.h"
@@ -95,7 +96,10 @@ static int take_row(struct capture *c, const struct pgo_message *m, enum change_
 			       change.schema->nspname, change.schema->relname,
 			       change.old_row.count);
 	met_add(MET_CAPTURE_CHANGES, 1);
-	return append(c, &change, err);
+	FAILPOINT_FD(WALSENDER_BEFORE_ROW, PQsocket(c->stream.conn));
+	rc = append(c, &change, err);
+	FAILPOINT_FD(WALSENDER_AFTER_ROW, PQsocket(c->stream.conn));
+	return rc;
 }
 
 static int take_truncate(struct capture *c, const struct pgo_message *m, struct lsn lsn,
@@ -142,6 +146,7 @@ static int take_message(struct capture *c, const struct pgo_message *m, struct r
 		.prefix = m->message.prefix,
 		.content = m->message.content,
 	};
+	FAILPOINT_FD(WALSENDER_MESSAGE, PQsocket(c->stream.conn));
 	return append(c, &change, err);
 }
 
@@ -155,14 +160,17 @@ static int take_begin(struct capture *c, const struct pgo_message *m, struct rt_
 		.xid = m->begin.xid,
 		.commit_us = m->begin.commit_us,
 	};
+	FAILPOINT_FD(WALSENDER_BEFORE_BEGIN, PQsocket(c->stream.conn));
 	c->open = true;
 	c->begun = false;
 	prog_begin(&c->prog);
+	FAILPOINT_FD(WALSENDER_AFTER_BEGIN, PQsocket(c->stream.conn));
 	return 0;
 }
 
 static int take_commit(struct capture *c, const struct pgo_message *m, struct rt_err *err)
 {
+	FAILPOINT_FD(WALSENDER_BEFORE_COMMIT, PQsocket(c->stream.conn));
 	c->open = false;
 	if (!c->begun) {
 		prog_commit_empty(&c->prog, m->commit.end);
@@ -180,7 +188,9 @@ static int take_commit(struct capture *c, const struct pgo_message *m, struct rt
 	c->unwritten = true;
 	met_set(MET_CAPTURE_COMMIT_US, (uint64_t)c->commit_us);
 	met_add(MET_CAPTURE_TRANSACTIONS, 1);
-	return spool_append(c->spool, &change, err);
+	int rc = spool_append(c->spool, &change, err);
+	FAILPOINT_FD(WALSENDER_AFTER_COMMIT, PQsocket(c->stream.conn));
+	return rc;
 }
 
 static int take(struct capture *c, const struct pgo_message *m, struct lsn lsn, struct rt_err *err)
@@ -191,6 +201,7 @@ static int take(struct capture *c, const struct pgo_message *m, struct lsn lsn, 
 	case PGO_MESSAGE:
 		return take_message(c, m, err);
 	case PGO_RELATION:
+		FAILPOINT_FD(WALSENDER_RELATION, PQsocket(c->stream.conn));
 		rel_put(&c->relations, &m->relation);
 		return 0;
 	case PGO_ORIGIN: /* where a change came from, and what a type is called: nothing we keep */
@@ -232,6 +243,7 @@ static int on_data(void *ctx, struct lsn lsn, struct slice bytes, struct rt_err 
 static void on_keepalive(void *ctx, struct lsn end, bool reply)
 {
 	struct capture *c = ctx;
+	FAILPOINT_FD(WALSENDER_KEEPALIVE, PQsocket(c->stream.conn));
 	prog_keepalive(&c->prog, end, reply);
 	c->sync_now |= reply;
 }
@@ -265,6 +277,7 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 		rc = prog_not_set_back(&f->core, p.applied, err);
 	if (rc < 0)
 		return rc;
+	FAILPOINT(CAPTURE_BEFORE_OPEN);
 	rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
 	if (rc != 0)
 		return rc;
@@ -327,6 +340,7 @@ static void say_disconnected(struct capture *c, const struct rt_err *why, int64_
 static int on_disconnected(void *ctx, const struct rt_err *why, int64_t wait_us, struct rt_err *err)
 {
 	struct capture *c = ctx;
+	FAILPOINT(CAPTURE_DISCONNECTED);
 	rel_clear(&c->relations);
 	met_set(MET_CAPTURE_CONNECTED, 0);
 	met_state("waiting");
@@ -347,13 +361,16 @@ static int write_spool(struct capture *c, int64_t now_us, struct rt_err *err)
 	int rc = 0;
 	if (prog_frame_due(&c->prog, now_us, &frame)) {
 		const struct change change = {.kind = CHANGE_PROGRESS, .lsn = frame};
+		FAILPOINT_FD(CAPTURE_PROGRESS, PQsocket(c->stream.conn));
 		rc = spool_append(c->spool, &change, err);
 		if (rc == 0)
 			prog_frame_appended(&c->prog, frame, now_us);
 		c->unwritten = true;
 	}
 	if (rc == 0 && c->unwritten) {
+		FAILPOINT_FD(CAPTURE_BEFORE_WRITE, PQsocket(c->stream.conn));
 		rc = spool_write(c->spool, err);
+		FAILPOINT_FD(CAPTURE_AFTER_WRITE, PQsocket(c->stream.conn));
 		if (rc == 0)
 			prog_received(&c->prog, spool_received(c->spool));
 		c->unwritten = false;
@@ -373,7 +390,9 @@ static int64_t sync_due_us(const struct capture *c)
 
 static int sync_spool(struct capture *c, struct rt_err *err)
 {
+	FAILPOINT_FD(CAPTURE_BEFORE_SYNC, PQsocket(c->stream.conn));
 	int rc = spool_sync(c->spool, err);
+	FAILPOINT_FD(CAPTURE_AFTER_SYNC, PQsocket(c->stream.conn));
 	if (rc != 0)
 		return rc; /* never tried again: the kernel may have dropped the pages */
 	prog_durable(&c->prog, spool_durable(c->spool));
@@ -407,6 +426,7 @@ static int read_applied(struct capture *c, int64_t now_us, struct rt_err *err)
 	if (!applied_matters(c) || now_us < c->applied_poll_us)
 		return 0;
 	c->applied_poll_us = now_us + POLL_US;
+	FAILPOINT(CAPTURE_READ_APPLIED);
 	int rc = applied_read(c->settings->spool.dir, &p, err);
 	if (rc == 1 && p.timeline == c->core.timeline)
 		prog_applied(&c->prog, p.applied);
@@ -419,6 +439,7 @@ static int trim_spool(struct capture *c, int64_t now_us, struct rt_err *err)
 	if (now_us < c->trim_at_us)
 		return 0;
 	c->trim_at_us = now_us + TRIM_US;
+	FAILPOINT(CAPTURE_TRIM);
 	return spool_trim(c->spool, lsn_min(c->prog.applied, c->prog.durable), err);
 }
 
@@ -544,6 +565,7 @@ static int finish(struct capture *c, struct rt_err *err)
 	c->loop.done = true;
 	if (c->spool == NULL)
 		return 0;
+	FAILPOINT(CAPTURE_FINISH);
 	rc = forget_open_transaction(c, err);
 	if (rc == 0)
 		rc = sync_spool(c, err);

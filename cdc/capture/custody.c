@@ -6,6 +6,8 @@
 
 #include <poll.h>
 
+#include "proto/base/failpoint.h"
+
 #define ASK_EVERY_US 1000000
 #define CONNECT_US   10000000
 #define ANSWER_US    30000000 /* a heartbeat may wait for a checkpoint's worth of disk */
@@ -75,6 +77,7 @@ static void begin_connect(struct custody *c, int64_t now_us)
 		fail(c, PQerrorMessage(c->conn), now_us);
 		return;
 	}
+	FAILPOINT_FD(CUSTODY_CONNECTING, PQsocket(c->conn));
 	c->polling = PGRES_POLLING_WRITING;
 	move_to(c, CUSTODY_CONNECTING, now_us + CONNECT_US);
 }
@@ -93,6 +96,7 @@ static void go_on_connecting(struct custody *c, int64_t now_us)
 	if (c->polling == PGRES_POLLING_FAILED) {
 		fail(c, PQerrorMessage(c->conn), now_us);
 	} else if (c->polling == PGRES_POLLING_OK) {
+		FAILPOINT_FD(CUSTODY_CONNECTED, PQsocket(c->conn));
 		PQsetnonblocking(c->conn, 1);
 		c->core_is_closing = false;
 		c->connected_anew = true;
@@ -123,6 +127,7 @@ static void ask(struct custody *c, int64_t now_us)
 		    " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
 		    " ORDER BY xact_start LIMIT 1) AS o ON true");
 	c->ask_at_us = now_us + ASK_EVERY_US;
+	FAILPOINT_FD(CUSTODY_ASK, PQsocket(c->conn));
 	send_query(c, buf_cstr(&b), CUSTODY_ASKING, now_us);
 	buf_release(&b);
 }
@@ -157,6 +162,7 @@ static void beat(struct custody *c, int64_t now_us)
 {
 	c->beat_at_us = RT_MAX(c->beat_at_us + c->o.heartbeat_interval_us,
 			       now_us + c->o.heartbeat_interval_us / 2);
+	FAILPOINT_FD(CUSTODY_BEAT, PQsocket(c->conn));
 	send_query(c,
 		   "SELECT pg_catalog.pg_logical_emit_message(true, 'rolag.heartbeat', '1 ' ||"
 		   " (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text)",
@@ -174,8 +180,10 @@ static bool take_result(struct custody *c, const PGresult *res, int64_t now_us)
 {
 	ExecStatusType st = PQresultStatus(res);
 	if (st == PGRES_TUPLES_OK && c->state == CUSTODY_ASKING && PQntuples(res) == 1) {
+		FAILPOINT_FD(CUSTODY_FACTS, PQsocket(c->conn));
 		take_facts(c, res, now_us);
 	} else if (st == PGRES_TUPLES_OK && c->state == CUSTODY_BEATING) {
+		FAILPOINT_FD(CUSTODY_BEATEN, PQsocket(c->conn));
 		c->beats++;
 		c->beat_refused = false;
 	} else if (st == PGRES_FATAL_ERROR) {

@@ -9,6 +9,7 @@
 #include <poll.h>
 
 #include "proto/base/buf.h"
+#include "proto/base/failpoint.h"
 #include "proto/settings.h"
 
 #define STATUS_MOVED_US 100000	/* a position moved: tell at most this often */
@@ -312,19 +313,24 @@ static int prepare_session(struct stream *s, PGconn *c, struct stream_facts *f, 
 		return rt_fail(err, ERR_PERMANENT,
 			       "the core is PostgreSQL %d; mend: 15 or later is needed",
 			       f->server_version / 10000);
+	FAILPOINT_FD(STREAM_CONNECTED, PQsocket(c));
 	int rc = set_session(s, c, err);
+	FAILPOINT_FD(STREAM_SESSION, PQsocket(c));
 	if (rc == 0)
 		rc = pgc_identify_system(c, &system, err);
 	if (rc == 0) {
 		f->core.system_id = system.system_id;
 		f->core.timeline = system.timeline;
 		f->core.flushed = system.flushed;
+		FAILPOINT_FD(STREAM_IDENTIFIED, PQsocket(c));
 		rc = read_server(c, f, err);
 	}
 	if (rc == 0) {
 		s->facts.wal_sender_timeout_us = f->wal_sender_timeout_us;
+		FAILPOINT_FD(STREAM_CHECK_SLOT, PQsocket(c));
 		rc = check_slot(s, c, f, err);
 	}
+	FAILPOINT_FD(STREAM_CHECK_PUBLICATION, PQsocket(c));
 	if (rc == 0)
 		rc = check_publications(s, c, err);
 	if (rc == 0)
@@ -348,8 +354,10 @@ static int connect_once(struct stream *s, struct rt_err *err)
 		rc = prepare_session(s, c, &f, err);
 	if (rc == 0)
 		rc = s->h.connected(s->h.ctx, &f, &start, err);
+	FAILPOINT_FD(STREAM_BEFORE_START, PQsocket(c));
 	if (rc == 0)
 		rc = start_replication(s, c, &f, start, err);
+	FAILPOINT_FD(STREAM_AFTER_START, PQsocket(c));
 	if (rc == 0 && PQsetnonblocking(c, 1) != 0)
 		rc = rt_fail(err, ERR_RETRY, "cannot make the connection non-blocking");
 	if (rc != 0) {
@@ -480,6 +488,7 @@ static int read_input(struct stream *s, short revents, int64_t now_us, struct rt
 		return 0;
 	}
 	if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) {
+		FAILPOINT_FD(STREAM_READ, PQsocket(s->conn));
 		broken = PQconsumeInput(s->conn) == 0;
 		s->heard_at_us = now_us;
 	} else if (!s->pending_input) {
@@ -531,6 +540,7 @@ static int send_status(struct stream *s, int64_t now_us, struct rt_err *err)
 	be64_put(m + 25, (uint64_t)(rt_now_us() - RT_PG_EPOCH_US));
 	/* A core with nothing to send says nothing, as we answer before it has to ask: so we ask. */
 	m[33] = now_us - s->heard_at_us > silence_limit_us(s) / 2;
+	FAILPOINT_FD(STREAM_BEFORE_STATUS, PQsocket(s->conn));
 	int n = PQputCopyData(s->conn, (const char *)m, sizeof(m));
 	if (n < 0)
 		return rt_fail(err, ERR_RETRY, "cannot answer the core: %.500s",
@@ -540,7 +550,9 @@ static int send_status(struct stream *s, int64_t now_us, struct rt_err *err)
 	s->told = s->next;
 	s->told_at_us = now_us;
 	s->reply_wanted = false;
-	return flush_output(s, err);
+	int rc = flush_output(s, err);
+	FAILPOINT_FD(STREAM_AFTER_STATUS, PQsocket(s->conn));
+	return rc;
 }
 
 static bool feedback_moved(const struct stream *s)
@@ -577,6 +589,7 @@ void stream_stop(struct stream *s, const struct prog_feedback *f)
 	if (s->conn == NULL)
 		return;
 	s->next = *f;
+	FAILPOINT_FD(STREAM_STOP, PQsocket(s->conn));
 	bool sent = send_status(s, rt_mono_us(), &ignored) == 0 && PQputCopyEnd(s->conn, NULL) == 1;
 	while (sent && rt_mono_us() < end) {
 		char *p = NULL;

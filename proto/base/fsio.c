@@ -9,11 +9,15 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "proto/base/failpoint.h"
+
 int fs_write_all(int fd, const void *p, size_t bytes, const char *path, struct rt_err *err)
 {
 	const uint8_t *at = p;
 	while (bytes > 0) {
-		ssize_t n = write(fd, at, bytes);
+		ssize_t n = -1;
+		if (!FP_FAILS(FS_WRITE) && !(at != p && FP_FAILS(FS_WRITE_REST)))
+			n = write(fd, at, FP_BYTES(FS_WRITE_SHORT, bytes));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -28,7 +32,9 @@ int fs_read_at(int fd, void *p, size_t bytes, uint64_t offset, const char *path,
 {
 	uint8_t *at = p;
 	while (bytes > 0) {
-		ssize_t n = pread(fd, at, bytes, (off_t)offset);
+		ssize_t n = -1;
+		if (!FP_FAILS(FS_READ))
+			n = pread(fd, at, FP_BYTES(FS_READ_SHORT, bytes), (off_t)offset);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -42,21 +48,32 @@ int fs_read_at(int fd, void *p, size_t bytes, uint64_t offset, const char *path,
 	return 1;
 }
 
+/* Is it the operator's to mend? Anything else may be otherwise the next time. */
+static enum rt_code open_failure(void)
+{
+	static const int permanent[] = {ENOENT, EACCES, EPERM,	     ENOTDIR,
+					EISDIR, ELOOP,	ENAMETOOLONG};
+	for (size_t i = 0; i < ARRAY_LEN(permanent); i++)
+		if (errno == permanent[i])
+			return ERR_PERMANENT;
+	return ERR_SYSTEM;
+}
+
 int fs_read_file(const char *path, size_t max_bytes, char **ret, size_t *ret_len,
 		 struct rt_err *err)
 {
 	int rc;
 	struct stat st;
 	char *text = NULL;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = FP_FAILS(FS_OPEN) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);
-	if (fstat(fd, &st) != 0) {
+		return rt_fail_errno(err, open_failure(), "cannot open %s", path);
+	if (FP_FAILS(FS_STAT) || fstat(fd, &st) != 0) {
 		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot stat %s", path);
 		goto out;
 	}
 	if (!S_ISREG(st.st_mode) || st.st_size < 0 || (uint64_t)st.st_size > max_bytes) {
-		rc = rt_fail(err, ERR_SYSTEM, "%s is not a file of at most %zu bytes", path,
+		rc = rt_fail(err, ERR_PERMANENT, "%s is not a file of at most %zu bytes", path,
 			     max_bytes);
 		goto out;
 	}
@@ -80,18 +97,18 @@ out:
 
 int fs_sync_data(int fd, const char *path, struct rt_err *err)
 {
-	if (fdatasync(fd) != 0)
+	if (FP_FAILS(FS_SYNC) || fdatasync(fd) != 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot sync %s to disk", path);
 	return 0;
 }
 
 int fs_sync_dir(const char *path, struct rt_err *err)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = FP_FAILS(FS_OPEN_DIR) ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot open directory %s", path);
 	int rc = 0;
-	if (fsync(fd) != 0)
+	if (FP_FAILS(FS_SYNC_DIR) || fsync(fd) != 0)
 		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot sync directory %s to disk", path);
 	close(fd);
 	return rc;
@@ -117,7 +134,7 @@ int fs_mkdirs(const char *path, unsigned mode, struct rt_err *err)
 		if (c != '/' && c != '\0')
 			continue;
 		*p = '\0';
-		if (mkdir(copy, (mode_t)mode) == 0)
+		if (!FP_FAILS(FS_MKDIR) && mkdir(copy, (mode_t)mode) == 0)
 			rc = sync_parent(copy, err);
 		else if (errno != EEXIST)
 			rc = rt_fail_errno(err, ERR_SYSTEM, "cannot create directory %s", copy);
@@ -159,7 +176,7 @@ out:
 int fs_free_bytes(const char *path, uint64_t *ret, struct rt_err *err)
 {
 	struct statvfs st;
-	if (statvfs(path, &st) != 0)
+	if (FP_FAILS(FS_STATVFS) || statvfs(path, &st) != 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot ask for free space of %s", path);
 	*ret = (uint64_t)st.f_bavail * st.f_frsize;
 	return 0;
@@ -168,7 +185,7 @@ int fs_free_bytes(const char *path, uint64_t *ret, struct rt_err *err)
 int fs_lock(const char *path, int *ret_fd, struct rt_err *err)
 {
 	char text[32] = "";
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = FP_FAILS(FS_LOCK_OPEN) ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS))
 		return rt_fail_errno(
 			err, ERR_PERMANENT,
@@ -177,20 +194,21 @@ int fs_lock(const char *path, int *ret_fd, struct rt_err *err)
 			path);
 	if (fd < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-		int rc;
+	if (FP_FAILS(FS_LOCK) || flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		int rc, cause = errno;
 		ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 		text[n > 0 ? n : 0] = '\0';
-		rc = errno == EWOULDBLOCK || n >= 0
-			     ? rt_fail(err, ERR_PERMANENT,
-				       "%s is locked by another process (pid %.20s)", path,
-				       text[0] != '\0' ? text : "unknown")
-			     : rt_fail_errno(err, ERR_SYSTEM, "cannot lock %s", path);
+		errno = cause;
+		rc = cause == EWOULDBLOCK ? rt_fail(err, ERR_PERMANENT,
+						    "%s is locked by another process (pid %.20s)",
+						    path, text[0] != '\0' ? text : "unknown")
+					  : rt_fail_errno(err, ERR_SYSTEM, "cannot lock %s", path);
 		close(fd);
 		return rc;
 	}
 	int len = snprintf(text, sizeof(text), "%d", (int)getpid());
-	if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)len, 0) != len) {
+	if (FP_FAILS(FS_LOCK_WRITE) || ftruncate(fd, 0) != 0 ||
+	    pwrite(fd, text, (size_t)len, 0) != len) {
 		int rc = rt_fail_errno(err, ERR_SYSTEM, "cannot write %s", path);
 		close(fd);
 		return rc;

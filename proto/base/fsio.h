@@ -14,7 +14,7 @@ int fs_write_all(int fd, const void *p, size_t bytes, const char *path,
 /* Reads exactly bytes at offset; 1 done, 0 the file ends before, ERR_SYSTEM. */
 int fs_read_at(int fd, void *p, size_t bytes, uint64_t offset, const char *path,
 	       struct rt_err *err) RT_MUSTCHECK;
-/* The whole file (at most max_bytes, else ERR_SYSTEM), NUL-terminated, malloc'd into *ret, length in *ret_len. */
+/* The whole file (at most max_bytes), NUL-terminated, malloc'd into *ret, length in *ret_len. ERR_PERMANENT where it is missing, not ours to read, too large or no file; ERR_SYSTEM where it may do the next time. */
 int fs_read_file(const char *path, size_t max_bytes, char **ret, size_t *ret_len,
 		 struct rt_err *err) RT_MUSTCHECK;
 int fs_sync_data(int fd, const char *path, struct rt_err *err) RT_MUSTCHECK;

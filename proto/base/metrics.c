@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "proto/base/failpoint.h"
+
 const struct met_def met_defs[MET_COUNT] = {
 #define METRIC(id, type, name, help) [MET_##id] = {type, name, help},
 #include "proto/base/metrics.def"
@@ -28,21 +30,23 @@ static int histogram_index(enum met_id id)
 
 int met_open(const char *path, const char *role, struct rt_err *err)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	int fd = FP_FAILS(COUNTERS_OPEN) ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);
 	/* Blocks and all: a store into a hole would be a SIGBUS once the disk is full. */
-	int failed =
-		ftruncate(fd, 0) != 0 ? errno : posix_fallocate(fd, 0, sizeof(struct met_file));
+	int failed = FP_FAILS(COUNTERS_SIZE) || ftruncate(fd, 0) != 0
+			     ? errno
+			     : posix_fallocate(fd, 0, sizeof(struct met_file));
 	if (failed != 0) {
 		errno = failed;
 		int rc = rt_fail_errno(err, ERR_SYSTEM, "cannot size %s", path);
 		close(fd);
 		return rc;
 	}
+	FAILPOINT(COUNTERS_SIZED);
 	struct met_file *f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
-	if (f == MAP_FAILED)
+	if (FP_FAILS(COUNTERS_MAP) || f == MAP_FAILED)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot map %s", path);
 	f->count = MET_COUNT;
 	f->pid = (uint32_t)getpid();

@@ -237,10 +237,8 @@ int yaml_load(struct arena *a, const char *path, struct yaml_node **ret, struct 
 	char *text;
 	size_t len;
 	int rc = fs_read_file(path, YAML_FILE_MAX_BYTES, &text, &len, err);
-	if (rc != 0) {
-		err->code = ERR_PERMANENT; /* a missing file is the operator's to mend */
-		return err->code;
-	}
+	if (rc != 0)
+		return rc;
 	rc = yaml_parse(a, path, text, len, ret, err);
 	free(text);
 	return rc;

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "proto/base/failpoint.h"
 #include "proto/base/loop.h"
 
 #define CONNECT_TIMEOUT_US 10000000
@@ -103,7 +104,8 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 	int started = pgc_connect_start(&c, o, err);
 	if (started != 0)
 		return started;
-	if (PQstatus(c) == CONNECTION_BAD || !connect_wait(c, o->loop)) {
+	FAILPOINT_FD(PG_CONNECTING, PQsocket(c));
+	if (PQstatus(c) == CONNECTION_BAD || !connect_wait(c, o->loop) || FP_FAILS(PG_CONNECT)) {
 		int rc = PQerrorMessage(c)[0] != '\0'
 				 ? connect_failure(c, o, err)
 				 : rt_fail(err, ERR_RETRY, "the %s did not answer within 10 s",

@@ -3,6 +3,8 @@
 
 #include <poll.h>
 
+#include "proto/base/failpoint.h"
+
 #define FIRST_WORD_US 2000000
 #define NEXT_WORD_US  10000000
 
@@ -113,11 +115,13 @@ int slot_create(PGconn *replication, const struct slot_options *o, struct slot_c
 		   o->snapshot == SLOT_EXPORT ? "export" : "nothing");
 	PGresult *res = NULL;
 	bool given_up = false;
+	FAILPOINT_FD(SLOT_CREATE, PQsocket(replication));
 	if (PQsendQuery(replication, buf_cstr(&b)) == 1) {
 		given_up = wait_for_answer(replication, o);
 		res = PQgetResult(replication);
 	}
 	buf_release(&b);
+	FAILPOINT_FD(SLOT_CREATED, PQsocket(replication));
 	rc = PQresultStatus(res) == PGRES_TUPLES_OK ? read_created(res, ret, err)
 						    : judge(replication, res, o, given_up, err);
 	PQclear(res);

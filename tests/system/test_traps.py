@@ -1,14 +1,17 @@
 """Traps that others fell into, each where only the whole shows it."""
 import itertools
+import json
 import os
 import random
+import re
 import shutil
 import signal
 import threading
+import time
 
 import psycopg
 import pytest
-from pipeline import PERMANENT, ROLE, SOME, Bank, entity, lsn, wait_for, write_role, write_roles
+from pipeline import PERMANENT, ROLE, ROOT, SOME, Bank, entity, lsn, wait_for, write_role, write_roles
 from proxy import CommitProxy
 
 
@@ -159,6 +162,53 @@ def test_trap_07_a_statement_that_fails_never_moves_the_ledger(make_pipeline):
     p.stop()
 
 
+def write_versions(conn, first, last, begin, end):
+    """Versions begin … end of roles first … last, in one statement, an entity's versions apart from each other."""
+    if begin == 1:
+        conn.execute("insert into core_roles select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, n::text, "
+                     "now() from generate_series(%s::int, %s::int) n", (first, last))
+    conn.execute("""
+        insert into core_role_events
+        select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, v,
+            case v when 1 then 'initialized' else 'permission_set_added' end,
+            case v when 1 then jsonb_build_object('name', n::text, 'permission_set_ids', '[]'::jsonb)
+                else jsonb_build_object('permission_set_id', gen_random_uuid()) end, null, now()
+        from generate_series(%s::int, %s::int) v, generate_series(%s::int, %s::int) n order by v, n""",
+                 (begin, end, first, last))
+
+
+def test_trap_12_one_statement_that_meets_an_entity_many_times(make_pipeline):
+    """ON CONFLICT takes a key once per statement, and no order is promised: only the last version of an
+    entity may reach it. New and known entities, by INSERT and by COPY, in one transaction and in a batch of
+    several, and cut into parts within an entity's versions."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    for n, (roles, versions) in enumerate([(1, 5), (20, 3), (400, 4)]):     # the last one by COPY
+        first = n * 1000
+        with p.writing() as conn:
+            write_versions(conn, first, first + roles - 1, 1, versions)
+        p.wait_applied()
+        with p.writing() as conn:       # known by now, beside new ones
+            write_versions(conn, first, first + roles - 1, versions + 1, 2 * versions)
+            write_versions(conn, first + 500, first + 500 + roles - 1, 1, versions)
+        p.wait_applied()
+    p.assert_equal()
+    for rows in (20_000, 7):
+        assert p.apply.stop() == 0
+        p.configure({"apply": {"batch_rows": rows}})
+        version = p.warehouse(f"select max(version) from raw.{ROLE} where id = %s", entity(0))[0][0]
+        for n in range(1, 6):
+            with p.writing() as conn:
+                write_versions(conn, 0, 0, version + 3 * n - 2, version + 3 * n)
+        p.start_apply()     # which finds all of them waiting
+        p.wait_applied()
+        assert p.warehouse(f"select version from raw.{ROLE}_latest where id = %s", entity(0)) == [(version + 15,)]
+    assert p.rows() == p.events()
+    p.assert_equal()
+    p.stop()
+
+
 def peak(process):
     """The most memory that it ever had, in bytes."""
     with open(f"/proc/{process.pid}/status", encoding="ascii") as f:
@@ -187,6 +237,49 @@ def test_trap_27_an_entity_whose_state_grows_with_every_event(make_pipeline, tra
     assert peak(p.apply) < before + 30_000_000, "3000 versions of up to 60 kB are 90 MB"
     assert p.rows() == p.events() == 3001 + transactions
     p.assert_equal()
+    p.stop()
+
+
+def read_metrics():
+    """(name, type) of every metric."""
+    with open(os.path.join(ROOT, "proto", "base", "metrics.def"), encoding="utf-8") as f:
+        return [(name, kind) for kind, name in re.findall(r'^METRIC\(\w+,\s*(MET_\w+),\s*"(\w+)"', f.read(), re.MULTILINE)]
+
+
+def status(p):
+    return json.loads(p.run("status", "--json")[1])
+
+
+def test_trap_32_counters_that_begin_anew_and_what_status_makes_of_them(make_pipeline):
+    """A role's counters are those of its process: status says since when, positions do not fall, and rates
+    and quantiles are never made of numbers of two processes. Latencies are histograms."""
+    names = dict(read_metrics())
+    assert all((kind == "MET_HISTOGRAM") == name.endswith("_seconds") for name, kind in names.items()), names
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    write, number = 300, 0
+    for turn in range(2):
+        for _ in range(write):
+            number += 1
+            with p.writing() as conn:
+                write_role(conn, number, 1)
+        p.wait_applied()
+        s = status(p)
+        assert s["metrics"]["apply_events_total"] == write, "of this process alone"
+        assert sum(count for _, count in s["visible_buckets"]) == s["metrics"]["apply_transactions_total"] >= write
+        assert 0 < s["visible_p50_seconds"] <= s["visible_p99_seconds"] < 60
+        assert s["roles"]["apply"]["pid"] == p.apply.pid and s["roles"]["apply"]["up_seconds"] >= 0
+        if turn == 0:
+            before, write = s, 100
+            time.sleep(1)
+            p.apply.kill9()
+            assert status(p)["metrics"]["apply_events_total"] == 300, "of the last one that was"
+            p.start_apply()
+            wait_for("a position", lambda: p.counters().get("apply_applied_lsn_bytes", 0))
+            assert p.counters()["apply_applied_lsn_bytes"] >= before["metrics"]["apply_applied_lsn_bytes"]
+    assert s["roles"]["apply"]["up_seconds"] < s["roles"]["capture"]["up_seconds"]
+    assert s["metrics"]["capture_changes_total"] >= 400, "capture was not restarted"
     p.stop()
 
 

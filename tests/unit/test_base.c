@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -231,7 +232,16 @@ static void test_replace_file_and_read_back(void **state)
 	assert_int_equal(len, 5);
 	assert_string_equal(text, "three");
 	free(text);
-	assert_int_equal(fs_read_file(path, 4, &text, &len, &err), ERR_SYSTEM);
+	assert_int_equal(fs_read_file(path, 4, &text, &len, &err), ERR_PERMANENT);
+	assert_int_equal(fs_read_file(sub, 100, &text, &len, &err), ERR_PERMANENT);
+	assert_int_equal(fs_read_file("/nowhere/f", 100, &text, &len, &err), ERR_PERMANENT);
+	struct rlimit limit, none;
+	getrlimit(RLIMIT_NOFILE, &limit);
+	none = (struct rlimit){0, limit.rlim_max};
+	setrlimit(RLIMIT_NOFILE, &none);
+	int rc = fs_read_file(path, 100, &text, &len, &err);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	assert_int_equal(rc, ERR_SYSTEM); /* no descriptor left: that passes */
 	int fd, other;
 	assert_rc(fs_lock(path, &fd, &err), err);
 	assert_int_equal(fs_lock(path, &other, &err), ERR_PERMANENT);

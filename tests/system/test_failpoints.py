@@ -1,0 +1,440 @@
+"""Walks every failpoint (proto/base/failpoints.def): the call fails, the connection breaks, the process dies.
+
+One bank is written to all the while. For each point the role that passes it is started with the point set;
+the test waits until it fired (a point that is not passed is a failure), then for what must follow: the role
+is dead, ended with a code, or goes on by itself. It is started again without, and everything must be there
+once: as many rows as events after each case, the oracle's verdict now and then and at the end. At no time
+the core was told to forget what the warehouse does not hold.
+"""
+import os
+import random
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+from collections import namedtuple
+
+import psycopg
+import pytest
+from conftest import _pipelines
+from pipeline import (PAYMENT, PERMANENT, ROLE, ROOT, TEMPORARY, Pipeline, Process, entity, lsn, wait_for, write_payment,
+                      write_role)
+
+FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
+ROWS_MOST = 50_000      # in one pipeline; then the oracle looks at it and another begins
+FIRE_TIMEOUT = 20
+SURVIVES = "survives"
+
+Point = namedtuple("Point", "name can help")
+# way: "" as the load comes by; "backlog": apply finds a large transaction waiting (COPY, step by step);
+# "again": its connection was lost before, so that it passes the point once more, in one process.
+Case = namedtuple("Case", "role point action hit way", defaults=[""])
+
+
+def read_points():
+    with open(os.path.join(ROOT, "proto", "base", "failpoints.def"), encoding="utf-8") as f:
+        return [Point(name, set(can.split(" | ")) - {"0"}, text) for name, can, text in
+                re.findall(r'^FAILPOINT_DEF\(\w+, "([^"]+)", ([^,]+), "([^"]+)"\)', f.read(), re.MULTILINE)]
+
+
+# ---- what to do at which point ------------------------------------------------------------------------
+
+# By the name's first word: the roles that pass it.
+ROLES = {"fs": "both", "counters": "both", "segment": "both", "pg": "both", "spool": "capture", "stream": "capture",
+         "walsender": "capture", "capture": "capture", "custody": "capture"}      # others: apply
+ONE_ROLE = {"fs.write": "capture", "fs.write_short": "capture", "fs.write_rest": "capture", "fs.sync": "capture",
+            "fs.open_dir": "capture", "fs.sync_dir": "capture", "fs.statvfs": "capture", "fs.read_short": "apply",
+            "fs.open": "apply", "fs.stat": "apply", "applied.open_read": "capture"}
+# Passed again and again while it runs: not always the first time.
+BUSY = ("walsender", "gather", "fold", "ledger", "stream.read", "stream.before_status", "stream.after_status",
+        "capture.before", "capture.after", "capture.progress", "spool.write", "spool.sync", "writer.step", "writer.begin",
+        "writer.rows", "writer.before_flush", "writer.after_flush", "writer.result", "writer.finish", "apply.resolved",
+        "apply.take_off", "apply.written", "segment.read", "applied.write", "custody.ask", "custody.beat")
+ONCE = {"walsender.relation", "segment.read", "segment.read_short", "capture.before_open", "gather.open", "fs.open"}
+# What else must be set so that it is passed.
+WITH = {"fs.write_rest": "fs.write_short=short", "spool.truncate": "spool.write=ENOSPC@2",
+        "capture.disconnected": "stream.read=disconnect@3", "apply.failed": "writer.step=disconnect@3"}
+# Errnos; others: EIO, of opens and the like EMFILE.
+ERRNOS = {"fs.write": ["ENOSPC", "EINTR"], "fs.read": ["EIO", "EINTR"], "segment.read": ["EIO", "EINTR"],
+          "segment.open": ["EMFILE", "ENOENT"], "applied.write": ["ENOSPC", "EINTR"], "spool.write": ["ENOSPC", "EIO"],
+          "spool.first_write": ["ENOSPC"], "spool.create": ["ENOSPC", "EACCES"], "counters.size": ["ENOSPC"],
+          "fs.mkdir": ["ENOSPC"], "fs.lock_open": ["EACCES", "EMFILE"], "fs.write_rest": ["ENOSPC"],
+          "pg.connect": ["ETIMEDOUT"], "spool.unlink": ["EIO", "ENOENT"], "segment.stat": ["EIO", "ENOENT"]}
+EMFILE = ("open", "inotify", "watch", "list", "map")
+# How a role ends when the call fails; others: 111.
+AFTER_ERRNO = {"fs.statvfs": SURVIVES, "fs.write=EINTR": SURVIVES, "fs.read=EINTR": SURVIVES,
+               "segment.read=EINTR": SURVIVES, "applied.write": SURVIVES, "pg.connect": SURVIVES,
+               "reader.inotify": SURVIVES, "reader.watch": SURVIVES, "reader.watch_dir": SURVIVES,
+               "segment.open=ENOENT": (SURVIVES, TEMPORARY), "segment.stat=ENOENT": SURVIVES,
+               "segment.frame": (SURVIVES, PERMANENT),     # damage is for a person to look at
+               "spool.unlink=ENOENT": SURVIVES, "fs.lock_open=EACCES": PERMANENT}
+# What cannot be: a name that goes away under the only process that takes names away.
+NEVER = {("capture", "segment.stat", "ENOENT"), ("capture", "segment.open", "ENOENT")}
+LOAD = ("load.", "landed.before", "landed.locked", "landed.after", "slot.")
+BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "writer.copy", "writer.mid_copy")
+# Passed where the slot has moved into the newest segment: then a start keeps it, and a trim lets it go.
+OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
+STOP = {"capture.finish", "stream.stop"}
+PROGRESS = {"capture.progress", "gather.progress"}
+
+
+def errnos(name):
+    return ERRNOS.get(name) or ["EMFILE" if name.split(".")[1].startswith(EMFILE) else "EIO"]
+
+
+def make_cases():
+    cases = []
+    for p in read_points():
+        roles = ONE_ROLE.get(p.name) or ROLES.get(p.name.split(".")[0], "apply")
+        actions = ["kill"]
+        if "FP_ERRNO" in p.can:
+            actions += errnos(p.name)
+        if "FP_FD" in p.can:
+            actions.append("disconnect")
+        if "FP_SHORT" in p.can:
+            actions.append("short")
+        for role in ("capture", "apply") if roles == "both" else (roles,):
+            for action in actions:
+                if (role, p.name, action) in NEVER:
+                    continue
+                busy = p.name.startswith(BUSY) and p.name not in ONCE
+                hit = 1 + zlib.crc32(f"{p.name} {action}".encode()) % 4 if busy else 1
+                cases.append(Case(role, p.name, action, hit))
+    return cases
+
+
+def more_cases():
+    """Points that are passed in more than one way."""
+    cases = [Case("capture", "capture.before_sync", "delay:300", 2), Case("apply", "ledger.commit_sent", "delay:300", 2)]
+    for action in ("kill", "disconnect"):
+        for hit in range(1, 9):
+            cases.append(Case("apply", "writer.step", action, hit, "backlog"))
+        for point in ("ledger.before_insert", "ledger.before_commit", "ledger.commit_sent", "ledger.after_commit"):
+            cases.append(Case("apply", point, action, 1, "backlog"))
+        for point, hit in (("load.before_chunk", 3), ("load.row", 150), ("load.before_chunk_commit", 2),
+                           ("load.after_chunk_commit", 3)):
+            cases.append(Case("apply", point, action, hit))
+        for p in read_points():
+            if p.name.startswith(("takeover.", "writer.prepar", "apply.connected")) and p.name != "takeover.rivals":
+                cases.append(Case("apply", p.name, action, 2, "again"))
+            elif p.name.startswith("stream.") and "start" in p.name or p.name == "stream.check_slot":
+                cases.append(Case("capture", p.name, action, 2, "again"))
+    return cases
+
+
+CASES = make_cases() + more_cases()
+
+
+def after(case):
+    """How the role ends: a set of exit codes and SURVIVES."""
+    if case.action == "kill":
+        return {-signal.SIGKILL}
+    if case.action in ("disconnect", "short") or case.action.startswith("delay"):
+        return {0} if case.point in STOP else {SURVIVES}
+    found = AFTER_ERRNO.get(f"{case.point}={case.action}", AFTER_ERRNO.get(case.point, TEMPORARY))
+    return set(found) if isinstance(found, tuple) else {found}
+
+
+# ---- the bank, which never stops ------------------------------------------------------------------------
+
+class Bank(threading.Thread):
+    """Small transactions, of new entities and old ones, all the time but while `quiet` is held."""
+
+    def __init__(self, conninfo):
+        super().__init__(daemon=True)
+        self.conninfo, self.rng = conninfo, random.Random(7)
+        self.quiet, self.ended = threading.Lock(), threading.Event()
+        self.versions, self.payments, self.error = {}, 1_000_000, None
+
+    def run(self):
+        try:
+            with psycopg.connect(self.conninfo, application_name="bank") as conn:
+                while not self.ended.wait(0.02):
+                    with self.quiet:
+                        self.transact(conn)
+                        conn.commit()
+        except psycopg.Error as error:
+            self.error = error
+
+    def transact(self, conn):
+        if not self.versions or self.rng.random() < 0.3:
+            number = len(self.versions) + 1
+            self.versions[number] = 1
+            write_role(conn, number, 1)
+        for number in self.rng.sample(sorted(self.versions)[-100:], min(2, len(self.versions))):
+            self.versions[number] += 1
+            write_role(conn, number, self.versions[number])
+        if self.rng.random() < 0.1:
+            self.payments += 1
+            write_payment(conn, self.payments)
+
+
+class Rig(Pipeline):
+    """A pipeline that is built for failing, with its bank."""
+
+    def __init__(self, name, folder, core, warehouse):
+        super().__init__(name, folder, core, warehouse, warehouse, {
+            "spool": {"segment_size": "64 kB"}, "capture": {"heartbeat_interval": "400 ms", "sync_interval": "10 ms"},
+            "apply": {"load_chunk": 100}}, land=[ROLE, PAYMENT])
+        self.env, self.connections, self.bulks, self.cases = {}, {}, 0, 0
+        self.broken = False
+        self.create()
+        self.init()
+        with self.writing() as conn:
+            for number in range(250):
+                write_payment(conn, 2_000_000 + number)
+        self.start()
+        self.bank = Bank(self.core_conninfo)
+        self.bank.start()
+
+    def start_role(self, role, config=None, log=None):
+        process = Process(role, [FAIL_BINARY, role, "--config", config or self.config],
+                          log or os.path.join(self.folder, role + ".log"), env=self.env)
+        self.processes.append(process)
+        return process
+
+    def query(self, conninfo, sql, parameters=()):
+        """On a connection that stays: there are thousands of these."""
+        conn = self.connections.get(conninfo)
+        if conn is None:
+            conn = self.connections[conninfo] = psycopg.connect(conninfo, autocommit=True, application_name="test")
+        cursor = conn.execute(sql, parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def mark(self):
+        """As its parent's, but one that the spool takes as a transaction: no progress frame is waited for."""
+        return lsn(self.core("select pg_logical_emit_message(true, 'rolag.heartbeat', '')::text")[0][0])
+
+    def role(self, role):
+        return self.capture if role == "capture" else self.apply
+
+    def begin(self, role, points=""):
+        self.env = {"ROLAG_FAILPOINTS": points}
+        process = self.start_capture() if role == "capture" else self.start_apply()
+        self.env = {}
+        return process
+
+    def bulk(self):
+        """A transaction that is written in pieces, fills a segment, and takes COPY."""
+        self.bulks += 1
+        with self.bank.quiet, self.writing() as conn:
+            conn.execute("""
+                with made as (
+                    insert into core_roles
+                    select ('00000000-0000-4001-8000-' || lpad(n::text, 12, '0'))::uuid, n::text, now()
+                    from generate_series(%s::int, %s::int) n returning id)
+                insert into core_role_events
+                select id, 1, 'initialized', jsonb_build_object('permission_set_ids', '[]'::jsonb, 'name',
+                    (select string_agg(md5(id || ' ' || n), '') from generate_series(1, 10) n)), null, now()
+                from made""", (self.bulks * 2000, self.bulks * 2000 + 1099))
+
+    def load_anew(self):
+        """The payments' tables are gone: a new applier makes and loads them."""
+        self.warehouse(f"drop table raw.{PAYMENT}, raw.{PAYMENT}_latest")
+        self.warehouse("delete from rolag.relation where pipeline = %s and name = %s", self.name, PAYMENT)
+
+    def check_confirmed(self):
+        """Asked in this order, as both only grow."""
+        confirmed = self.slot()[0]
+        assert confirmed <= self.applied(), "the core was told to forget what is not applied"
+
+    def check(self):
+        """All that is committed is there, once."""
+        assert self.bank.error is None, self.bank.error
+        self.check_confirmed()
+        with self.bank.quiet:
+            self.wait_applied()
+            self.wait_live()
+            rows, events = self.rows(), self.events()
+            assert rows == events, f"{rows} rows of {events} events"
+            latest, = self.warehouse(f"select (select count(*) from raw.{ROLE}_latest), (select count(distinct id) "
+                                     f"from raw.{ROLE} where version = 1)")
+            assert latest[0] == latest[1]
+        return rows
+
+    def judge(self):
+        with self.bank.quiet:
+            self.wait_applied()
+            self.assert_equal()
+
+    def end(self):
+        self.bank.ended.set()
+        self.bank.join()
+        for conn in self.connections.values():
+            conn.close()
+        self.connections = {}
+        self.release()
+
+
+_rig = None
+
+
+@pytest.fixture
+def rig(request, core_cluster, warehouse_cluster):
+    """The rig at hand; a new one behind a failure, and where the old one has become large."""
+    global _rig
+    assert os.path.exists(FAIL_BINARY), "make MODE=fail"
+    if _rig is not None and _rig.broken:
+        _rig.end()
+        _rig = None
+    if _rig is None:
+        name = f"fp{time.monotonic_ns() % 10 ** 9}"
+        _rig = Rig(name, tempfile.mkdtemp(prefix=f"rolag-{name}-"), core_cluster, warehouse_cluster)
+    request.node.stash.setdefault(_pipelines, []).append(_rig)
+    _rig.broken = True      # until the test says otherwise
+    yield _rig
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_end():
+    yield
+    if _rig is not None:
+        _rig.end()
+
+
+# ---- the walk -------------------------------------------------------------------------------------------
+
+def prepare(p, case):
+    """While the role is stopped: what must be there so that it passes the point."""
+    if case.point.startswith(LOAD):
+        p.load_anew()
+    if case.point == "spool.unlink_tmp":
+        with open(os.path.join(p.state_dir, "spool", "00000001-0000000000000001.seg.tmp"), "w", encoding="ascii"):
+            pass
+    if case.way == "backlog":
+        p.bulk()
+        mark = p.mark()     # in the spool before apply looks
+        wait_for("capture to have it", lambda: p.counters("capture")["capture_received_lsn_bytes"] >= mark, pause=0.01)
+    p.configure({"apply": {"batch_rows": 300 if case.point == "writer.hold" else 20_000}})
+
+
+def hold_fence(p):
+    """A rival that has the fence; the takeover ends it."""
+    conn = psycopg.connect(p.warehouse_conninfo, application_name="rolag apply " + p.name)
+    conn.execute("select 1 from rolag.fence where pipeline = %s for update", (p.name,))
+    return conn
+
+
+def provoke(p, case, process):
+    """While it runs: what makes it pass the point, where the bank's load does not."""
+    if case.point.startswith(BULK) or case.point == "writer.hold":
+        p.bulk()
+    elif case.point == "writer.fence":
+        p.core("select pg_logical_emit_message(true, 'rolag.fence', %s)", entity(time.monotonic_ns() % 10 ** 12))
+    elif case.point in PROGRESS:
+        with p.bank.quiet:
+            for _ in range(6):      # traffic that is nobody's, and nothing else
+                p.core("select pg_logical_emit_message(true, 'test.mark', '')")
+                time.sleep(0.15)
+    elif case.point in STOP:
+        wait_for("the stream", lambda: process.lines("stream starts"))
+        process.signal(signal.SIGTERM)
+
+
+def has_fired(process, case):
+    if process.lines("failpoint fired", f"name={case.point} ", f"action={case.action} "):
+        return True
+    assert process.running(), f"{case.point} was not passed; the role ended with {process.popen.returncode}"
+    return False
+
+
+def name_of(case):
+    return f"{case.role}-{case.point}-{case.action}" + (f"@{case.hit}" if case.hit > 1 else "") + \
+        (f"-{case.way}" if case.way else "")
+
+
+@pytest.mark.parametrize("case", CASES, ids=map(name_of, CASES))
+def test_failpoint(rig, case):
+    p = rig
+    if case.point in OLD_SEGMENT:
+        mark = p.mark()
+        wait_for("the slot to move", lambda: p.slot()[0] >= mark)
+    assert p.role(case.role).stop() == 0
+    prepare(p, case)
+    rival = hold_fence(p) if case.point == "takeover.rivals" else None
+    points = f"{WITH[case.point]};" if case.point in WITH else ""
+    if case.way == "again":
+        points = "stream.read=disconnect@4;" if case.role == "capture" else "ledger.before_insert=disconnect@3;"
+    process = p.begin(case.role, f"{points}{case.point}={case.action}@{case.hit}")
+    provoke(p, case, process)
+    wait_for(f"{case.point} to fire", lambda: has_fired(process, case), FIRE_TIMEOUT, pause=0.01)
+    if rival is not None:
+        rival.close()
+    expected = after(case)
+    if expected == {SURVIVES}:
+        pass
+    elif SURVIVES in expected:
+        time.sleep(0.3)
+        assert process.running() or process.popen.returncode in expected
+    else:
+        assert process.wait() in expected, process.text()[-1500:]
+    p.check_confirmed()
+    if not process.running():
+        p.begin(case.role)
+    rows = p.check()
+    p.cases += 1
+    if rows > ROWS_MOST or p.cases % 60 == 0:
+        p.judge()
+    p.broken = rows > ROWS_MOST
+
+
+def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_ours(rig):
+    """Long enough before: its snapshot cannot be had any more. The load begins with another."""
+    p = rig
+    assert p.apply.stop() == 0
+    p.load_anew()
+    process = p.begin("apply", "slot.created=disconnect;load.slot=delay:500")
+    wait_for("the load to lose its snapshot", lambda: p.check_alive() or process.lines("trying again", "first load"))
+    p.check()
+    assert process.running() and len(process.lines("failpoint fired")) == 2
+    p.broken = False
+
+
+@pytest.mark.parametrize("role, points", [
+    ("capture", ["spool.made", "spool.renamed", "spool.opened", "spool.void", "spool.renamed", "spool.renamed",
+                 "stream.before_start", "spool.first_sync", "walsender.after_row", "spool.written",
+                 "capture.before_open"]),
+    ("apply", ["landed.locked", "landed.after_create", "load.truncated", "load.snapshot", "load.mid_copy",
+               "load.after_chunk_commit", "load.before_finish_commit", "takeover.before_commit", "takeover.after_commit",
+               "load.after_finish_commit", "ledger.before_commit", "ledger.commit_sent"])])
+def test_death_upon_death(rig, role, points):
+    """Killed at one point after the other, with no time to recover in between."""
+    p = rig
+    assert p.role(role).stop() == 0
+    if role == "apply":
+        p.load_anew()
+    for point in points:
+        process = p.begin(role, point + "=kill")
+        assert process.wait() == -signal.SIGKILL, point
+        assert process.lines("failpoint fired", f"name={point} ")
+        p.check_confirmed()
+    p.begin(role)
+    p.check()
+    p.judge()
+    p.broken = False
+
+
+def test_after_the_walk_everything_is_equal(rig):
+    rig.judge()
+    rig.stop()
+
+
+# ---- how points are set ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("points, said", [
+    ("spool.wrote=EIO", "did you mean spool.write"),
+    ("spool.write=EVIL", "unknown action"),
+    ("spool.write", "is not name=action"),
+    ("spool.write=EIO@0", "not a hit's number"),
+    ("spool.write=EIO@two", "not a hit's number"),
+    ("spool.write=delay:soon", "unknown action"),
+    ("spool.write=disconnect", "cannot do disconnect"),
+    ("takeover.locked=EIO", "cannot do EIO"),
+    ("ledger.before_commit=short", "cannot do short")])
+def test_what_is_not_known_is_refused_at_the_start(points, said):
+    done = subprocess.run([FAIL_BINARY, "version"], env={**os.environ, "ROLAG_FAILPOINTS": points}, text=True,
+                          capture_output=True, check=False)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
