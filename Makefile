@@ -6,7 +6,8 @@
 #   make test       everything: check, then the system tests on real clusters
 #   make check      unit tests (ASan+UBSan), formatting, layers, headers: under a minute
 #   make deps       installs from Debian what is missing (quiet where nothing is)
-#   make MODE=asan|cov …   other flavours, each in its own folder under build/
+#   make fuzz       every fuzz target for a short while; T=json SECONDS=60 for one (clang 14)
+#   make MODE=asan|cov|fuzz …   other flavours, each in its own folder under build/
 
 VERSION := 0.1.0
 MODE    ?= release
@@ -15,7 +16,7 @@ PYTHON  := /usr/bin/python3
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-MODES := release asan cov
+MODES := release asan cov fuzz
 ifeq ($(filter $(MODE),$(MODES)),)
 $(error MODE is one of: $(MODES))
 endif
@@ -131,6 +132,19 @@ UNIT_TESTS := \
 	test_spool_disk \
 	test_types
 
+# Fuzz targets: tests/fuzz/fuzz_NAME.c with its corpus in tests/fuzz/corpus/NAME.
+FUZZ := \
+	binary \
+	cast \
+	config \
+	fold \
+	frame \
+	json \
+	pgoutput \
+	record \
+	rollup \
+	spool
+
 # Programs that the system tests drive.
 TEST_TOOLS := \
 	cast_probe \
@@ -143,6 +157,9 @@ LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APP
 
 # ---- tools and flags ----
 
+ifeq ($(MODE),fuzz)
+CC       := clang-14
+endif
 CC       ?= gcc
 PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1
 # Quiet, since `make deps` on a new machine gets here before they are installed.
@@ -167,10 +184,14 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
 FLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 $(HARDEN)
 FLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_cov     := -O0 -g --coverage
+FLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LINK_release  := -pie -Wl,-z,relro,-z,now
 LINK_asan     := -fsanitize=address,undefined
 LINK_cov      := --coverage
+LINK_fuzz     := -fsanitize=fuzzer,address,undefined
 # With optimisation gcc follows paths that the sanitizers' checks add; it then warns of what cannot be.
+# Clang knows other warnings: of formats that arguments carry, of uthash's switch. gcc is the one that counts.
+WARN_fuzz     := -Wno-unknown-warning-option -Wno-format-nonliteral -Wno-implicit-fallthrough
 WARN_asan     := -Wno-null-dereference -Wno-format-truncation -Wno-maybe-uninitialized
 
 CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS)
@@ -194,7 +215,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check config-check config deps demo demo-up demo-down test \
-	test-system cov clean install
+	test-system fuzz fuzz-deps cov clean install
 
 all: $(B)/rolag
 
@@ -241,8 +262,15 @@ $(TEST_TOOLS:%=$(B)/tests/%): $(B)/tests/%: $(B)/tests/system/%.o $(B)/librolag.
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# A fuzz target brings no main: libFuzzer's (MODE=fuzz), or the driver's over the corpus.
+FUZZ_MAIN := $(if $(filter fuzz,$(MODE)),,$(B)/tests/fuzz/driver.o)
+$(FUZZ:%=$(B)/tests/fuzz_%): $(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(B)/librolag.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 -include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_TESTS:%=$(B)/tests/unit/%.d) \
-	$(TEST_TOOLS:%=$(B)/tests/system/%.d)
+	$(TEST_TOOLS:%=$(B)/tests/system/%.d) $(FUZZ:%=$(B)/tests/fuzz/fuzz_%.d) $(B)/tests/fuzz/driver.d
 
 # ---- checks ----
 
@@ -253,10 +281,37 @@ check:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan check-unit
 	$(MAKE) --no-print-directory lint
 
-check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%)
+check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%) $(FUZZ:%=$(B)/tests/fuzz_%)
 	@for t in $(UNIT_TESTS); do \
 		$(B)/tests/$$t > $(B)/tests/$$t.log 2>&1 || { cat $(B)/tests/$$t.log; echo "FAILED: $$t"; exit 1; }; \
 		grep -h 'PASSED' $(B)/tests/$$t.log | sed "s/^/$$t /"; \
+	done
+	@for t in $(FUZZ); do \
+		$(B)/tests/fuzz_$$t tests/fuzz/corpus/$$t/* > $(B)/tests/fuzz_$$t.log 2>&1 \
+			|| { cat $(B)/tests/fuzz_$$t.log; echo "FAILED: fuzz_$$t"; exit 1; }; \
+		sed -n "s/^\[ /fuzz_$$t &/p" $(B)/tests/fuzz_$$t.log; \
+	done
+
+# ---- fuzzing: T names a target (all of them without), SECONDS how long each runs ----
+
+SECONDS := 20
+T       ?= $(FUZZ)
+
+fuzz-deps:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="clang-14 libclang-rt-14-dev"
+
+# What is new goes to build/fuzz/corpus, what fails to build/fuzz/found: mend it, and keep it in
+# tests/fuzz/corpus, named for what it found.
+fuzz: fuzz-deps
+	@$(MAKE) --no-print-directory -j$$(nproc) MODE=fuzz $(T:%=build/fuzz/tests/fuzz_%)
+	@for t in $(T); do \
+		mkdir -p build/fuzz/corpus/$$t build/fuzz/found; \
+		echo "== fuzz_$$t, $(SECONDS) s"; \
+		build/fuzz/tests/fuzz_$$t -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 \
+			-print_final_stats=1 -artifact_prefix=build/fuzz/found/$$t- \
+			build/fuzz/corpus/$$t tests/fuzz/corpus/$$t > build/fuzz/$$t.log 2>&1 \
+			|| { tail -50 build/fuzz/$$t.log; echo "FAILED: fuzz_$$t"; exit 1; }; \
+		grep -E 'number_of_executed|cov:' build/fuzz/$$t.log | tail -2; \
 	done
 
 lint: fmt-check layers hdr-check config-check
