@@ -6,6 +6,7 @@
 #   make test       everything: check, then the system tests on real clusters
 #   make check      unit tests (ASan+UBSan), formatting, layers, headers: under a minute
 #   make deps       installs from Debian what is missing (quiet where nothing is)
+#   make test-asan  the system tests with a program under ASan and UBSan
 #   make fuzz       every fuzz target for a short while; T=json SECONDS=60 for one (clang 14)
 #   make MODE=asan|cov|fuzz …   other flavours, each in its own folder under build/
 
@@ -215,7 +216,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check config-check config deps demo demo-up demo-down test \
-	test-system fuzz fuzz-deps cov clean install
+	test-system test-asan fuzz fuzz-deps cov clean install
 
 all: $(B)/rolag
 
@@ -369,6 +370,12 @@ test-system:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%)
 	@$(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system $(PYTEST) \
 		&& echo "System tests: all passed." || { echo "System tests: FAILED."; exit 1; }
+
+# The same with the sanitizers in the program; a report of theirs fails its test. test_demo is about the demo, not the program.
+test-asan: deps
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan all $(TEST_TOOLS:%=build/asan/tests/%)
+	@ROLAG=build/asan/rolag $(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system \
+		--ignore tests/system/test_demo.py $(PYTEST)
 
 # ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
 
