@@ -8,6 +8,7 @@
 #   make deps       installs from Debian what is missing (quiet where nothing is)
 #   make test-asan  the system tests with a program under ASan and UBSan
 #   make fuzz       every fuzz target for a short while; T=json SECONDS=60 for one (clang 14)
+#   make cov        lines and branches that tests reach, and those of the core files that none takes
 #   make MODE=asan|cov|fuzz …   other flavours, each in its own folder under build/
 
 VERSION := 0.1.0
@@ -131,6 +132,7 @@ UNIT_TESTS := \
 	test_relcache \
 	test_spool \
 	test_spool_disk \
+	test_spool_faults \
 	test_types
 
 # Fuzz targets: tests/fuzz/fuzz_NAME.c with its corpus in tests/fuzz/corpus/NAME.
@@ -314,6 +316,22 @@ fuzz: fuzz-deps
 			|| { tail -50 build/fuzz/$$t.log; echo "FAILED: fuzz_$$t"; exit 1; }; \
 		grep -E 'number_of_executed|cov:' build/fuzz/$$t.log | tail -2; \
 	done
+
+# ---- coverage: unit tests and corpora; SYSTEM="-k kill" adds the system tests that pytest selects by it ----
+
+COV_FILES := cdc/capture/pgoutput.c cdc/capture/progress.c proto/frame.c proto/record.c \
+	proto/spool_applied.c proto/spool_files.c proto/spool_read.c proto/spool_write.c apply/stream/ledger.c
+
+cov:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="gcovr"
+	@find build/cov -name '*.gcda' -delete 2>/dev/null || true
+	@$(MAKE) --no-print-directory -j$$(nproc) MODE=cov check-unit all
+ifneq ($(SYSTEM),)
+	@ROLAG=build/cov/rolag $(PYTHON) -m pytest -q -p no:cacheprovider tests/system \
+		--ignore tests/system/test_demo.py $(SYSTEM)
+endif
+	@gcovr -r . --object-directory build/cov --exclude-unreachable-branches -e tests/ -e build/ --json - \
+		build/cov | $(PYTHON) tests/lint/coverage.py $(COV_FILES)
 
 lint: fmt-check layers hdr-check config-check
 
