@@ -627,7 +627,7 @@ int spool_reader_next(struct spool_reader *r, struct arena *a, struct change *re
 		      struct rt_err *err)
 {
 	enum frame_use use;
-	struct lsn lsn;
+	struct lsn lsn = LSN_NONE;
 	int rc;
 	if (r->state == READER_TRANSACTION)
 		return next_change(r, a, ret, err);

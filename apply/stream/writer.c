@@ -290,6 +290,7 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 		return send_fence(w, p->rollup, err);
 	case WRITE_ROWS:
 	case WRITE_LATEST:
+		RT_ASSERT(l != NULL);
 		count = writer_fill_rows(w->batch, rollup, l->rollup, p->step == WRITE_LATEST,
 					 w->column);
 		return send_arrays(w, p->step == WRITE_ROWS ? 'w' : 'l', rollup, count, 0, err);
@@ -303,6 +304,7 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 	case WRITE_POSITION:
 		return send_text(w, "position", 0, NULL, err);
 	case WRITE_FETCH:
+		RT_ASSERT(l != NULL);
 		writer_fill_ids(w->batch, rollup, l->rollup, &w->column[0]);
 		return send_arrays(w, 'f', rollup, 1, 1, err);
 	}
