@@ -9,7 +9,11 @@
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
 #   make deps       installs from Debian what is missing (quiet where nothing is)
-#   make MODE=asan|cov|fail …   other flavours, each in its own folder under build/
+#   make test-asan  the system tests with a program under ASan and UBSan
+#   make fuzz       every fuzz target for a short while; T=json SECONDS=60 for one (clang 14)
+#   make analyze    gcc -fanalyzer, cppcheck, clang-tidy: no findings (minutes)
+#   make cov        lines and branches that tests reach, and those of the core files that none takes
+#   make MODE=asan|cov|fail|fuzz …   other flavours, each in its own folder under build/
 
 VERSION := 0.1.0
 MODE    ?= release
@@ -18,7 +22,7 @@ PYTHON  := /usr/bin/python3
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-MODES := release asan cov fail
+MODES := release asan cov fail fuzz
 ifeq ($(filter $(MODE),$(MODES)),)
 $(error MODE is one of: $(MODES))
 endif
@@ -133,7 +137,21 @@ UNIT_TESTS := \
 	test_relcache \
 	test_spool \
 	test_spool_disk \
+	test_spool_faults \
 	test_types
+
+# Fuzz targets: tests/fuzz/fuzz_NAME.c with its corpus in tests/fuzz/corpus/NAME.
+FUZZ := \
+	binary \
+	cast \
+	config \
+	fold \
+	frame \
+	json \
+	pgoutput \
+	record \
+	rollup \
+	spool
 
 # Programs that the system tests drive.
 TEST_TOOLS := \
@@ -169,6 +187,9 @@ LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APP
 
 # ---- tools and flags ----
 
+ifeq ($(MODE),fuzz)
+CC       := clang-14
+endif
 CC       ?= gcc
 PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1
 # Quiet, since `make deps` on a new machine gets here before they are installed.
@@ -194,13 +215,17 @@ FLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 $(HARDEN)
 FLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_cov     := -O0 -g --coverage
 FLAGS_fail    := -O1 -g $(HARDEN)
+FLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LINK_release  := -pie -Wl,-z,relro,-z,now
 LINK_asan     := -fsanitize=address,undefined
 LINK_cov      := --coverage
 LINK_fail     := -pie
+LINK_fuzz     := -fsanitize=fuzzer,address,undefined
 # With the failpoints of proto/base/failpoints.def; no other mode has them.
 DEFINE_fail   := -DROLAG_FAILPOINTS
 # With optimisation gcc follows paths that the sanitizers' checks add; it then warns of what cannot be.
+# Clang knows other warnings: of formats that arguments carry, of uthash's switch. gcc is the one that counts.
+WARN_fuzz     := -Wno-unknown-warning-option -Wno-format-nonliteral -Wno-implicit-fallthrough
 WARN_asan     := -Wno-null-dereference -Wno-format-truncation -Wno-maybe-uninitialized
 
 CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS) \
@@ -225,7 +250,8 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check config deps demo \
-	demo-up demo-down test test-system sim bench soak cov clean install
+	demo-up demo-down test test-system test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
+	analyze-cppcheck analyze-tidy cov bench soak clean install
 
 all: $(B)/rolag
 
@@ -278,8 +304,16 @@ $(B)/tests/sim/sim: $(SIM_SRC:%.c=$(B)/%.o) $(B)/librolag.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
 
 -include $(SIM_SRC:%.c=$(B)/%.d)
+
+# A fuzz target brings no main: libFuzzer's (MODE=fuzz), or the driver's over the corpus.
+FUZZ_MAIN := $(if $(filter fuzz,$(MODE)),,$(B)/tests/fuzz/driver.o)
+$(FUZZ:%=$(B)/tests/fuzz_%): $(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(B)/librolag.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 -include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(UNIT_TESTS:%=$(B)/tests/unit/%.d) \
-	$(TEST_TOOLS:%=$(B)/tests/system/%.d)
+	$(TEST_TOOLS:%=$(B)/tests/system/%.d) $(FUZZ:%=$(B)/tests/fuzz/fuzz_%.d) $(B)/tests/fuzz/driver.d
 
 # ---- checks ----
 
@@ -290,14 +324,82 @@ check:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan check-unit
 	$(MAKE) --no-print-directory lint
 
-check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%) $(B)/tests/sim/sim
+check-unit: $(UNIT_TESTS:%=$(B)/tests/%) $(TEST_TOOLS:%=$(B)/tests/%) $(FUZZ:%=$(B)/tests/fuzz_%) $(B)/tests/sim/sim
 	@for t in $(UNIT_TESTS); do \
 		$(B)/tests/$$t > $(B)/tests/$$t.log 2>&1 || { cat $(B)/tests/$$t.log; echo "FAILED: $$t"; exit 1; }; \
 		grep -h 'PASSED' $(B)/tests/$$t.log | sed "s/^/$$t /"; \
 	done
+	@for t in $(FUZZ); do \
+		$(B)/tests/fuzz_$$t tests/fuzz/corpus/$$t/* > $(B)/tests/fuzz_$$t.log 2>&1 \
+			|| { cat $(B)/tests/fuzz_$$t.log; echo "FAILED: fuzz_$$t"; exit 1; }; \
+		sed -n "s/^\[ /fuzz_$$t &/p" $(B)/tests/fuzz_$$t.log; \
+	done
 	@# Schedules that failed once, and some that never did.
 	@$(B)/tests/sim/sim --file tests/sim/seeds.txt
 	@$(B)/tests/sim/sim --seeds 1..300
+
+# ---- fuzzing: T names a target (all of them without), SECONDS how long each runs ----
+
+SECONDS := 20
+T       ?= $(FUZZ)
+
+fuzz-deps:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="clang-14 libclang-rt-14-dev"
+
+# What is new goes to build/fuzz/corpus, what fails to build/fuzz/found: mend it, and keep it in
+# tests/fuzz/corpus, named for what it found.
+fuzz: fuzz-deps
+	@$(MAKE) --no-print-directory -j$$(nproc) MODE=fuzz $(T:%=build/fuzz/tests/fuzz_%)
+	@for t in $(T); do \
+		mkdir -p build/fuzz/corpus/$$t build/fuzz/found; \
+		echo "== fuzz_$$t, $(SECONDS) s"; \
+		build/fuzz/tests/fuzz_$$t -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 \
+			-print_final_stats=1 -artifact_prefix=build/fuzz/found/$$t- \
+			build/fuzz/corpus/$$t tests/fuzz/corpus/$$t > build/fuzz/$$t.log 2>&1 \
+			|| { tail -50 build/fuzz/$$t.log; echo "FAILED: fuzz_$$t"; exit 1; }; \
+		grep -E 'number_of_executed|cov:' build/fuzz/$$t.log | tail -2; \
+	done
+
+# ---- static analysis, zero findings: minutes, so not in check; run it before a merge ----
+
+ANALYZE_FILES := $(LIB_SRC) $(MAIN_SRC)
+# malloc-leak: gcc 12 does not see that uthash keeps what was added; LeakSanitizer does.
+ANALYZE_GCC := $(CPPFLAGS) -std=gnu17 -O1 -fanalyzer -Wno-analyzer-malloc-leak -Werror -fdiagnostics-plain-output
+# readdirCalled: no threads. The error is protoc-c's check of versions, whose macros cppcheck does not know.
+ANALYZE_CPPCHECK := --quiet --enable=warning,performance,portability --inline-suppr --std=c11 $(CPPFLAGS) \
+	--library=gnu --library=posix --suppress=missingIncludeSystem --suppress=readdirCalled \
+	--suppress=preprocessorErrorDirective:build/gen/* --error-exitcode=1
+
+analyze: analyze-gcc analyze-cppcheck analyze-tidy
+
+analyze-deps:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="cppcheck clang-tidy-14"
+
+analyze-gcc: $(PB_HDR)
+	@printf '%s\n' $(ANALYZE_FILES) | xargs -P$$(nproc) -I{} gcc $(ANALYZE_GCC) -c -o /dev/null {}
+
+analyze-cppcheck: $(PB_HDR) analyze-deps
+	@cppcheck -j$$(nproc) $(ANALYZE_CPPCHECK) $(ANALYZE_FILES)
+
+# One process for each file: with several, version 14 takes the second's va_list for uninitialised.
+analyze-tidy: $(PB_HDR) analyze-deps
+	@printf '%s\n' $(ANALYZE_FILES) | xargs -P$$(nproc) -I{} clang-tidy-14 --quiet {} -- $(CPPFLAGS) -std=gnu17
+
+# ---- coverage: unit tests and corpora; SYSTEM="-k kill" adds the system tests that pytest selects by it ----
+
+COV_FILES := cdc/capture/pgoutput.c cdc/capture/progress.c proto/frame.c proto/record.c \
+	proto/spool_applied.c proto/spool_files.c proto/spool_read.c proto/spool_write.c apply/stream/ledger.c
+
+cov:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="gcovr"
+	@find build/cov -name '*.gcda' -delete 2>/dev/null || true
+	@$(MAKE) --no-print-directory -j$$(nproc) MODE=cov check-unit all
+ifneq ($(SYSTEM),)
+	@ROLAG=build/cov/rolag $(PYTHON) -m pytest -q -p no:cacheprovider tests/system \
+		--ignore tests/system/test_demo.py $(SYSTEM)
+endif
+	@gcovr -r . --object-directory build/cov --exclude-unreachable-branches -e tests/ -e build/ --json - \
+		build/cov | $(PYTHON) tests/lint/coverage.py $(COV_FILES)
 
 SIM_SECONDS ?= 60
 sim:
@@ -374,8 +476,14 @@ HOURS ?= 1
 SEED  ?=
 soak: deps
 	$(MAKE) --no-print-directory -j$$(nproc) all
-	@exec env ROLAG_BINARY=$(CURDIR)/$(B)/rolag $(PYTHON) tests/soak/soak.py --hours $(HOURS) \
+	@exec env ROLAG=$(CURDIR)/$(B)/rolag $(PYTHON) tests/soak/soak.py --hours $(HOURS) \
 		$(if $(SEED),--seed $(SEED)) $(SOAK)
+
+# The same with the sanitizers in the program; a report of theirs fails its test. test_demo is about the demo, not the program.
+test-asan: deps
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan all $(TEST_TOOLS:%=build/asan/tests/%)
+	@ROLAG=build/asan/rolag $(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system \
+		--ignore tests/system/test_demo.py $(PYTEST)
 
 # ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
 

@@ -1,7 +1,9 @@
 /* settings: the table of configuration keys. Guarantees: what is not in this table is not configurable. */
 #include "proto/settings.h"
 
+#include "proto/base/fsio.h"
 #include "proto/base/log.h"
+#include "proto/base/yaml.h"
 
 static const char *const confirm_names[] = {"applied", "spooled", NULL};
 static const char *const binary_names[] = {"auto", "on", "off", NULL};
@@ -235,11 +237,12 @@ void settings_complete(struct settings *s, struct arena *a)
 	s->rollups.path = beside(a, s->file, s->rollups.path);
 }
 
-int settings_load(const char *path, struct arena *a, struct settings *ret, struct rt_err *err)
+int settings_parse(const char *path, struct slice text, struct arena *a, struct settings *ret,
+		   struct rt_err *err)
 {
 	struct settings s = {.file = arena_strdup(a, path)};
 	conf_defaults(settings_keys, settings_key_count, &s);
-	int rc = conf_load(settings_keys, settings_key_count, path, a, &s, err);
+	int rc = conf_parse(settings_keys, settings_key_count, path, text, a, &s, err);
 	if (rc != 0)
 		return rc;
 	if (!valid_name(s.pipeline, SETTINGS_PIPELINE_MAX))
@@ -253,6 +256,20 @@ int settings_load(const char *path, struct arena *a, struct settings *ret, struc
 	settings_complete(&s, a);
 	*ret = s;
 	return 0;
+}
+
+int settings_load(const char *path, struct arena *a, struct settings *ret, struct rt_err *err)
+{
+	char *text;
+	size_t len;
+	int rc = fs_read_file(path, YAML_FILE_MAX_BYTES, &text, &len, err);
+	if (rc != 0) {
+		err->code = ERR_PERMANENT; /* a missing file is the operator's to mend */
+		return err->code;
+	}
+	rc = settings_parse(path, slice_of(text, len), a, ret, err);
+	free(text);
+	return rc;
 }
 
 void settings_setup_log(const struct settings *s, const char *role)

@@ -65,7 +65,10 @@ extern const size_t settings_key_count;
 /* Reads path; strings live in the arena. ERR_PERMANENT naming file, line, key. */
 int settings_load(const char *path, struct arena *a, struct settings *ret,
 		  struct rt_err *err) RT_MUSTCHECK;
-/* Fills the names that derive from others (spool.dir, core.slot): called by settings_load. */
+/* The same from memory; path stands in messages, and paths in the text are relative to it. */
+int settings_parse(const char *path, struct slice text, struct arena *a, struct settings *ret,
+		   struct rt_err *err) RT_MUSTCHECK;
+/* Fills the names that derive from others (spool.dir, core.slot): called by settings_parse. */
 void settings_complete(struct settings *s, struct arena *a);
 /* Sets up logging for a role as the settings say. */
 void settings_setup_log(const struct settings *s, const char *role);

@@ -552,7 +552,10 @@ static int next_piece(struct spool_reader *r, struct rt_err *err)
 	r->piece_left = (l.frame.flags & FRAME_LAST) == 0;
 	if ((rc = payload_of(r, &l.frame, r->piece_offset - l.frame.bytes, &payload, err)) != 0)
 		return rc;
-	return open_transaction(r, payload) ? 1 : bad_transaction(r, err);
+	const struct lsn end = r->head.end; /* as the frame with LAST has it: what was compared */
+	if (!open_transaction(r, payload) || !lsn_eq(r->head.end, end))
+		return bad_transaction(r, err);
+	return 1;
 }
 
 /* A message that stands alone. 1: *ret set; 0: passed over. */
@@ -568,6 +571,8 @@ static int take_outside(struct spool_reader *r, struct arena *a, struct change *
 		int rc = record_read_change(field, a, schema_table_find, r->schemas, &c, err);
 		if (rc != 0)
 			return rc;
+		if (c.kind != CHANGE_MESSAGE)
+			return bad_transaction(r, err);
 		if (lsn_lt(c.lsn, r->position) || lsn_le(r->at.cut, c.lsn))
 			return 0;
 		*ret = c;
@@ -640,7 +645,7 @@ int spool_reader_next(struct spool_reader *r, struct arena *a, struct change *re
 		      struct rt_err *err)
 {
 	enum frame_use use;
-	struct lsn lsn;
+	struct lsn lsn = LSN_NONE;
 	int rc;
 	if (r->state == READER_TRANSACTION)
 		return next_change(r, a, ret, err);

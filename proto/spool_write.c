@@ -376,6 +376,7 @@ static void use_schema(struct spool_writer *w, const struct schema *schema)
 		}
 		w->last_used = s;
 	}
+	/* cppcheck-suppress nullPointerRedundantCheck; HASH_ADD has it not NULL */
 	if (s->in_open == w->open_number)
 		return;
 	s->in_open = w->open_number;

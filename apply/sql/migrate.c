@@ -10,6 +10,7 @@
 /* The file's bytes and a NUL, as a symbol of this object. */
 #define EMBED(symbol, path)                                                                        \
 	__asm__(".pushsection .rodata\n" #symbol ":\n.incbin \"" path "\"\n.byte 0\n.popsection"); \
+	/* NOLINTNEXTLINE(bugprone-macro-parentheses): a declaration */                            \
 	extern const char symbol[]
 
 EMBED(migrate_sql_001, "apply/sql/001_control.sql");

@@ -129,6 +129,7 @@ static int open_snapshot(const struct settings *s, const struct ledger *ledger, 
 		rc = import_snapshot(core, slot.snapshot, err);
 	FAILPOINT_FD(LOAD_SNAPSHOT, PQsocket(core));
 	pgc_close(replication); /* drops the slot; the snapshot is ours now */
+	/* cppcheck-suppress uninitvar; set where rc is 0 */
 	if (rc == 0 && lsn_lt(slot.consistent_point, ledger->applied))
 		rc = rt_fail(err, ERR_PERMANENT,
 			     "the core is at " LSN_FMT ", behind what the warehouse holds, " LSN_FMT

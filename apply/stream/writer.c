@@ -316,6 +316,7 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 	case WRITE_ROWS:
 	case WRITE_LATEST:
 		FAILPOINT_FD(WRITER_ROWS, PQsocket(w->c));
+		RT_ASSERT(l != NULL);
 		count = writer_fill_rows(w->batch, rollup, l->rollup,
 					 p->step == WRITE_LATEST ? WRITER_LATEST_ROWS : 0, p->from,
 					 w->column);
@@ -335,6 +336,7 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 		return send_text(w, "position", 0, NULL, err);
 	case WRITE_FETCH:
 		FAILPOINT_FD(WRITER_FETCH, PQsocket(w->c));
+		RT_ASSERT(l != NULL);
 		writer_fill_ids(w->batch, rollup, l->rollup, &w->column[0]);
 		return send_arrays(w, 'f', rollup, 1, 1, err);
 	}

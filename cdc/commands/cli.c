@@ -89,6 +89,7 @@ static int take_option(struct cli *c, int argc, char **argv, int *i, struct rt_e
 		c->version |= strcmp(word, "--version") == 0;
 		return c->help || c->version ? 0 : unknown_option(c, word, err);
 	}
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): at < 0 only with config */
 	bool wants = config || u->option[at].value != NULL;
 	if (!wants && value != NULL)
 		return rt_fail(err, ERR_USAGE, "%.*s takes no value", (int)len, word);

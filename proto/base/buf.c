@@ -16,7 +16,7 @@ void buf_release(struct buf *b)
 
 uint8_t *buf_reserve(struct buf *b, size_t bytes)
 {
-	if (bytes > b->cap - b->len) {
+	if (bytes > b->cap - b->len || b->p == NULL) {
 		size_t cap = b->cap < 256 ? 256 : b->cap;
 		RT_ASSERT(bytes <= SIZE_MAX / 4 && b->len <= SIZE_MAX / 4);
 		while (cap - b->len < bytes)
@@ -26,11 +26,13 @@ uint8_t *buf_reserve(struct buf *b, size_t bytes)
 		} else {
 			uint8_t *p = arena_alloc(b->arena, cap);
 			if (b->len > 0)
+				/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): len > 0 */
 				memcpy(p, b->p, b->len);
 			b->p = p;
 		}
 		b->cap = cap;
 	}
+	/* cppcheck-suppress nullPointerArithmeticRedundantCheck; it is not NULL now */
 	return b->p + b->len;
 }
 

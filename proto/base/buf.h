@@ -40,7 +40,7 @@ static inline void buf_clear(struct buf *b)
 {
 	b->len = 0;
 }
-/* Room for bytes more; returns where they go. The caller adds to b->len what it wrote. */
+/* Room for bytes more; returns where they go (not NULL, even for 0). The caller adds to b->len what it wrote. */
 uint8_t *buf_reserve(struct buf *b, size_t bytes);
 void buf_add(struct buf *b, const void *p, size_t bytes);
 void buf_add_slice(struct buf *b, struct slice s);

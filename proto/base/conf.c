@@ -242,11 +242,11 @@ static int read_map(const struct conf_key *keys, size_t count, const char *path,
 	return 0;
 }
 
-int conf_load(const struct conf_key *keys, size_t count, const char *path, struct arena *a,
-	      void *settings, struct rt_err *err)
+int conf_parse(const struct conf_key *keys, size_t count, const char *path, struct slice text,
+	       struct arena *a, void *settings, struct rt_err *err)
 {
 	struct yaml_node *root;
-	int rc = yaml_load(a, path, &root, err);
+	int rc = yaml_parse(a, path, (const char *)text.p, text.len, &root, err);
 	if (rc != 0)
 		return rc;
 	if (root->kind != YAML_MAP)

@@ -39,12 +39,12 @@ struct conf_key {
 /* Fills *settings with the defaults of keys that have one (strings point to the table). */
 void conf_defaults(const struct conf_key *keys, size_t count, void *settings);
 /*
- * Reads the YAML file into *settings (already defaulted); strings live in the
- * arena. ERR_PERMANENT naming file, line, column and, for an unknown key, the
- * nearest name; missing keys without default are named too.
+ * Reads YAML text into *settings (already defaulted); strings live in the
+ * arena. ERR_PERMANENT naming file (path), line, column and, for an unknown
+ * key, the nearest name; missing keys without default are named too.
  */
-int conf_load(const struct conf_key *keys, size_t count, const char *path, struct arena *a,
-	      void *settings, struct rt_err *err) RT_MUSTCHECK;
+int conf_parse(const struct conf_key *keys, size_t count, const char *path, struct slice text,
+	       struct arena *a, void *settings, struct rt_err *err) RT_MUSTCHECK;
 /* The whole commented example file: every key, its default, range and unit. */
 void conf_print_example(const struct conf_key *keys, size_t count, struct buf *out);
 

@@ -101,6 +101,7 @@ int loop_turn(struct loop *l, struct rt_err *err)
 	take_signals(l);
 	now = rt_mono_us();
 	for (int i = 0; i < l->count; i++) {
+		/* NOLINTNEXTLINE(bugprone-narrowing-conversions): both are revents */
 		short revents = n > 0 ? fds[i].revents : 0;
 		if (revents == 0 && want[i].at_us > now)
 			continue;

@@ -13,6 +13,7 @@ static void one_line(char *s)
 		bool blank = (unsigned char)*p <= ' ' || *p == 0x7f;
 		if (to > s && to[-1] == ' ' && (blank || *p == ';'))
 			to--;
+		/* NOLINTNEXTLINE(bugprone-narrowing-conversions): a char or a space */
 		*to++ = blank ? ' ' : *p;
 	}
 	if (to > s && to[-1] == ' ')

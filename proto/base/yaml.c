@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <yaml.h>
 
-#include "proto/base/fsio.h"
-
 struct parse {
 	struct arena *arena;
 	const char *name;
@@ -229,18 +227,6 @@ int yaml_parse(struct arena *a, const char *name, const char *text, size_t len,
 		*ret = root;
 out:
 	yaml_parser_delete(&p.parser);
-	return rc;
-}
-
-int yaml_load(struct arena *a, const char *path, struct yaml_node **ret, struct rt_err *err)
-{
-	char *text;
-	size_t len;
-	int rc = fs_read_file(path, YAML_FILE_MAX_BYTES, &text, &len, err);
-	if (rc != 0)
-		return rc;
-	rc = yaml_parse(a, path, text, len, ret, err);
-	free(text);
 	return rc;
 }
 

@@ -34,9 +34,6 @@ struct yaml_node {
  */
 int yaml_parse(struct arena *a, const char *name, const char *text, size_t len,
 	       struct yaml_node **ret, struct rt_err *err) RT_MUSTCHECK;
-/* Reads and parses a file of at most YAML_FILE_MAX_BYTES. */
-int yaml_load(struct arena *a, const char *path, struct yaml_node **ret,
-	      struct rt_err *err) RT_MUSTCHECK;
 /* The value of key in a map, or NULL. */
 struct yaml_node *yaml_get(const struct yaml_node *map, const char *key);
 /* Fails (ERR_PERMANENT) with "name:line:column: message". */

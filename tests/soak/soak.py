@@ -28,7 +28,8 @@ import faults  # noqa: E402
 import psycopg  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from network import Link, Shim  # noqa: E402
-from pipeline import BINARY, Load, Pipeline, Process, wait_for  # noqa: E402
+from pipeline import Load, Pipeline, Process, wait_for  # noqa: E402
+from program import ROLAG  # noqa: E402
 from watch import Watch, size  # noqa: E402
 
 import proof  # noqa: E402
@@ -82,7 +83,7 @@ class World:
 
     # rolag ------------------------------------------------------------------------------------
     def start(self):
-        self.run = Process("run", [BINARY, "run", "--config", self.p.config], os.path.join(self.folder, "run.log"),
+        self.run = Process("run", [ROLAG, "run", "--config", self.p.config], os.path.join(self.folder, "run.log"),
                            self.shim.env)
 
     def pid(self, role):
@@ -303,7 +304,7 @@ def main():
     a = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))       # what follows cleans up
     folder = tempfile.mkdtemp(prefix="rolag-soak-")
-    print(f"soak: {a.hours} h, {a.rate:.0f} transactions/s, {BINARY}; to repeat the faults: SEED={a.seed}", flush=True)
+    print(f"soak: {a.hours} h, {a.rate:.0f} transactions/s, {ROLAG}; to repeat the faults: SEED={a.seed}", flush=True)
     world, watch, soak, failed = World(folder, a.seed, a.rate), None, None, None
     try:
         world.create()

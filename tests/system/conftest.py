@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from cluster import Cluster  # noqa: E402
 from pipeline import SOME, Pipeline  # noqa: E402
+from program import Reports  # noqa: E402
 
 _number = itertools.count(1)
 _pipelines = pytest.StashKey()
@@ -34,6 +35,20 @@ def warehouse_cluster():
     """A warehouse that is never killed; the oracle's databases are here, too."""
     with Cluster("warehouse", settings={"max_wal_size": "2GB"}) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reports(tmp_path_factory):
+    """The sanitizers' reports go to files, wherever a program's stderr and exit code go."""
+    return Reports(str(tmp_path_factory.mktemp("sanitizers")))
+
+
+@pytest.fixture(autouse=True)
+def no_report(reports):
+    """A report of a sanitizer fails the test whose program made it."""
+    yield
+    text = reports.take()
+    assert text == "", text
 
 
 @pytest.fixture

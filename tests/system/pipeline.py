@@ -25,8 +25,8 @@ import lana  # noqa: E402
 import lana_load  # noqa: E402
 import oracle  # noqa: E402
 from lana import write  # noqa: E402
+from program import ROLAG  # noqa: E402
 
-BINARY = os.environ.get("ROLAG_BINARY", os.path.join(ROOT, "build", "release", "rolag"))
 CORE_SQL = os.path.join(ROOT, "deploy", "demo", "core.sql")
 LOADER = os.path.join(ROOT, "deploy", "demo", "lana_load.py")
 PACK = os.path.join(ROOT, "transforms", "lana", "rollups")
@@ -247,7 +247,7 @@ class Pipeline:
 
     def run(self, *arguments, config=None):
         """A command that ends: (exit code, stdout, stderr)."""
-        done = subprocess.run([BINARY, *arguments, "--config", config or self.config], capture_output=True, text=True,
+        done = subprocess.run([ROLAG, *arguments, "--config", config or self.config], capture_output=True, text=True,
                               timeout=TIMEOUT, check=False)
         return done.returncode, done.stdout, done.stderr
 
@@ -258,7 +258,7 @@ class Pipeline:
 
     # processes --------------------------------------------------------------------------------
     def start_role(self, role, config=None, log=None):
-        process = Process(role, [BINARY, role, "--config", config or self.config],
+        process = Process(role, [ROLAG, role, "--config", config or self.config],
                           log or os.path.join(self.folder, role + ".log"), self.env)
         self.processes.append(process)
         return process

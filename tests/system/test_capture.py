@@ -17,9 +17,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[:0] = [os.path.join(ROOT, "deploy", "demo"), os.path.dirname(os.path.abspath(__file__))]
 
 from cluster import Cluster  # noqa: E402
+from program import ROLAG  # noqa: E402
 from spool_peek import Spool, write_applied  # noqa: E402
 
-ROLAG = os.environ.get("ROLAG", os.path.join(ROOT, "build", "release", "rolag"))
 WAIT = 60  # longest patience with anything; never a measure of speed
 numbers = itertools.count(1)
 

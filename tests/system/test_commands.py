@@ -22,8 +22,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "deploy", "demo"))
 
 from cluster import Cluster  # noqa: E402
+from program import ROLAG  # noqa: E402
 
-BINARY = os.environ.get("ROLAG_BINARY", os.path.join(ROOT, "build", "release", "rolag"))
 TIMEOUT = 90
 OK, FINDING, USAGE, PERMANENT, TEMPORARY = 0, 1, 2, 100, 111
 NUMBERS = itertools.count(1)
@@ -96,7 +96,7 @@ class Site:
 
     def rolag(self, *arguments):
         """(exit code, stdout, stderr) of a command that ends by itself."""
-        done = subprocess.run([BINARY, "--config", self.config, *arguments], capture_output=True, text=True,
+        done = subprocess.run([ROLAG, "--config", self.config, *arguments], capture_output=True, text=True,
                               timeout=TIMEOUT, check=False)
         return done.returncode, done.stdout, done.stderr
 
@@ -114,7 +114,7 @@ class Site:
 
     def start(self, *arguments):
         log = open(os.path.join(self.dir, "log"), "ab")
-        process = subprocess.Popen([BINARY, "--config", self.config, *arguments], stdout=log, stderr=log,
+        process = subprocess.Popen([ROLAG, "--config", self.config, *arguments], stdout=log, stderr=log,
                                    stdin=subprocess.DEVNULL)
         log.close()
         self.processes.append(process)
@@ -731,18 +731,18 @@ def test_config_prints_the_shipped_file_and_environment_names_one(site, monkeypa
     with open(os.path.join(ROOT, "deploy", "rolag.yaml"), encoding="utf-8") as f:
         assert site.ok("config") == f.read()
     monkeypatch.setenv("ROLAG_CONFIG", site.config)
-    done = subprocess.run([BINARY, "config", "--check"], capture_output=True, text=True, check=False)
+    done = subprocess.run([ROLAG, "config", "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == OK and done.stdout == f"{site.config}: ok (pipeline {site.name})\n"
 
 
 def test_help_of_every_command():
-    done = subprocess.run([BINARY, "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([ROLAG, "--help"], capture_output=True, text=True, check=True)
     commands = re.findall(r"^  (\w+) +\S", done.stdout.split("Options:")[0], re.M)
     assert {"run", "init", "check", "status", "story", "capture", "apply", "config", "version"} <= set(commands)
     for command in commands:
-        text = subprocess.run([BINARY, command, "--help"], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run([ROLAG, command, "--help"], capture_output=True, text=True, check=True).stdout
         assert text.startswith(f"Usage: rolag {command}") and "--config FILE" in text
-    done = subprocess.run([BINARY, "statsu"], capture_output=True, text=True, check=False)
+    done = subprocess.run([ROLAG, "statsu"], capture_output=True, text=True, check=False)
     assert done.returncode == USAGE and "unknown command statsu" in done.stderr
 
 
@@ -867,7 +867,7 @@ def test_status_watch_redraws_and_leaves_the_terminal_as_it_was(running):
     site, _ = running
     parent, child = os.openpty()
     before = subprocess.run(["stty", "-g"], stdin=child, capture_output=True, text=True, check=True).stdout
-    process = subprocess.Popen([BINARY, "--config", site.config, "status", "--watch"], stdin=child, stdout=child,
+    process = subprocess.Popen([ROLAG, "--config", site.config, "status", "--watch"], stdin=child, stdout=child,
                                stderr=child)
     seen = b""
     while seen.count(b"Healthy") < 2:

@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from cluster import Cluster
 from network import Frozen, Island, Link, Shim
-from pipeline import BINARY, PERMANENT, SOME, TEMPORARY, wait_for, write_roles
+from pipeline import PERMANENT, SOME, TEMPORARY, wait_for, write_roles
+from program import ROLAG
 from test_kills import freeze_in_flight
 
 SEED = int(os.environ.get("ROLAG_SEED", 1))
@@ -61,7 +62,7 @@ class World:
 
     def status(self):
         """As `rolag status` says it, on the roles' own clock."""
-        done = subprocess.run([BINARY, "status", "--json", "--config", self.p.config], capture_output=True, text=True,
+        done = subprocess.run([ROLAG, "status", "--json", "--config", self.p.config], capture_output=True, text=True,
                               check=False, env={**os.environ, **self.p.env})
         said = json.loads(done.stdout)
         assert said["healthy"] == (done.returncode == 0)
@@ -260,7 +261,7 @@ def test_packets_get_lost_and_nobody_is_told(make_world, side):
         config = p.config + ".island"
         database = p.core_database if side == "core" else p.warehouse_database
         p.write_config(config, {**p.settings, side: {"connect": island.conninfo(database)}})
-        process = type(process)(role, island.command(BINARY, role, "--config", config), process.log, p.env)
+        process = type(process)(role, island.command(ROLAG, role, "--config", config), process.log, p.env)
         p.processes.append(process)
         setattr(p, role, process)
         p.wait_applied()

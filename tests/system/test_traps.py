@@ -12,6 +12,7 @@ import time
 import psycopg
 import pytest
 from pipeline import PERMANENT, ROLE, ROOT, SOME, Bank, entity, lsn, wait_for, write_role, write_roles
+from program import ROLAG
 from proxy import CommitProxy
 
 
@@ -234,7 +235,8 @@ def test_trap_27_an_entity_whose_state_grows_with_every_event(make_pipeline, tra
                          (entity(1), 2 + n * size, 1 + (n + 1) * size))
     p.start_apply()
     p.wait_applied()
-    assert peak(p.apply) < before + 30_000_000, "3000 versions of up to 60 kB are 90 MB"
+    if "asan" not in os.path.dirname(ROLAG):    # whose quarantine keeps what was freed
+        assert peak(p.apply) < before + 30_000_000, "3000 versions of up to 60 kB are 90 MB"
     assert p.rows() == p.events() == 3001 + transactions
     p.assert_equal()
     p.stop()

@@ -379,6 +379,7 @@ static int parse_events(struct def *d, const struct yaml_node *root)
 	const struct yaml_node *map;
 	int rc = parse_required(d, root, "events", &map);
 	if (rc == 0)
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): set where rc is 0 */
 		rc = map->kind == YAML_MAP ? 0
 					   : yaml_fail(d->name, map, d->err,
 						       "events must be a map of event types, each "

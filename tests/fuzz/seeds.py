@@ -1,0 +1,174 @@
+#!/usr/bin/python3
+"""Writes seeds for the fuzz targets into build/fuzz/seeds/NAME, from what the repository has: recorded
+pgoutput messages, fold cases, the Lana pack, configurations, and a spool that spool_probe writes.
+
+tests/fuzz/corpus holds these minimised (libFuzzer's -merge=1) and, beside them, what fuzzing found.
+"""
+import glob
+import hashlib
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests", "system"))
+os.chdir(ROOT)
+
+import spool_peek as peek  # noqa: E402  pylint: disable=wrong-import-position
+
+TYPES = ["bool", "int2", "int4", "int8", "numeric", "text", "varchar", "uuid", "date", "timestamptz", "jsonb"]
+OIDS = [16, 21, 23, 20, 1700, 25, 1043, 2950, 1082, 1184, 3802]
+TEXTS = {
+    "bool": ["t", "false", " YES ", "0"],
+    "int2": ["-32768", " 12 "], "int4": ["2147483647", "-1"], "int8": ["-9223372036854775808", "+5"],
+    "numeric": ["0", "-12345.678900", "1e10", "NaN", "Infinity", "-inf", ".5", "1E-20", "99999999999999999999"],
+    "text": ["", "ä€𝄞"], "varchar": ["x"],
+    "uuid": ["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "{a0eebc999c0b4ef8bb6d6bb9bd380a11}"],
+    "date": ["2024-02-29", "January 8, 1999", "J2451187", "1999.008", "19990108", "0044-03-15 BC", "epoch",
+             "infinity", "2/29/24", "08-Jan-99"],
+    "timestamptz": ["2024-02-29 12:00:00.123456+05:30", "2024-07-01T00:00:00Z", "1999-01-08 04:05:06 PST",
+                    "20240229T120000-03", "Jan 8 04:05:06.789 1999 America/New_York", "-infinity", "epoch",
+                    "2024-01-08 04:05 PM", "4714-11-24 00:00:00+00 BC", "294276-12-31 23:59:59.999999 UTC",
+                    "1999-01-08 allballs", "J2451187.5 UTC"],
+}
+JSONS = [
+    '{"type": "initialized", "amount": 100, "note": null, "list": [1, -0.50, 1e3, true, false]}',
+    '{"b": {"c": [[], {}, ""]}, "a": "\\u00e9\\ud834\\udd1e\\"\\\\\\n"}', ' [ 1.0 , "ä€𝄞" , {"k":1,"k":2} ] ',
+    '"\\b\\f\\t\\r\\/"', "-1E-7", "null", "12345678901234567890.123",
+]
+
+
+def seed(target, data):
+    folder = os.path.join("build", "fuzz", "seeds", target)
+    os.makedirs(folder, exist_ok=True)
+    data = data if isinstance(data, bytes) else data.encode()
+    with open(os.path.join(folder, hashlib.sha1(data).hexdigest()[:12]), "wb") as f:
+        f.write(data)
+
+
+def piece(data):
+    data = data if isinstance(data, bytes) else data.encode()
+    return struct.pack(">H", len(data)) + data
+
+
+def pgoutput():
+    for name in ("text", "binary"):
+        with open(f"tests/data/pgoutput/{name}.hex", encoding="ascii") as f:
+            messages = [bytes.fromhex(line.split()[1]) for line in f]
+        kept = [m for m in messages if len(m) < 2000]
+        relations = [m for m in kept if m[:1] == b"R"]
+        for m in kept:
+            same = [r for r in relations if m[:1] in b"IUD" and r[1:5] == m[1:5]][-1:]
+            seed("pgoutput", b"".join(piece(p) for p in same + [m]))
+
+
+def spool():
+    script = """open 100 100000 150
+begin 108 7 1700000000000000
+insert 107 b:00 t:616263 n
+update 107 K b:00 n n b:00 u t:3132
+update 107 O b:00 n n b:00 t:61 t:33
+delete 107 K b:00 n n
+message 107 1 rolag.heartbeat 00ff
+truncate 107 3
+commit 110 1700000000000001
+progress 120
+message 125 0 other 01
+begin 128 8 1700000000000000
+shape 1
+%s
+commit 130 1700000000000002
+sync
+close
+""" % "\n".join(f"insert 127 b:{i:02x} t:{'61' * 90} n" for i in range(5))
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["build/asan/tests/spool_probe", folder], input=script.encode(), check=True)
+        with open(glob.glob(folder + "/*.seg")[0], "rb") as f:
+            data = f.read()
+    out, at, last = b"", 0, 0x100
+    while at < len(data):
+        header = peek.HEADER.unpack_from(data, at)
+        kind, flags, stored, raw, lsn = header[3:8]
+        frame = data[at:at + 40 + stored]
+        payload = frame[40:]
+        if flags & peek.LZ4:
+            payload = peek.lz4.block.decompress(payload, uncompressed_size=raw)
+        seed("frame", frame)
+        if kind == peek.SEGMENT:
+            seed("record", b"\x02" + payload)
+        else:
+            seed("record", b"\x00" + payload)
+            for schema in peek.pb.Schemas.FromString(payload).schema if kind == peek.SCHEMAS else []:
+                seed("record", b"\x01" + schema.SerializeToString())
+            out += struct.pack(">BBB", kind, flags & ~1 & 0xFF, max(lsn - last, 0)) + piece(payload)
+            last = max(last, lsn)
+            seed("spool", out)
+        at += 40 + stored
+    seed("spool", out + b"\xff" + data[-30:])
+    small = peek.pb.Transaction()
+    for kind in ("INSERT", "UPDATE", "DELETE"):
+        change = small.change.add(kind=kind, lsn=1, schema=3, old_kind=75)
+        for row in (change.new_row, change.old_row):
+            row.kinds, row.data = b"tnb", b"abc"
+            row.lengths.extend([1, 2])
+    seed("record", b"\x00" + small.SerializeToString())
+
+
+def yaml():
+    for path in glob.glob("transforms/lana/rollups/*.yaml"):
+        with open(path, "rb") as f:
+            seed("rollup", f.read())
+    for path in glob.glob("deploy/*.yaml"):
+        with open(path, "rb") as f:
+            seed("config", f.read())
+    head = "pipeline: lana\nstate_dir: /var/lib/rolag\n"
+    seed("config", head + "core: {connect: a}\nwarehouse: {connect: b, schema: raw}\nrollups: {path: r, land: [a, b]}\n")
+    seed("config", head + "core:\n  connect: a\n  slot: s\nwarehouse:\n  connect: b\nspool:\n  quota: 10 GB\n"
+         "  retain: 1 d\ncapture:\n  heartbeat_interval: 500 ms\n  binary: off\napply:\n  batch_rows: 10\n"
+         "log:\n  level: debug\n  format: json\n")
+
+
+def fold():
+    for path in glob.glob("tests/data/fold/*.fold"):
+        with open(path, encoding="utf-8") as f:
+            cases = f.read().split("\n== ")
+        for case in cases:
+            definition, _, rest = case.partition("\n-- events\n")
+            definition = definition.partition("\n")[2]
+            if "language:" not in definition:
+                definition = "language: 1\nrollup: t\nsource: public.t\n" + definition
+            seed("rollup", definition)
+            events = [e.split(" ", 2)[1:] for e in rest.partition("\n-- rows\n")[0].split("\n") if e.count(" ") > 1]
+            seed("fold", piece(definition) + b"".join(piece(p) for e in events for p in e))
+            for e in events:
+                seed("json", e[1])
+
+
+def values():
+    for text in JSONS:
+        seed("json", text)
+        seed("binary", bytes([10, 1]) + text.encode())
+    for i, name in enumerate(TYPES):
+        lines = "".join(f"{name}\t{t.encode().hex()}\n" for t in TEXTS.get(name, []))
+        done = subprocess.run(["build/asan/tests/cast_probe"], input=lines, text=True, capture_output=True, check=True)
+        array = struct.pack(">iiI", 0, 0, OIDS[i])
+        binaries = [bytes.fromhex(line.split("\t")[1]) for line in done.stdout.splitlines() if line.startswith("ok")]
+        for text in TEXTS.get(name, []):
+            seed("cast", bytes([i]) + text.encode())
+            seed("cast", bytes([i | 0x80]) + text.encode())
+        for b in binaries:
+            seed("binary", bytes([i]) + b)
+        seed("binary", bytes([i | 0x80]) + array)
+        if binaries:
+            items = [struct.pack(">i", len(b)) + b for b in binaries[:2]] + [struct.pack(">i", -1)]
+            array = struct.pack(">iiIii", 1, 1, OIDS[i], len(items), 1) + b"".join(items)
+            seed("binary", bytes([i | 0x80]) + array)
+
+
+pgoutput()
+spool()
+yaml()
+fold()
+values()

@@ -1,0 +1,25 @@
+"""The program under test: build/release/rolag, or the one that ROLAG names (`make test-asan`: build/asan/rolag)."""
+import os
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROLAG = os.path.abspath(os.environ.get("ROLAG", os.path.join(ROOT, "build", "release", "rolag")))
+
+
+class Reports:
+    """What the sanitizers of every program that a test starts (in this folder's environment) have to say."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        path = os.path.join(folder, "report")
+        os.environ["ASAN_OPTIONS"] = f"log_path={path}:detect_leaks=1"
+        os.environ["UBSAN_OPTIONS"] = f"log_path={path}:print_stacktrace=1"
+
+    def take(self):
+        """All reports since the last time, as text."""
+        text = ""
+        for name in sorted(os.listdir(self.folder)):
+            path = os.path.join(self.folder, name)
+            with open(path, encoding="utf-8", errors="replace") as f:
+                text += f.read()
+            os.unlink(path)
+        return text
