@@ -268,15 +268,6 @@ static int begin_held(struct load *l, struct rt_err *err)
 	return 0;
 }
 
-static void cancel(PGconn *c)
-{
-	char ignored[256];
-	PGcancel *k = PQgetCancel(c);
-	if (k != NULL)
-		PQcancel(k, ignored, sizeof(ignored));
-	PQfreeCancel(k);
-}
-
 /* Statements on the warehouse that may take long: ended when the process is told to stop. */
 static int run_long(struct load *l, const char *sql, struct rt_err *err)
 {
@@ -290,7 +281,7 @@ static int run_long(struct load *l, const char *sql, struct rt_err *err)
 		met_tick(rt_now_us());
 		if (!cancelled && loop_stopping(l->loop)) {
 			cancelled = true;
-			cancel(l->warehouse);
+			pgc_cancel(l->warehouse);
 		}
 		if (fd.revents != 0 && PQconsumeInput(l->warehouse) == 0)
 			break;

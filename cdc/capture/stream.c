@@ -18,7 +18,7 @@
 #define ANSWER_US	30000000 /* to one command while connecting */
 /* A connection that lived this long was a good one: the next attempt is at once. */
 #define STREAM_WAS_GOOD_US   10000000
-#define SILENCE_MIN_US	     60000000
+#define SILENCE_MIN_US	     15000000
 #define XLOGDATA_HEADER	     25 /* 'w', start, end, send time */
 #define KEEPALIVE_BYTES	     18 /* 'k', end, send time, reply requested */
 #define SERVER_VERSION_MIN   150000

@@ -126,6 +126,15 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 	return 0;
 }
 
+void pgc_cancel(PGconn *c)
+{
+	char ignored[256];
+	PGcancel *k = PQgetCancel(c);
+	if (k != NULL)
+		PQcancel(k, ignored, sizeof(ignored));
+	PQfreeCancel(k);
+}
+
 void pgc_close(PGconn *c)
 {
 	if (c != NULL)

@@ -35,6 +35,8 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err) R
  */
 int pgc_connect_start(PGconn **ret, const struct pgc_options *o, struct rt_err *err) RT_MUSTCHECK;
 void pgc_close(PGconn *c); /* NULL is fine */
+/* Asks the server to end the statement under way, which then fails (57014). Best effort. */
+void pgc_cancel(PGconn *c);
 
 /*
  * Runs one command (simple protocol, so also replication commands), formatted.

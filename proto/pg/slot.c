@@ -32,15 +32,6 @@ static void ask_what_holds(PGconn *monitor, int self, struct slot_wait *w)
 	PQclear(res);
 }
 
-static void cancel(PGconn *c)
-{
-	char ignored[256];
-	PGcancel *k = PQgetCancel(c);
-	if (k != NULL)
-		PQcancel(k, ignored, sizeof(ignored));
-	PQfreeCancel(k);
-}
-
 /* Waits for the answer to what was sent, saying what it waits for. True: given up. */
 static bool wait_for_answer(PGconn *c, const struct slot_options *o)
 {
@@ -53,7 +44,7 @@ static bool wait_for_answer(PGconn *c, const struct slot_options *o)
 			ask_what_holds(o->monitor, PQbackendPID(c), &w);
 			given_up = o->on_wait != NULL && o->on_wait(o->ctx, &w);
 			if (given_up)
-				cancel(c);
+				pgc_cancel(c);
 			word_at = now + NEXT_WORD_US;
 		}
 		struct pollfd fd = {.fd = PQsocket(c), .events = POLLIN};

@@ -515,7 +515,7 @@ def test_a_core_that_has_nothing_to_say_is_not_taken_for_dead(make_bank):
         quiet.conninfo = plain
         sender = wait_for("the walsender", bank.walsender)
         wait_for("the core's last word", lambda: bank.now() == (time.sleep(20) or bank.now()))
-        time.sleep(65)  # longer than the silence that is taken for death
+        time.sleep(18)  # longer than the silence that is taken for death
         assert bank.walsender() == sender, bank.log()
 
 
