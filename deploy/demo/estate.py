@@ -2,6 +2,7 @@
 
 An Estate leaves nothing: close() stops every process and removes the folder, whatever state things are in.
 """
+import contextlib
 import json
 import os
 import shutil
@@ -25,6 +26,21 @@ PIPELINE = "lana"
 # fsync as in earnest, so that the measured times are; the rest keeps a core from filling its disk.
 CORE = {"wal_level": "logical", "max_slot_wal_keep_size": "2GB", "fsync": "on", "max_wal_size": "1GB"}
 WAREHOUSE = {"wal_level": "replica", "max_slot_wal_keep_size": "-1", "fsync": "on", "max_wal_size": "1GB"}
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """A signal waits until the block is over: between a child's start and its name nobody would end it."""
+    came = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number))
+              for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            os.kill(os.getpid(), came[0])
 
 
 class Failed(Exception):
@@ -112,7 +128,9 @@ class Estate:
 
     def start_load(self, history, rate, reconnect=0):
         """The bank, which writes its history at once and then waits for go()."""
-        self.load = Load(self.core.conninfo(), history, rate, os.path.join(self.folder, "load.log"), reconnect)
+        with undisturbed():
+            self.load = Load(self.core.conninfo(), history, rate, os.path.join(self.folder, "load.log"),
+                             reconnect)
 
     def write_config(self):
         lines = [
@@ -142,7 +160,7 @@ class Estate:
         return out
 
     def start_rolag(self):
-        with open(self.log, "ab") as log:
+        with open(self.log, "ab") as log, undisturbed():
             self.run = subprocess.Popen([self.rolag, "--config", self.config, "run"], stdin=subprocess.DEVNULL,
                                         stdout=log, stderr=log, start_new_session=True)
 
