@@ -263,10 +263,8 @@ int settings_load(const char *path, struct arena *a, struct settings *ret, struc
 	char *text;
 	size_t len;
 	int rc = fs_read_file(path, YAML_FILE_MAX_BYTES, &text, &len, err);
-	if (rc != 0) {
-		err->code = ERR_PERMANENT; /* a missing file is the operator's to mend */
-		return err->code;
-	}
+	if (rc != 0)
+		return rc;
 	rc = settings_parse(path, slice_of(text, len), a, ret, err);
 	free(text);
 	return rc;
