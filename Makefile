@@ -9,6 +9,7 @@
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
 #   make deps       installs from Debian what is missing (quiet where nothing is)
+#   make test-faults  faults from outside: servers, networks, disks, clocks (minutes)
 #   make test-asan  the system tests with a program under ASan and UBSan
 #   make fuzz       every fuzz target for a short while; T=json SECONDS=60 for one (clang 14)
 #   make analyze    gcc -fanalyzer, cppcheck, clang-tidy: no findings (minutes)
@@ -250,7 +251,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check config deps demo \
-	demo-up demo-down test test-system test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
+	demo-up demo-down test test-system test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
 	analyze-cppcheck analyze-tidy cov bench soak clean install
 
 all: $(B)/rolag
@@ -463,7 +464,8 @@ test-system:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=release all $(TEST_TOOLS:%=build/release/tests/%)
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%)
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=fail build/fail/rolag
-	@$(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system $(PYTEST) \
+	@$(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system \
+		--ignore tests/system/test_faults.py $(PYTEST) \
 		&& echo "System tests: all passed." || { echo "System tests: FAILED."; exit 1; }
 
 # Beside what one would use instead; about 40 minutes. BENCH="--only catchup --repeats 1" and the like.
@@ -478,6 +480,11 @@ soak: deps
 	$(MAKE) --no-print-directory -j$$(nproc) all
 	@exec env ROLAG=$(CURDIR)/$(B)/rolag $(PYTHON) tests/soak/soak.py --hours $(HOURS) \
 		$(if $(SEED),--seed $(SEED)) $(SOAK)
+
+# Faults from outside: servers, networks, disks, clocks, copies. Some minutes; some need root (mounts, namespaces).
+test-faults: deps
+	@$(MAKE) -s --no-print-directory -j$$(nproc) MODE=release all
+	@$(PYTHON) -m pytest -x -q -p no:cacheprovider tests/system/test_faults.py $(PYTEST)
 
 # The same with the sanitizers in the program; a report of theirs fails its test. test_demo is about the demo, not the program.
 test-asan: deps
