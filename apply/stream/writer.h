@@ -18,7 +18,7 @@
 #include "apply/stream/batch.h"
 #include "apply/stream/ledger.h"
 
-/* Rows of a batch from which on COPY is used, for tables with that many rows (tests/bench/README.md). */
+/* Rows of a batch from which on COPY is used, for tables with that many rows. */
 #define WRITER_COPY_ROWS       1000
 #define WRITER_COPY_TABLE_ROWS 100
 /* Memory of a batch from which on it is used for all: a pipeline is held in memory as a whole, a COPY is not. */
