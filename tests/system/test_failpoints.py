@@ -335,9 +335,10 @@ def provoke(p, case, process):
 
 
 def has_fired(process, case):
+    running = process.running()     # asked before the log is read: it may write its line and die in between
     if process.lines("failpoint fired", f"name={case.point} ", f"action={case.action} "):
         return True
-    assert process.running(), f"{case.point} was not passed; the role ended with {process.popen.returncode}"
+    assert running, f"{case.point} was not passed; the role ended with {process.popen.returncode}"
     return False
 
 
