@@ -63,6 +63,7 @@ PG_SRC := \
 	proto/pg/datetime_tables.c \
 	proto/pg/numeric.c \
 	proto/pg/pgconn.c \
+	proto/pg/shape.c \
 	proto/pg/slot.c \
 	proto/pg/types.c \
 	proto/pg/zone.c

@@ -68,6 +68,18 @@ const struct conf_key settings_keys[] = {
 	 .type = CONF_LIST,
 	 .offset = FIELD(rollups.land),
 	 .help = "Names of the rollups to land; empty: every definition in rollups.path."},
+	{.name = "mirrors.tables",
+	 .type = CONF_LIST,
+	 .offset = FIELD(mirrors.tables),
+	 .help = "Plain tables of the core to mirror, as schema.table (or table, of the schema "
+		 "public). Each lands as warehouse.schema.table, row by row equal to its source. "
+		 "They need a replica identity (a primary key will do), but for those below."},
+	{.name = "mirrors.append_only",
+	 .type = CONF_LIST,
+	 .offset = FIELD(mirrors.append_only),
+	 .help = "Those of mirrors.tables that the core only inserts into: nothing but inserts is "
+		 "published, so that a table without replica identity is not hindered (were its "
+		 "updates published, the core's own UPDATE would fail)."},
 	{.name = "capture.confirm",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(capture.confirm),

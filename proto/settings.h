@@ -31,6 +31,10 @@ struct settings {
 		struct conf_list land;
 	} rollups;
 	struct {
+		struct conf_list tables;      /* "schema.table", or "table" of the schema public */
+		struct conf_list append_only; /* those of them whose inserts only are published */
+	} mirrors;
+	struct {
 		int confirm; /* enum settings_confirm */
 		uint64_t wal_budget;
 		bool allow_unlimited_wal;
@@ -77,7 +81,8 @@ void settings_reload_log(const struct settings *s, const char *role);
 
 /* Names that follow from the pipeline's, each at most 63 bytes (PostgreSQL's NAMEDATALEN - 1). */
 #define SETTINGS_PIPELINE_MAX 40
-#define SETTINGS_INSERTS_FMT  "%s_inserts" /* publication of event tables */
+#define SETTINGS_INSERTS_FMT  "%s_inserts" /* publication of event tables, and of append_only ones */
+#define SETTINGS_CHANGES_FMT  "%s_changes" /* publication of the other mirrored tables */
 
 /* What is left to do where positions no longer compare (`rolag init` refuses to pass over a gap). */
 #define MEND_LOAD_ANEW "load anew, as pipeline of another name into another warehouse.schema"
