@@ -96,6 +96,12 @@ APPLY_SRC := \
 	apply/stream/landed.c \
 	apply/stream/ledger.c \
 	apply/stream/load.c \
+	apply/stream/mirror.c \
+	apply/stream/mirror_batch.c \
+	apply/stream/mirror_load.c \
+	apply/stream/mirror_sql.c \
+	apply/stream/mirror_take.c \
+	apply/stream/mirror_write.c \
 	apply/stream/source.c \
 	apply/stream/writer.c \
 	apply/stream/writer_rows.c

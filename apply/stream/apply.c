@@ -11,6 +11,7 @@
 
 #include "apply/stream/gather.h"
 #include "apply/stream/load.h"
+#include "apply/stream/mirror_load.h"
 #include "apply/stream/writer.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
@@ -38,6 +39,9 @@ struct applier {
 	const struct settings *settings;
 	struct arena arena; /* definitions */
 	struct landed_set landed;
+	struct mirror_set mirrors;
+	int broken_mirror;	    /* to be parked at the next connection, since … ; -1: none */
+	struct rt_err broken_err;   /* … */
 	struct loop loop;
 	struct ledger ledger;
 	struct writer writer;
@@ -87,6 +91,14 @@ static void say_parked(void *ctx, const char *name)
 		 name);
 }
 
+static void say_mirror_parked(void *ctx, const char *name)
+{
+	log_warn("a table is no longer mirrored: it stays as it is",
+		 "table=%s state=parked mend=\"mirrors.tables; when it comes back it is loaded "
+		 "anew\"",
+		 name);
+}
+
 /*
  * Over the role's and the database's settings: a load takes as long as it
  * takes, and wide rows are compressed by lz4 where the server has it (pglz
@@ -98,6 +110,20 @@ static int set_session(PGconn *c, struct rt_err *err)
 			"SET statement_timeout = 0; SELECT set_config(name, 'lz4', false) "
 			"FROM pg_settings WHERE name = 'default_toast_compression' "
 			"AND 'lz4' = ANY (enumvals)");
+}
+
+/* Reads how the mirrors stand, and parks the one whose own statement failed. */
+static int ensure_mirrors(struct applier *a, PGconn *c, struct rt_err *err)
+{
+	int rc = mirror_ensure(c, a->settings, &a->mirrors, say_mirror_parked, NULL, err);
+	if (rc != 0 || a->broken_mirror < 0)
+		return rc;
+	struct mirror *m = &a->mirrors.item[a->broken_mirror];
+	rc = mirror_set_state(c, a->settings, m, LANDED_PARKED, m->sync_lsn, a->broken_err.msg,
+			      err);
+	if (rc == 0)
+		a->broken_mirror = -1;
+	return rc;
 }
 
 static int connect_all(struct applier *a, struct rt_err *err)
@@ -117,8 +143,10 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	    (rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
+	    (rc = ensure_mirrors(a, c, err)) != 0 ||
 	    (rc = load_all(c, s, &a->landed, &a->ledger, &a->loop, err)) != 0 ||
-	    (rc = gather_open(&a->gather, s, &a->landed, &a->ledger, err)) != 0) {
+	    (rc = mirror_load_all(c, s, &a->mirrors, &a->ledger, &a->loop, err)) != 0 ||
+	    (rc = gather_open(&a->gather, s, &a->landed, &a->mirrors, &a->ledger, err)) != 0) {
 		pgc_close(c);
 		return rc;
 	}
@@ -148,8 +176,17 @@ static int fail(struct applier *a, int rc, struct rt_err *err)
 		log_warn("a version was there already; states are fetched anew", "reason=\"%s\"",
 			 err->msg);
 	}
+	if (rc == ERR_PERMANENT && a->writer.failed_mirror >= 0) {
+		a->broken_mirror = a->writer.failed_mirror;
+		a->broken_err = *err;
+		rc = ERR_RETRY;
+		log_error("a mirror is parked: it does not follow the core from here on",
+			  "table=%s reason=\"%s\"", a->mirrors.item[a->broken_mirror].source,
+			  err->msg);
+	}
 	forget(a);
 	a->writer.duplicate_key = false;
+	a->writer.failed_mirror = -1;
 	if (rc != ERR_RETRY || a->loop.stop > 0)
 		return rc == ERR_RETRY ? 0 : rc;
 	int64_t wait = pgc_backoff_next(&a->backoff);
@@ -453,10 +490,12 @@ static int set_up(struct applier *a, struct rt_err *err)
 	if (rc == 0)
 		rc = landed_load(&a->arena, s, &a->landed, err);
 	if (rc == 0)
+		rc = mirror_load(&a->arena, s, &a->landed, &a->mirrors, err);
+	if (rc == 0)
 		rc = applied_open(&a->applied, s->spool.dir, err);
 	if (rc != 0)
 		return rc;
-	writer_init(&a->writer, s, &a->landed, &a->ledger);
+	writer_init(&a->writer, s, &a->landed, &a->mirrors, &a->ledger);
 	cache_init(&a->cache, s->apply.cache);
 	batch_init(&a->batch[0], &a->landed);
 	batch_init(&a->batch[1], &a->landed);
@@ -483,6 +522,7 @@ static void tear_down(struct applier *a)
 		batch_release(&a->batch[0]);
 		batch_release(&a->batch[1]);
 	}
+	mirror_release(&a->mirrors);
 	landed_release(&a->landed);
 	arena_release(&a->arena);
 }
@@ -490,6 +530,7 @@ static void tear_down(struct applier *a)
 int apply_main(const struct settings *s)
 {
 	struct applier a = {.settings = s,
+			    .broken_mirror = -1,
 			    .unknown_limit = {.interval_us = 10000000},
 			    .retry_limit = {.interval_us = 5000000}};
 	struct rt_err err;

@@ -8,6 +8,7 @@
 #define APPLY_STREAM_BATCH_H
 
 #include "apply/stream/landed.h"
+#include "apply/stream/mirror_batch.h"
 #include "proto/base/arena.h"
 #include "proto/change.h"
 #include "transforms/rollup/cache.h"
@@ -53,6 +54,7 @@ struct batch {
 	struct batch_transaction *transaction;
 	uint32_t transaction_count, transaction_cap;
 	struct batch_rows *rows;       /* per rollup, landed->count of them */
+	struct mirror_batch mirrors;
 	struct batch_entity *entities; /* hash table */
 	struct batch_entity **missing; /* whose state must be fetched */
 	uint32_t missing_count, missing_cap;

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <uthash.h>
 
+#include "apply/stream/mirror_take.h"
 #include "apply/stream/source.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/metrics.h"
@@ -20,16 +21,17 @@ struct gather_relation {
 	int rollup; /* -1: not landed */
 	bool mapped;
 	struct source_map map; /* filled when a row of it counts */
+	struct mirror_route mirror;
 };
 
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
-		const struct ledger *ledger, struct rt_err *err)
+		struct mirror_set *mirrors, const struct ledger *ledger, struct rt_err *err)
 {
 	struct spool_identity id = {.system_id = ledger->system_id,
 				    .timeline = ledger->timeline,
 				    .pipeline = s->pipeline,
 				    .slot = s->core.slot};
-	*g = (struct gather){.settings = s, .landed = landed};
+	*g = (struct gather){.settings = s, .landed = landed, .mirrors = mirrors};
 	FAILPOINT(GATHER_OPEN);
 	int rc = spool_reader_open(&g->reader, s->spool.dir, ledger->applied, s->apply.batch_bytes,
 				   &id, err);
@@ -96,6 +98,7 @@ static int take_row(struct gather *g, struct batch *b, const struct change *c, s
 {
 	struct gather_relation *r = relation_of(g, c->schema);
 	struct fold_event e;
+	mirror_take(g->mirrors, g->settings, &r->mirror, b, c, 0);
 	if (r->rollup < 0 || is_loaded(g, b, r->rollup))
 		return 0;
 	if (c->kind != CHANGE_INSERT)
@@ -112,11 +115,12 @@ static int take_row(struct gather *g, struct batch *b, const struct change *c, s
 	return 0;
 }
 
-static int take_truncate(struct gather *g, const struct batch *b, const struct change *c,
+static int take_truncate(struct gather *g, struct batch *b, const struct change *c,
 			 struct rt_err *err)
 {
 	for (uint32_t i = 0; i < c->truncated_count; i++) {
 		const struct schema *s = c->truncated[i];
+		mirror_take(g->mirrors, g->settings, &relation_of(g, s)->mirror, b, c, i);
 		int rollup = landed_find_source(g->landed, s->nspname, s->relname);
 		if (rollup >= 0 && !is_loaded(g, b, rollup))
 			return refuse(s, "TRUNCATE", c->lsn, err);
@@ -193,7 +197,8 @@ enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_c
 	g->drained = false;
 	for (uint32_t n = 0; n < max_changes; n++) {
 		struct change c;
-		if (b->event_count >= s->apply.batch_rows || b->bytes >= s->apply.batch_bytes ||
+		if (b->event_count + b->mirrors.count >= s->apply.batch_rows ||
+		    b->bytes + b->mirrors.bytes >= s->apply.batch_bytes ||
 		    b->arena.used_bytes >= 4 * s->apply.batch_bytes)
 			return GATHER_FULL;
 		int rc = FP_ERROR(GATHER_NEXT, err);

@@ -15,6 +15,7 @@ struct gather_relation;
 struct gather {
 	const struct settings *settings;
 	const struct landed_set *landed;
+	struct mirror_set *mirrors;
 	struct spool_reader *reader;
 	struct gather_relation *relations; /* by schema hash */
 	bool drained;			   /* the last look found nothing more */
@@ -33,7 +34,7 @@ enum gather_result {
  * are refused when they are met.
  */
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
-		const struct ledger *ledger, struct rt_err *err) RT_MUSTCHECK;
+		struct mirror_set *mirrors, const struct ledger *ledger, struct rt_err *err) RT_MUSTCHECK;
 void gather_close(struct gather *g);
 /* Adds changes to b until there are no more, it is full, or max_changes were looked at. */
 enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_changes,

@@ -95,9 +95,8 @@ static int import_snapshot(PGconn *core, const char *snapshot, struct rt_err *er
 	return err->code;
 }
 
-/* A read-only transaction on the core that sees exactly the commits up to *ret. */
-static int open_snapshot(const struct settings *s, const struct ledger *ledger, struct loop *loop,
-			 PGconn **ret_core, struct lsn *ret, struct rt_err *err)
+int load_open_snapshot(const struct settings *s, const struct ledger *ledger, struct loop *loop,
+		       PGconn **ret_core, struct lsn *ret, struct rt_err *err)
 {
 	struct pgc_options o = {.what = "core",
 				.conninfo = s->core.connect,
@@ -480,7 +479,7 @@ static int need_snapshot(struct load *l, struct rt_err *err)
 	if (l->core != NULL)
 		return 0;
 	l->snapshot_us = rt_mono_us();
-	return open_snapshot(l->settings, l->ledger, l->loop, &l->core, &l->snapshot, err);
+	return load_open_snapshot(l->settings, l->ledger, l->loop, &l->core, &l->snapshot, err);
 }
 
 static int load_table(struct load *l, struct landed *landed, struct rt_err *err)

@@ -25,5 +25,11 @@
  */
 int load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
 	     const struct ledger *ledger, struct loop *loop, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * A read-only transaction on the core that sees exactly the commits up to *ret;
+ * the caller closes the connection.
+ */
+int load_open_snapshot(const struct settings *s, const struct ledger *ledger, struct loop *loop,
+		       PGconn **ret_core, struct lsn *ret, struct rt_err *err) RT_MUSTCHECK;
 
 #endif

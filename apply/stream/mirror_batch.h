@@ -40,6 +40,7 @@ enum mirror_step_kind {
 	MIRROR_PREPARE,	     /* statements of step->shape */
 	MIRROR_CLEAR,	     /* DELETE of all rows */
 	MIRROR_DELETE,	     /* by key */
+	MIRROR_DELETE_MANY,  /* the keys of `count` steps, from this one on */
 	MIRROR_UPDATE,	     /* by key, of the columns that are there */
 	MIRROR_INSERT,	     /* one row */
 	MIRROR_COPY,	     /* `count` rows, from this one on */
@@ -57,7 +58,9 @@ struct mirror_step {
 	struct tuple row; /* to be written; of DELETE: the key's columns count */
 	struct tuple old; /* of UPDATE: the key's columns; of …_EXACT: all */
 	uint32_t transaction;
-	uint32_t count; /* of COPY: how many steps, this one included, are its rows */
+	/* Of COPY and DELETE_MANY: how many steps, this one included, it takes. Of PREPARE: 0 INSERT, 1 DELETE. */
+	uint32_t count;
+	bool binary; /* of COPY: its form */
 	const char *text;
 };
 
@@ -79,10 +82,10 @@ void mirror_batch_split(struct mirror_batch *b, uint32_t t, struct mirror_batch 
 			struct arena *to_arena);
 
 /*
- * Coalesces what was noted into steps, in the arena where memory is needed.
- * 0, or ERR_PERMANENT naming the relation for a row that cannot be: its mirror
- * gets a MIRROR_PARK in place of that row and all behind it.
+ * Coalesces what was noted into steps, in the arena where memory is needed. A
+ * mirror for which a change comes that cannot be (an old row that is not there)
+ * gets a MIRROR_PARK in place of it and all behind, and is parked in the set.
  */
-void mirror_batch_plan(struct mirror_batch *b, const struct mirror_set *set, struct arena *a);
+void mirror_batch_plan(struct mirror_batch *b, struct mirror_set *set, struct arena *a);
 
 #endif

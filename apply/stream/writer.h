@@ -17,6 +17,7 @@
 
 #include "apply/stream/batch.h"
 #include "apply/stream/ledger.h"
+#include "apply/stream/mirror.h"
 
 /* Rows of a batch from which on COPY is used, for tables with that many rows. */
 #define WRITER_COPY_ROWS       1000
@@ -38,6 +39,8 @@ enum writer_step {
 	WRITE_COPY,	   /* history of one rollup by COPY */
 	WRITE_COPY_LATEST, /* latest of entities that begin in this batch, by COPY */
 	WRITE_LATEST,	   /* latest of the others by arrays */
+	WRITE_MIRROR,	   /* one of the batch's mirror steps */
+	WRITE_MIRROR_COPY, /* one that is a COPY */
 	WRITE_TRIM,
 	WRITE_COMMIT,
 	WRITE_POSITION,
@@ -47,7 +50,7 @@ enum writer_step {
 struct writer_plan {
 	enum writer_step step;
 	uint32_t rollup; /* of WRITE_FENCES: which of the batch's fences */
-	uint32_t from;	 /* of WRITE_LATEST: the row to begin with */
+	uint32_t from;	 /* of WRITE_LATEST: the row to begin with; of WRITE_MIRROR…: which step */
 };
 
 /* A batch may be a part of a transaction that is too large for memory. */
@@ -57,6 +60,7 @@ struct writer {
 	PGconn *c;
 	const struct settings *settings;
 	const struct landed_set *landed;
+	struct mirror_set *mirrors;
 	struct ledger *ledger;
 	struct batch *batch; /* being written or fetched for; NULL: idle */
 	struct writer_plan *plan;
@@ -67,7 +71,8 @@ struct writer {
 	uint32_t copy_row;			/* next row to feed */
 	bool failed;				/* err below holds the first failure; draining */
 	struct rt_err err;
-	bool duplicate_key; /* the failure was 23505 */
+	bool duplicate_key; /* the failure was 23505, of a rollup's row */
+	int failed_mirror;  /* whose own statement failed for good; -1: none */
 	bool want_write;    /* libpq has bytes that the socket did not take */
 	int64_t started_us;
 	int64_t trimmed_us; /* monotonic time of the last trim */
@@ -79,7 +84,7 @@ struct writer {
 };
 
 void writer_init(struct writer *w, const struct settings *s, const struct landed_set *landed,
-		 struct ledger *ledger);
+		 struct mirror_set *mirrors, struct ledger *ledger);
 void writer_release(struct writer *w);
 /* Takes the connection over (it becomes non-blocking) and prepares all statements (blocking). */
 int writer_attach(struct writer *w, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
@@ -101,7 +106,7 @@ int writer_ask_position(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
 /*
  * Goes on as far as the socket allows. 1: done, idle again; 0: wait for the
  * socket (writer_events); negative: failed, detach. w->duplicate_key tells a
- * unique violation from other failures.
+ * unique violation from other failures, w->failed_mirror a failure that concerns one mirror only.
  */
 int writer_turn(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
 /* What to poll the connection's socket for. */
