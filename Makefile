@@ -71,6 +71,7 @@ PG_SRC := \
 CAPTURE_SRC := \
 	cdc/capture/capture.c \
 	cdc/capture/custody.c \
+	cdc/capture/mirrored.c \
 	cdc/capture/pgoutput.c \
 	cdc/capture/progress.c \
 	cdc/capture/relcache.c \
@@ -187,7 +188,7 @@ SIM_WRAP := \
 	inotify_init1 inotify_add_watch inotify_rm_watch \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
-	landed_load landed_release landed_ensure landed_park_absent load_all \
+	landed_load landed_release landed_ensure landed_park_absent load_all mirror_ensure \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.

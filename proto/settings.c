@@ -282,6 +282,20 @@ int settings_load(const char *path, struct arena *a, struct settings *ret, struc
 	return rc;
 }
 
+bool settings_lists_table(const struct conf_list *list, const char *nspname, const char *relname)
+{
+	size_t n = strlen(nspname);
+	for (size_t i = 0; i < list->count; i++) {
+		const char *item = list->item[i];
+		if (strchr(item, '.') == NULL
+			    ? strcmp(nspname, "public") == 0 && strcmp(item, relname) == 0
+			    : strncmp(item, nspname, n) == 0 && item[n] == '.' &&
+				      strcmp(item + n + 1, relname) == 0)
+			return true;
+	}
+	return false;
+}
+
 void settings_setup_log(const struct settings *s, const char *role)
 {
 	enum log_level level = LOG_LEVEL_INFO;

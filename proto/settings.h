@@ -74,6 +74,8 @@ int settings_parse(const char *path, struct slice text, struct arena *a, struct 
 		   struct rt_err *err) RT_MUSTCHECK;
 /* Fills the names that derive from others (spool.dir, core.slot): called by settings_parse. */
 void settings_complete(struct settings *s, struct arena *a);
+/* Does a list of tables ("schema.table", or "table" of the schema public) have this one? */
+bool settings_lists_table(const struct conf_list *list, const char *nspname, const char *relname);
 /* Sets up logging for a role as the settings say. */
 void settings_setup_log(const struct settings *s, const char *role);
 /* SIGHUP: reads the file again and takes the logging keys; a bad file is logged and changes nothing. */

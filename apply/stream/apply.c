@@ -40,8 +40,8 @@ struct applier {
 	struct arena arena; /* definitions */
 	struct landed_set landed;
 	struct mirror_set mirrors;
-	int broken_mirror;	    /* to be parked at the next connection, since … ; -1: none */
-	struct rt_err broken_err;   /* … */
+	int broken_mirror;	  /* to be parked at the next connection, since … ; -1: none */
+	struct rt_err broken_err; /* … */
 	struct loop loop;
 	struct ledger ledger;
 	struct writer writer;

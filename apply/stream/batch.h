@@ -53,7 +53,7 @@ struct batch {
 	uint32_t event_count, event_cap, folded; /* folded: how many events are */
 	struct batch_transaction *transaction;
 	uint32_t transaction_count, transaction_cap;
-	struct batch_rows *rows;       /* per rollup, landed->count of them */
+	struct batch_rows *rows; /* per rollup, landed->count of them */
 	struct mirror_batch mirrors;
 	struct batch_entity *entities; /* hash table */
 	struct batch_entity **missing; /* whose state must be fetched */

@@ -34,7 +34,8 @@ enum gather_result {
  * are refused when they are met.
  */
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
-		struct mirror_set *mirrors, const struct ledger *ledger, struct rt_err *err) RT_MUSTCHECK;
+		struct mirror_set *mirrors, const struct ledger *ledger,
+		struct rt_err *err) RT_MUSTCHECK;
 void gather_close(struct gather *g);
 /* Adds changes to b until there are no more, it is full, or max_changes were looked at. */
 enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_changes,

@@ -20,20 +20,6 @@ static const char *const state_names[] = {"syncing", "live", "parked", "rebuildi
 
 /* ---- which mirrors ---- */
 
-static bool same_name(const char *a, const char *b)
-{
-	return strcmp(strncmp(a, "public.", 7) == 0 ? a + 7 : a,
-		      strncmp(b, "public.", 7) == 0 ? b + 7 : b) == 0;
-}
-
-static bool is_listed(const struct conf_list *list, const char *name)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (same_name(list->item[i], name))
-			return true;
-	return false;
-}
-
 static int parse_name(struct arena *a, const struct settings *s, const char *name, struct mirror *m,
 		      struct rt_err *err)
 {
@@ -44,7 +30,8 @@ static int parse_name(struct arena *a, const struct settings *s, const char *nam
 	if (m->nspname[0] == '\0' || m->relname[0] == '\0' || strchr(m->relname, '.') != NULL ||
 	    strlen(m->nspname) > 63 || strlen(m->relname) > 63)
 		return rt_fail(err, ERR_PERMANENT,
-			       "%s: mirrors.tables: %s is not schema.table or table", s->file, name);
+			       "%s: mirrors.tables: %s is not schema.table or table", s->file,
+			       name);
 	m->source = arena_printf(a, "%s.%s", m->nspname, m->relname);
 	struct buf b = BUF_INIT;
 	pgc_ident(&b, s->warehouse.schema);
@@ -67,11 +54,11 @@ static int check_target(const struct settings *s, const struct landed_set *lande
 	for (uint16_t i = 0; i < landed->count; i++)
 		if (strcmp(landed->item[i].history, m->target) == 0 ||
 		    strcmp(landed->item[i].latest, m->target) == 0)
-			return rt_fail(err, ERR_PERMANENT,
-				       "%s: mirrors.tables: %s would land as %s, which is the "
-				       "rollup %s's; mend: another warehouse.schema, or leave one out",
-				       s->file, m->source, m->target,
-				       landed->item[i].rollup->name);
+			return rt_fail(
+				err, ERR_PERMANENT,
+				"%s: mirrors.tables: %s would land as %s, which is the "
+				"rollup %s's; mend: another warehouse.schema, or leave one out",
+				s->file, m->source, m->target, landed->item[i].rollup->name);
 	return 0;
 }
 
@@ -81,12 +68,7 @@ int mirror_load(struct arena *a, const struct settings *s, const struct landed_s
 	const struct conf_list *tables = &s->mirrors.tables;
 	struct mirror_set set = {0};
 	int rc = 0;
-	for (size_t i = 0; i < s->mirrors.append_only.count; i++)
-		if (!is_listed(tables, s->mirrors.append_only.item[i]))
-			return rt_fail(err, ERR_PERMANENT,
-				       "%s: mirrors.append_only names %s, which is not in "
-				       "mirrors.tables",
-				       s->file, s->mirrors.append_only.item[i]);
+	uint16_t append_only = 0;
 	if (tables->count > UINT16_MAX)
 		return rt_fail(err, ERR_PERMANENT, "%s: mirrors.tables has too many", s->file);
 	set.item = arena_zalloc(a, (tables->count + 1) * sizeof(*set.item));
@@ -95,9 +77,17 @@ int mirror_load(struct arena *a, const struct settings *s, const struct landed_s
 		rc = parse_name(a, s, tables->item[i], m, err);
 		if (rc == 0)
 			rc = check_target(s, landed, &set, m, err);
-		m->append_only = is_listed(&s->mirrors.append_only, tables->item[i]);
+		if (rc == 0)
+			m->append_only = settings_lists_table(&s->mirrors.append_only, m->nspname,
+							      m->relname);
+		append_only += m->append_only;
 		set.count++;
 	}
+	if (rc == 0 && append_only != s->mirrors.append_only.count)
+		rc = rt_fail(err, ERR_PERMANENT,
+			     "%s: mirrors.append_only names a table twice, or one that is not in "
+			     "mirrors.tables",
+			     s->file);
 	if (rc != 0)
 		return rc;
 	arena_init(&set.arena, ARENA_BYTES);
@@ -164,10 +154,11 @@ int mirror_shape_new(struct mirror_set *set, const struct schema *s, struct mirr
 			       s->nspname, s->relname);
 	for (uint16_t i = 0; i < s->count; i++) {
 		if (s->land[i].kind == LAND_UNKNOWN)
-			return rt_fail(err, ERR_PERMANENT,
-				       "the type of column %s (OID %u) was unknown to the core when "
-				       "it was asked",
-				       s->column[i].name, s->column[i].type_oid);
+			return rt_fail(
+				err, ERR_PERMANENT,
+				"the type of column %s (OID %u) was unknown to the core when "
+				"it was asked",
+				s->column[i].name, s->column[i].type_oid);
 		if (strcmp(s->column[i].name, "_lsn") == 0)
 			return rt_fail(err, ERR_PERMANENT,
 				       "it has a column named _lsn, which is ours");
@@ -202,10 +193,10 @@ static bool typmod_keeps_values(uint32_t type_oid, int32_t from, int32_t to)
 			return false;
 		return to < 0 || (((from - 4) & 0xFFFF) == ((to - 4) & 0xFFFF) && to > from);
 	case OID_VARCHAR:
-	case 1562:   /* varbit */
-	case 1083:   /* time */
-	case 1266:   /* timetz */
-	case 1114:   /* timestamp */
+	case 1562: /* varbit */
+	case 1083: /* time */
+	case 1266: /* timetz */
+	case 1114: /* timestamp */
 	case OID_TIMESTAMPTZ:
 		return from >= 0 && (to < 0 || to > from);
 	default:
@@ -277,8 +268,8 @@ static enum mirror_drift compare_table(const struct mirror *m, const struct sche
 		return park(why, size, "its replica identity is of other columns now");
 	for (uint16_t i = 0; i < was->count; i++) {
 		int j = find_column(now, was->column[i].name);
-		const char *wrong = j < 0 ? "is gone (dropped or renamed)"
-					  : compare_column(was, i, now, j);
+		const char *wrong =
+			j < 0 ? "is gone (dropped or renamed)" : compare_column(was, i, now, j);
 		if (wrong != NULL)
 			return park(why, size, "column %s %s", was->column[i].name, wrong);
 	}
@@ -333,8 +324,7 @@ enum mirror_drift mirror_compare(struct mirror_set *set, const struct mirror *m,
 	struct schema_column *column = rt_calloc(now->count, sizeof(*column));
 	struct schema_land *land = rt_calloc(now->count, sizeof(*land));
 	struct schema s = with_key(m, now, column, land);
-	enum mirror_drift drift =
-		now->count > m->shape->source.count ? MIRROR_ADDS : MIRROR_SAME;
+	enum mirror_drift drift = now->count > m->shape->source.count ? MIRROR_ADDS : MIRROR_SAME;
 	if (schema_hash(&s) == m->shape->source.hash)
 		*ret = m->shape;
 	else if (mirror_shape_new(set, &s, ret, &err) != 0)
@@ -384,14 +374,15 @@ static int read_one(PGconn *c, const struct settings *s, struct mirror_set *set,
 {
 	const char *params[] = {s->pipeline, m->relname, m->source};
 	PGresult *res;
-	int rc = pgc_query(c, &res, err,
-			   "WITH made AS (INSERT INTO rolag.relation (pipeline, name, kind, source, "
-			   "state) VALUES ($1, $2, 'mirror', $3, 'syncing') ON CONFLICT DO NOTHING "
-			   "RETURNING state, sync_lsn, shape, source, kind) "
-			   "SELECT * FROM made UNION ALL SELECT CASE reason WHEN '" ABSENT "' THEN "
-			   "'syncing' ELSE state END, sync_lsn, shape, source, kind FROM "
-			   " rolag.relation WHERE pipeline = $1 AND name = $2",
-			   3, params);
+	int rc =
+		pgc_query(c, &res, err,
+			  "WITH made AS (INSERT INTO rolag.relation (pipeline, name, kind, source, "
+			  "state) VALUES ($1, $2, 'mirror', $3, 'syncing') ON CONFLICT DO NOTHING "
+			  "RETURNING state, sync_lsn, shape, source, kind) "
+			  "SELECT * FROM made UNION ALL SELECT CASE reason WHEN '" ABSENT "' THEN "
+			  "'syncing' ELSE state END, sync_lsn, shape, source, kind FROM "
+			  " rolag.relation WHERE pipeline = $1 AND name = $2",
+			  3, params);
 	if (rc != 0)
 		return rc;
 	if (strcmp(PQgetvalue(res, 0, 4), "mirror") != 0) {
@@ -453,10 +444,11 @@ int mirror_set_state(PGconn *c, const struct settings *s, struct mirror *m, enum
 	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(sync_lsn));
 	const char *params[] = {s->pipeline, m->relname, state_names[state],
 				sync_lsn.v != 0 ? lsn : NULL, reason};
-	int rc = pgc_query(c, NULL, err,
-			   "UPDATE rolag.relation SET state = $3, sync_lsn = $4::pg_lsn, reason = $5, "
-			   "changed_at = now() WHERE pipeline = $1 AND name = $2",
-			   5, params);
+	int rc = pgc_query(
+		c, NULL, err,
+		"UPDATE rolag.relation SET state = $3, sync_lsn = $4::pg_lsn, reason = $5, "
+		"changed_at = now() WHERE pipeline = $1 AND name = $2",
+		5, params);
 	if (rc == 0) {
 		m->state = state;
 		m->sync_lsn = sync_lsn;

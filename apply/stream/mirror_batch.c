@@ -347,7 +347,8 @@ static void plan_insert(struct planner *p, const struct mirror_op *op, bool keye
 		become(row_of(p, op->mirror, &row, false), ROW_WHOLE, row, op->transaction);
 		return;
 	}
-	if (run->list_count == run->list_cap) { /* the old one stays in the arena until the batch ends */
+	if (run->list_count ==
+	    run->list_cap) { /* the old one stays in the arena until the batch ends */
 		run->list_cap = run->list_cap == 0 ? 64 : run->list_cap * 2;
 		struct row **list = arena_alloc(p->arena, run->list_cap * sizeof(struct row *));
 		if (run->list_count > 0)
@@ -409,7 +410,8 @@ static void plan_exact(struct planner *p, const struct mirror_op *op)
 {
 	flush(p, op->mirror);
 	if (op->old_kind != 'O') {
-		give_up(p, op, "a change came without the whole old row, and the mirror has no key");
+		give_up(p, op,
+			"a change came without the whole old row, and the mirror has no key");
 		return;
 	}
 	bool update = op->kind == MIRROR_OP_UPDATE;
@@ -483,10 +485,8 @@ static void plan_op(struct planner *p, const struct mirror_op *op)
 
 void mirror_batch_plan(struct mirror_batch *b, struct mirror_set *set, struct arena *a)
 {
-	struct planner p = {.batch = b,
-			    .set = set,
-			    .arena = a,
-			    .run = rt_calloc(set->count, sizeof(*p.run))};
+	struct planner p = {
+		.batch = b, .set = set, .arena = a, .run = rt_calloc(set->count, sizeof(*p.run))};
 	bool *given_up = rt_calloc(set->count, sizeof(*given_up));
 	b->step_count = 0;
 	for (uint32_t i = 0; i < b->count; i++) {
@@ -495,8 +495,8 @@ void mirror_batch_plan(struct mirror_batch *b, struct mirror_set *set, struct ar
 		if (given_up[op->mirror])
 			continue;
 		plan_op(&p, op);
-		given_up[op->mirror] = b->step_count > steps &&
-				       b->step[b->step_count - 1].kind == MIRROR_PARK;
+		given_up[op->mirror] =
+			b->step_count > steps && b->step[b->step_count - 1].kind == MIRROR_PARK;
 	}
 	for (uint16_t i = 0; i < set->count; i++)
 		flush(&p, i);

@@ -191,11 +191,8 @@ static int load_one(struct mirror_loader *l, struct mirror *m, struct rt_err *er
 int mirror_load_all(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
 		    const struct ledger *ledger, struct loop *loop, struct rt_err *err)
 {
-	struct mirror_loader l = {.warehouse = warehouse,
-				  .settings = s,
-				  .set = set,
-				  .ledger = ledger,
-				  .loop = loop};
+	struct mirror_loader l = {
+		.warehouse = warehouse, .settings = s, .set = set, .ledger = ledger, .loop = loop};
 	int rc = 0;
 	arena_init(&l.arena, 16384);
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++)

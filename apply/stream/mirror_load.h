@@ -16,6 +16,7 @@
  * process was told to stop.
  */
 int mirror_load_all(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
-		    const struct ledger *ledger, struct loop *loop, struct rt_err *err) RT_MUSTCHECK;
+		    const struct ledger *ledger, struct loop *loop,
+		    struct rt_err *err) RT_MUSTCHECK;
 
 #endif

@@ -28,7 +28,8 @@ static void column_comment(const struct mirror *m, const struct mirror_shape *sh
 		[LAND_ENUM] = ", an enum", [LAND_BY_TEXT] = ", in its text form"};
 	const struct schema_land *l = &shape->source.land[i];
 	const char *note = l->kind == LAND_ENUM || l->kind == LAND_BY_TEXT ? how[l->kind] : "";
-	char *text = rt_sprintf("Column %s of %s%s.", shape->source.column[i].name, m->source, note);
+	char *text =
+		rt_sprintf("Column %s of %s%s.", shape->source.column[i].name, m->source, note);
 	comment(out, m->target, shape->source.column[i].name, text);
 	free(text);
 }

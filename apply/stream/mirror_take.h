@@ -10,7 +10,7 @@
 /* What a shape of the stream (by its hash) is to the mirrors; kept by the caller, zeroed before first use. */
 struct mirror_route {
 	bool looked_up;
-	int mirror; /* -1: none */
+	int mirror;		    /* -1: none */
 	struct mirror_shape *shape; /* what its rows have; NULL: not compared yet */
 	const struct mirror_shape *compared_with;
 };

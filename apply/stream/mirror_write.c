@@ -49,8 +49,7 @@ static void params_add(struct params *p, const void *value, size_t len, bool bin
 static void params_add_value(struct params *p, const struct mirror_shape *shape, uint16_t column,
 			     const struct value *v, struct arena *a)
 {
-	bool text = v->kind == VALUE_TEXT &&
-		    strcmp(shape->source.land[column].type, "text") != 0;
+	bool text = v->kind == VALUE_TEXT && strcmp(shape->source.land[column].type, "text") != 0;
 	if (v->kind == VALUE_NULL)
 		params_add(p, NULL, 0, true);
 	else if (text)
@@ -404,8 +403,8 @@ uint32_t mirror_fill_copy(const struct mirror_step *step, uint32_t from, size_t 
 
 /* ---- results ---- */
 
-int mirror_check_result(const struct mirror_set *set, const struct mirror_step *step,
-			PGresult *res, struct rt_err *err)
+int mirror_check_result(const struct mirror_set *set, const struct mirror_step *step, PGresult *res,
+			struct rt_err *err)
 {
 	bool one = step->kind == MIRROR_DELETE_EXACT || step->kind == MIRROR_UPDATE_EXACT ||
 		   (step->kind == MIRROR_UPDATE && !set->item[step->mirror].overlaps);

@@ -37,7 +37,7 @@ uint32_t mirror_fill_copy(const struct mirror_step *step, uint32_t from, size_t 
 			  mirror_end_of *end_of, const void *ctx, struct buf *out);
 
 /* Did the step do what it had to? err says how the mirror differs from its source. */
-int mirror_check_result(const struct mirror_set *set, const struct mirror_step *step,
-			PGresult *res, struct rt_err *err) RT_MUSTCHECK;
+int mirror_check_result(const struct mirror_set *set, const struct mirror_step *step, PGresult *res,
+			struct rt_err *err) RT_MUSTCHECK;
 
 #endif

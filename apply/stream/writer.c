@@ -504,8 +504,8 @@ static void note_mirror_failure(struct writer *w, uint32_t step, const char *sta
 	if (w->err.code == ERR_PERMANENT) {
 		w->failed_mirror = (int)(m - w->mirrors->item);
 		if (state != NULL && (strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0))
-			rt_fail(&w->err, ERR_PERMANENT, "SQLSTATE %s: a value or a key does not fit",
-				state);
+			rt_fail(&w->err, ERR_PERMANENT,
+				"SQLSTATE %s: a value or a key does not fit", state);
 	}
 	rt_context(&w->err, "table %s", m->target);
 }

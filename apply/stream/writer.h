@@ -50,7 +50,7 @@ enum writer_step {
 struct writer_plan {
 	enum writer_step step;
 	uint32_t rollup; /* of WRITE_FENCES: which of the batch's fences */
-	uint32_t from;	 /* of WRITE_LATEST: the row to begin with; of WRITE_MIRROR…: which step */
+	uint32_t from; /* of WRITE_LATEST: the row to begin with; of WRITE_MIRROR…: which step */
 };
 
 /* A batch may be a part of a transaction that is too large for memory. */

@@ -55,7 +55,8 @@ static const char land_sql[] =
 	"  JOIN pg_catalog.pg_attribute a ON a.attrelid = leaf.oid"
 	"  WHERE a.attname = col.name AND a.atthasmissing),"
 	/* An array of boxes is written with another delimiter: no value is better than a wrong one. */
-	" CASE WHEN EXISTS (SELECT FROM leaf JOIN pg_catalog.pg_attribute a ON a.attrelid = leaf.oid"
+	" CASE WHEN EXISTS (SELECT FROM leaf JOIN pg_catalog.pg_attribute a ON a.attrelid = "
+	"leaf.oid"
 	"  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid WHERE a.attname = col.name"
 	"  AND a.atthasmissing AND t.typdelim <> ',') THEN '' ELSE files.files END,"
 	" coalesce((SELECT a.attnum FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::oid"
@@ -99,8 +100,8 @@ static struct schema_land take_land(struct arena *a, const PGresult *res, int ro
 		.kind = (enum land_kind)PQgetvalue(res, row, 0)[0],
 		.type = arena_strdup(a, PQgetvalue(res, row, 1)),
 		.element_oid = (uint32_t)strtoul(PQgetvalue(res, row, 2), NULL, 10),
-		.missing = PQgetisnull(res, row, 3) ? NULL
-						    : arena_strdup(a, PQgetvalue(res, row, 3)),
+		.missing =
+			PQgetisnull(res, row, 3) ? NULL : arena_strdup(a, PQgetvalue(res, row, 3)),
 		.number = (uint16_t)strtoul(PQgetvalue(res, row, 5), NULL, 10),
 	};
 }
@@ -139,7 +140,8 @@ static const char table_sql[] =
 	"  AND NOT a.attisdropped"
 	" LEFT JOIN LATERAL (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] AS cols"
 	"  FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate"
-	"  AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM"
+	"  AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (SELECT "
+	"FROM"
 	"   pg_catalog.pg_attribute x WHERE x.attrelid = c.oid AND NOT x.attnotnull"
 	"   AND x.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))"
 	"  ORDER BY c.relreplident = 'i' AND i.indisreplident DESC, i.indisprimary DESC,"

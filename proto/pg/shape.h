@@ -24,7 +24,8 @@ int shape_complete(PGconn *core, struct arena *a, struct schema *s,
 struct shape_table {
 	struct schema schema; /* as RELATION would say it, land and files filled; key: see below */
 	char kind;	      /* pg_class.relkind: r table, p partitioned */
-	const char *generated; /* names of generated columns, which are not in it, ", " between; "" none */
+	const char *
+		generated; /* names of generated columns, which are not in it, ", " between; "" none */
 };
 
 /*

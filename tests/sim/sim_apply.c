@@ -19,6 +19,8 @@ int __wrap_landed_park_absent(PGconn *c, const struct settings *s, const struct 
 			      landed_report report, void *ctx, struct rt_err *err);
 int __wrap_load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
 		    const struct ledger *ledger, struct loop *loop, struct rt_err *err);
+int __wrap_mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set *set,
+			 landed_report report, void *ctx, struct rt_err *err);
 int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b);
 
 extern struct landed sim_landed[ROLLUPS];
@@ -53,6 +55,12 @@ int __wrap_load_all(PGconn *warehouse, const struct settings *s, struct landed_s
 	return 0;
 }
 
+int __wrap_mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set *set,
+			 landed_report report, void *ctx, struct rt_err *err)
+{
+	return 0; /* there are no mirrors here */
+}
+
 int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b)
 {
 	return rng_range(RNG_SCHEDULE, 1000, 300000);
@@ -65,6 +73,7 @@ int apply_start(enum process p, struct rt_err *err)
 	struct applier *a = rt_calloc(1, sizeof(*a));
 	a->settings = &sim_config.settings[p];
 	applier[p] = a;
+	a->broken_mirror = -1;
 	arena_init(&a->arena, 4096);
 	return set_up(a, err);
 }
