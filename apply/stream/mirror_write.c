@@ -197,12 +197,13 @@ static void where_equal(const struct mirror *m, const struct mirror_step *s, str
 		comma(sql, i);
 		column(s->shape, i, sql);
 	}
-	buf_str(sql, ") OPERATOR(pg_catalog.*=) ROW(");
+	/* Without the casts it would be read as a comparison of each pair of values. */
+	buf_str(sql, ")::record OPERATOR(pg_catalog.*=) ROW(");
 	for (uint16_t i = 0; i < source->count; i++) {
 		comma(sql, i);
 		buf_printf(sql, "$%u::%s", first + i, source->land[i].type);
 	}
-	buf_str(sql, ") LIMIT 1)");
+	buf_str(sql, ")::record LIMIT 1)");
 }
 
 static int send_exact(PGconn *c, const struct mirror *m, const struct mirror_step *s,
