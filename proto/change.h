@@ -82,7 +82,10 @@ struct schema {
 	const struct schema_column *column;
 	/* Of a relation that is mirrored; NULL, or one for each column. */
 	const struct schema_land *land;
-	/* Which files hold its rows (set with land): another value means that it was rewritten. */
+	/*
+	 * Which files hold its rows (set with land): another value means that it was rewritten.
+	 * "": not known; behind a '~': of a later time, when it had other columns already.
+	 */
 	const char *files;
 };
 

@@ -276,13 +276,25 @@ static enum mirror_drift compare_table(const struct mirror *m, const struct sche
 	return MIRROR_SAME;
 }
 
-/* Is it known what older rows have in the new column, and how it lands? */
-static const char *judge_addition(const struct schema *was, const struct schema *now, uint16_t i)
+static bool is_later(const struct schema *s)
 {
+	return s->files[0] == '~';
+}
+
+static bool same_files(const struct schema *a, const struct schema *b)
+{
+	const char *fa = a->files + is_later(a), *fb = b->files + is_later(b);
+	return fa[0] != '\0' && strcmp(fa, fb) == 0;
+}
+
+/* Is it known what older rows have in the new column, and how it lands? */
+static const char *judge_addition(const struct mirror *m, const struct schema *now, uint16_t i)
+{
+	const struct schema *was = &m->shape->source;
 	const struct schema_land *l = &now->land[i];
 	if (l->kind == LAND_EXTENSION || (l->kind == LAND_BY_TEXT && strcmp(l->type, "text") != 0))
 		return "was added, with a type that the warehouse may lack";
-	if (now->files[0] == '\0' || strcmp(was->files, now->files) != 0)
+	if (!m->empty && !same_files(was, now))
 		return "was added, and the table's rows were written anew since it was read: what "
 		       "they have in it is not known";
 	return NULL;
@@ -303,7 +315,8 @@ static struct schema with_key(const struct mirror *m, const struct schema *now,
 	}
 	s.column = column;
 	s.land = land;
-	s.files = m->shape->source.files;
+	/* An empty table's files are those of now: what is rewritten later has others. */
+	s.files = !m->empty ? m->shape->source.files : is_later(now) ? "" : now->files;
 	return s;
 }
 
@@ -317,14 +330,16 @@ enum mirror_drift mirror_compare(struct mirror_set *set, const struct mirror *m,
 	for (uint16_t i = 0; i < now->count; i++) {
 		if (find_column(&m->shape->source, now->column[i].name) >= 0)
 			continue;
-		const char *wrong = judge_addition(&m->shape->source, now, i);
+		const char *wrong = judge_addition(m, now, i);
 		if (wrong != NULL)
 			return park(why, why_size, "column %s %s", now->column[i].name, wrong);
 	}
 	struct schema_column *column = rt_calloc(now->count, sizeof(*column));
 	struct schema_land *land = rt_calloc(now->count, sizeof(*land));
 	struct schema s = with_key(m, now, column, land);
-	enum mirror_drift drift = now->count > m->shape->source.count ? MIRROR_ADDS : MIRROR_SAME;
+	enum mirror_drift drift = now->count > m->shape->source.count		 ? MIRROR_ADDS
+				  : strcmp(s.files, m->shape->source.files) != 0 ? MIRROR_MOVED
+										 : MIRROR_SAME;
 	if (schema_hash(&s) == m->shape->source.hash)
 		*ret = m->shape;
 	else if (mirror_shape_new(set, &s, ret, &err) != 0)
@@ -425,13 +440,19 @@ static int park_absent(PGconn *c, const struct settings *s, const struct mirror_
 	return 0;
 }
 
+static void forget_shape(struct mirror *m)
+{
+	m->shape = NULL;
+	m->empty = false;
+}
+
 int mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set *set, landed_report report,
 		  void *ctx, struct rt_err *err)
 {
 	int rc = 0;
 	arena_reset(&set->arena);
 	for (uint16_t i = 0; i < set->count; i++)
-		set->item[i].shape = NULL;
+		forget_shape(&set->item[i]);
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++)
 		rc = read_one(c, s, set, &set->item[i], err);
 	return rc == 0 ? park_absent(c, s, set, report, ctx, err) : rc;

@@ -39,6 +39,7 @@ struct mirror {
 	 * a table read meanwhile. Inserts then replace, and what is missing is not missed.
 	 */
 	bool overlaps;
+	bool empty; /* truncated, and no row came since: there is none that a new column could have a value in */
 };
 
 struct mirror_set {
@@ -80,12 +81,13 @@ int mirror_shape_new(struct mirror_set *set, const struct schema *s, struct mirr
 		     struct rt_err *err) RT_MUSTCHECK;
 
 enum mirror_drift {
-	MIRROR_SAME,  /* what it holds fits, though names or numbers may be new */
+	MIRROR_SAME,  /* what it holds fits */
+	MIRROR_MOVED, /* so it does; but what is recorded of it (its files) is new */
 	MIRROR_ADDS,  /* columns were added, and it is known what older rows have in them */
 	MIRROR_PARKS, /* only reading the table anew will do; why is said */
 };
 /*
- * What RELATION `now` is to a mirror's shape. For MIRROR_SAME and MIRROR_ADDS
+ * What RELATION `now` is to a mirror's shape. But for MIRROR_PARKS
  * *ret is the shape to go on with (with the mirror's key); why: for MIRROR_PARKS,
  * without row values.
  */

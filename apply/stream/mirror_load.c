@@ -170,6 +170,11 @@ static int load_one(struct mirror_loader *l, struct mirror *m, struct rt_err *er
 {
 	met_note("first load of %s", m->source);
 	int rc = load_open_snapshot(l->settings, l->ledger, l->loop, &l->core, &l->snapshot, err);
+	if (rc ==
+	    0) /* a whole table is read, not chunks by index; catalogs are not worth compiling for */
+		rc = pgc_exec(l->core, NULL, err,
+			      "SET LOCAL enable_sort = on; SET LOCAL enable_seqscan = on; "
+			      "SET LOCAL jit = off");
 	if (rc == 0)
 		rc = begin_held(l, err);
 	if (rc != 0)

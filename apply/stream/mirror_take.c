@@ -26,6 +26,23 @@ static void park(struct mirror_set *set, const struct mirror_route *r, struct ba
 		  LSN_ARGS(b->transaction[op->transaction].end), why);
 }
 
+typedef void shape_sql(const struct settings *s, const struct mirror *m,
+		       const struct mirror_shape *shape, struct buf *out);
+
+static void reshape(const struct settings *s, const struct mirror *m, const struct mirror_route *r,
+		    struct batch *b, uint32_t transaction, shape_sql *to_sql)
+{
+	struct buf sql = BUF_INIT;
+	struct mirror_op op = {.kind = MIRROR_OP_SHAPE,
+			       .mirror = (uint16_t)r->mirror,
+			       .transaction = transaction,
+			       .shape = r->shape};
+	to_sql(s, m, r->shape, &sql);
+	op.text = arena_strdup(&b->arena, buf_cstr(&sql));
+	buf_release(&sql);
+	mirror_batch_add(&b->mirrors, &op);
+}
+
 /* The route's shape of this schema, and the operation that brings the table there. False: it was parked. */
 static bool fit(struct mirror_set *set, const struct settings *s, struct mirror_route *r,
 		struct batch *b, const struct schema *now, struct mirror_op *op)
@@ -43,20 +60,14 @@ static bool fit(struct mirror_set *set, const struct settings *s, struct mirror_
 	case MIRROR_PARKS:
 		park(set, r, b, op, why);
 		return false;
-	case MIRROR_ADDS: {
-		struct buf sql = BUF_INIT;
-		struct mirror_op reshape = {.kind = MIRROR_OP_SHAPE,
-					    .mirror = (uint16_t)r->mirror,
-					    .transaction = op->transaction,
-					    .shape = r->shape};
-		mirror_add_sql(s, m, r->shape, &sql);
-		reshape.text = arena_strdup(&b->arena, buf_cstr(&sql));
-		buf_release(&sql);
-		mirror_batch_add(&b->mirrors, &reshape);
+	case MIRROR_ADDS:
 		log_info("a mirror gets the columns that its source got", "table=%s lsn=" LSN_FMT,
 			 m->source, LSN_ARGS(b->transaction[op->transaction].end));
+		reshape(s, m, r, b, op->transaction, mirror_add_sql);
 		break;
-	}
+	case MIRROR_MOVED:
+		reshape(s, m, r, b, op->transaction, mirror_record_sql);
+		break;
 	case MIRROR_SAME:
 		break;
 	}
@@ -113,4 +124,5 @@ void mirror_take(struct mirror_set *set, const struct settings *s, struct mirror
 		park(set, r, b, &op, wrong);
 	else
 		mirror_batch_add(&b->mirrors, &op);
+	m->empty = truncate;
 }

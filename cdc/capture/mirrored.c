@@ -14,9 +14,8 @@ static int need_session(struct mirrored *m, struct rt_err *err)
 {
 	char name[80];
 	snprintf(name, sizeof(name), "rolag capture %s types", m->settings->pipeline);
-	const struct pgc_options o = {.what = "core",
-				      .conninfo = m->settings->core.connect,
-				      .application_name = name};
+	const struct pgc_options o = {
+		.what = "core", .conninfo = m->settings->core.connect, .application_name = name};
 	if (m->conn != NULL)
 		return 0;
 	int rc = pgc_connect(&m->conn, &o, err);
@@ -25,7 +24,8 @@ static int need_session(struct mirrored *m, struct rt_err *err)
 			      "SET search_path = pg_catalog; SET DateStyle = 'ISO'; "
 			      "SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; "
 			      "SET extra_float_digits = 1; SET bytea_output = 'hex'; "
-			      "SET statement_timeout = '10s'; SET idle_session_timeout = 0");
+			      "SET statement_timeout = '10s'; SET jit = off; SET "
+			      "idle_session_timeout = 0");
 	return rc;
 }
 

@@ -58,7 +58,10 @@ static const char land_sql[] =
 	" CASE WHEN EXISTS (SELECT FROM leaf JOIN pg_catalog.pg_attribute a ON a.attrelid = "
 	"leaf.oid"
 	"  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid WHERE a.attname = col.name"
-	"  AND a.atthasmissing AND t.typdelim <> ',') THEN '' ELSE files.files END,"
+	"  AND a.atthasmissing AND t.typdelim <> ',') THEN '' ELSE CASE WHEN $2::text[] ="
+	"  (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_attribute a"
+	"   WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped"
+	"   AND a.attgenerated = '') THEN '' ELSE '~' END || files.files END,"
 	" coalesce((SELECT a.attnum FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::oid"
 	"  AND a.attname = col.name), 0)"
 	" FROM col CROSS JOIN files LEFT JOIN land l ON l.typ = col.typ ORDER BY col.n";

@@ -3,7 +3,7 @@
  * message leaves out (what a type OID means, whether rows have a default from
  * before a column was there), and, for a first load, what it would say.
  *
- * Reads catalogs only. The catalog is that of now: a type that the stream
+ * Reads catalogs only, best in a session with jit off and no planner setting changed. The catalog is that of now: a type that the stream
  * still speaks of may be gone (LAND_UNKNOWN).
  */
 #ifndef PROTO_PG_SHAPE_H
