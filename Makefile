@@ -141,6 +141,7 @@ UNIT_TESTS := \
 	test_fold \
 	test_frame \
 	test_json \
+	test_mirror \
 	test_pgoutput \
 	test_progress \
 	test_relcache \
