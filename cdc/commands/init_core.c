@@ -370,10 +370,9 @@ static int make_publication(struct init *in, struct init_publication *p, struct 
 		init_says("core", "publication %s exists, %zu tables", p->name, p->found.count);
 	for (size_t i = 0; rc == 0 && i < p->found.count; i++)
 		if (!is_wanted(p, p->found.table[i].schema, p->found.table[i].table))
-			init_says("core",
-				  "warning: publication %s also has %s.%s, which no rollup reads "
-				  "and no mirror is of",
-				  p->name, p->found.table[i].schema, p->found.table[i].table);
+			init_says("core", "warning: publication %s also has %s.%s, which no %s",
+				  p->name, p->found.table[i].schema, p->found.table[i].table,
+				  p == &in->pub[INIT_INSERTS] ? "rollup reads" : "mirror is of");
 	return rc;
 }
 
