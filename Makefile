@@ -135,6 +135,7 @@ UNIT_TESTS := \
 	test_json \
 	test_pgoutput \
 	test_progress \
+	test_record \
 	test_relcache \
 	test_spool \
 	test_spool_disk \
