@@ -22,6 +22,8 @@ CUT = {"load": (1, 84), "oracle": (1, 53), "pipeline": (4, 47), "first_load": (2
        "traps": (3, 38), "faults": (6, 35), "kills": (2, 35), "demo": (2, 33), "commands": (2, 30)}
 OTHERS = (1, 25)
 
+Cluster.tied = True     # a worker may be killed
+
 _number = itertools.count(1)
 _pipelines = pytest.StashKey()
 # What a crash must not take: for the tests that crash a server.
