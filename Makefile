@@ -34,6 +34,7 @@ GEN := build/gen
 # ---- what is built: explicit lists, one file a line ----
 
 BASE_SRC := \
+	proto/base/aio.c \
 	proto/base/arena.c \
 	proto/base/buf.c \
 	proto/base/conf.c \
@@ -177,7 +178,7 @@ SIM_SRC := \
 # Functions that the simulation has in place of the kernel's, the C library's and ours.
 SIM_WRAP := \
 	open close write pwrite pread read fdatasync fsync ftruncate fstat fstatat unlink unlinkat \
-	rename mkdir opendir readdir closedir dirfd flock statvfs getrandom \
+	aio_sync_open aio_sync_close aio_sync_begin aio_sync_end rename mkdir opendir readdir closedir dirfd flock statvfs getrandom \
 	inotify_init1 inotify_add_watch inotify_rm_watch \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
@@ -235,7 +236,7 @@ CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLA
 	$(DEFINE_$(MODE))
 CFLAGS   += -std=gnu17 $(FLAGS_$(MODE)) $(WARN) $(WARN_$(MODE)) -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS  += $(LINK_$(MODE))
-LDLIBS   += $(PKG_LIBS)
+LDLIBS   += $(PKG_LIBS) -laio
 
 # A change of flags rebuilds everything of this mode.
 FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS)
@@ -441,7 +442,7 @@ hdr-check: $(PB_HDR)
 
 # Debian packages that building, testing and the demo need.
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
-	protobuf-compiler liblz4-dev libxxhash-dev libyaml-dev uthash-dev libcmocka-dev \
+	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
 	python3-pytest-xdist python3-psycopg python3-protobuf python3-lz4 python3-xxhash tzdata
 
