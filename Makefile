@@ -96,6 +96,10 @@ APPLY_SRC := \
 	apply/stream/ledger.c \
 	apply/stream/load.c \
 	apply/stream/source.c \
+	apply/stream/verify.c \
+	apply/stream/verify_compare.c \
+	apply/stream/verify_fence.c \
+	apply/stream/verify_rows.c \
 	apply/stream/writer.c \
 	apply/stream/writer_rows.c
 
@@ -118,7 +122,8 @@ COMMANDS_SRC := \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_print.c \
-	cdc/commands/story.c
+	cdc/commands/story.c \
+	cdc/commands/verify.c
 
 MAIN_SRC := cdc/main.c
 

@@ -323,7 +323,7 @@ void landed_write_sql(const struct landed *l, bool history, struct buf *out)
 	buf_release(&values);
 }
 
-void landed_fetch_sql(const struct landed *l, struct buf *out)
+void landed_select_sql(const struct landed *l, bool latest, struct buf *out)
 {
 	buf_str(out, "SELECT ");
 	for (int i = 0; i < LANDED_BEFORE; i++)
@@ -332,7 +332,13 @@ void landed_fetch_sql(const struct landed *l, struct buf *out)
 		buf_str(out, ", ");
 		pgc_ident(out, l->rollup->column[i].name);
 	}
-	buf_printf(out, " FROM %s WHERE id = ANY($1::%s[])", l->latest, before_type(l, LANDED_ID));
+	buf_printf(out, " FROM %s", latest ? l->latest : l->history);
+}
+
+void landed_fetch_sql(const struct landed *l, struct buf *out)
+{
+	landed_select_sql(l, true, out);
+	buf_printf(out, " WHERE id = ANY($1::%s[])", before_type(l, LANDED_ID));
 }
 
 /* ---- the warehouse's side ---- */

@@ -86,7 +86,9 @@ void landed_copy_sql(const struct landed *l, bool latest, struct buf *out);
  * history: write all of them to history, too.
  */
 void landed_write_sql(const struct landed *l, bool history, struct buf *out);
-/* Appends `SELECT id, version, …declared FROM latest WHERE id = ANY($1)`. */
+/* Appends `SELECT id, version, …declared FROM history`, or from latest. */
+void landed_select_sql(const struct landed *l, bool latest, struct buf *out);
+/* Appends the same from latest, with `WHERE id = ANY($1)`. */
 void landed_fetch_sql(const struct landed *l, struct buf *out);
 
 #endif
