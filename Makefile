@@ -95,6 +95,7 @@ APPLY_SRC := \
 	apply/stream/landed.c \
 	apply/stream/ledger.c \
 	apply/stream/load.c \
+	apply/stream/remake.c \
 	apply/stream/source.c \
 	apply/stream/verify.c \
 	apply/stream/verify_compare.c \
@@ -123,7 +124,8 @@ COMMANDS_SRC := \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_print.c \
 	cdc/commands/story.c \
-	cdc/commands/verify.c
+	cdc/commands/verify.c \
+	cdc/commands/verify_repair.c
 
 MAIN_SRC := cdc/main.c
 
@@ -186,6 +188,7 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent load_all \
+	remake_serve \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.

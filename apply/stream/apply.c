@@ -11,6 +11,7 @@
 
 #include "apply/stream/gather.h"
 #include "apply/stream/load.h"
+#include "apply/stream/remake.h"
 #include "apply/stream/writer.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
@@ -28,6 +29,11 @@
 
 /* Taken and folded at a time while a batch is on its way: the warehouse must not wait for bytes meanwhile. */
 #define SLICE_CHANGES 64
+
+/* For how long entities are made anew at a time, and when the next ones are, or those that could not be yet. */
+#define REMAKE_LIMIT_US INT64_C(200000)
+#define REMAKE_NEXT_US	INT64_C(50000)
+#define REMAKE_AGAIN_US INT64_C(1000000)
 
 enum stage {
 	STAGE_GATHER, /* `making` takes changes and folds them */
@@ -54,6 +60,7 @@ struct applier {
 	bool connected;
 	struct pgc_backoff backoff;
 	int64_t retry_us, look_us, ask_us; /* monotonic */
+	int64_t remake_us; /* monotonic: entities may wait to be made anew; LOOP_NEVER: none does */
 	struct applied_file *applied;
 	int lock;	 /* of state_dir, for the life of the process */
 	struct lsn told; /* written to the applied file */
@@ -129,6 +136,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	a->connected = true;
 	a->look_us = 0;
 	a->ask_us = 0;
+	a->remake_us = 0;
 	met_set(MET_APPLY_CONNECTED, 1);
 	met_set(MET_APPLY_APPLIED_LSN, a->ledger.applied.v);
 	met_note("%s", "");
@@ -228,6 +236,8 @@ static int writer_done(struct applier *a)
 	} else {
 		struct batch *b = a->flying;
 		note_rows(a, b);
+		if (b->fence_count > 0) /* whoever sent it may have asked for a repair */
+			a->remake_us = 0;
 		if (a->flying_part == PART_WHOLE || a->flying_part == PART_LAST) {
 			note_applied(a, b);
 			a->distrust = false;
@@ -267,10 +277,17 @@ static int take_off(struct applier *a, struct rt_err *err)
 	return rc;
 }
 
+/* Nothing more is taken then, until nothing is in the making or under way. */
+static bool remake_is_due(const struct applier *a)
+{
+	return rt_mono_us() >= a->remake_us && a->loop.stop == 0;
+}
+
 /* Takes what the spool has; an error is kept until what came before it is written. */
 static void gather_more(struct applier *a)
 {
-	if (a->full || a->fatal != 0 || (a->loop.stop > 0 && !a->making->open))
+	if (a->full || a->fatal != 0 ||
+	    ((a->loop.stop > 0 || remake_is_due(a)) && !a->making->open))
 		return;
 	enum gather_result r =
 		gather_turn(&a->gather, a->making,
@@ -306,6 +323,21 @@ static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 	return true;
 }
 
+/* Between two batches: what `rolag verify --repair` asked for. */
+static int remake(struct applier *a, struct rt_err *err)
+{
+	PGconn *c;
+	enum remake_left left = REMAKE_NONE;
+	int rc = writer_lend(&a->writer, &c, err);
+	if (rc == 0)
+		rc = remake_serve(c, a->settings, &a->landed, &a->ledger, &a->cache, &a->loop,
+				  REMAKE_LIMIT_US, &left, err);
+	a->remake_us = left == REMAKE_NONE    ? LOOP_NEVER
+		       : left == REMAKE_SOME ? rt_mono_us() + REMAKE_NEXT_US
+					      : rt_mono_us() + REMAKE_AGAIN_US;
+	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
+}
+
 /*
  * Moves everything as far as it goes without waiting. 1: what came before the
  * change that cannot be applied (a->fatal_err) is written, or nothing of its
@@ -326,6 +358,11 @@ static int pump(struct applier *a, struct rt_err *err)
 		if (a->fatal != 0 &&
 		    !worth)	  /* a transaction whose earlier parts are written was cut */
 			return 1; /* from `making`: they vanish with the connection */
+		if (!worth && remake_is_due(a) && !a->making->open) {
+			if ((rc = remake(a, err)) != 0)
+				return rc;
+			continue;
+		}
 		if (!worth)
 			return 0;
 		rc = take_off(a, err);
@@ -347,6 +384,8 @@ static void warehouse_prepare(void *ctx, int64_t now, struct loop_want *ret)
 	ret->events = writer_events(&a->writer);
 	if (!writer_is_busy(&a->writer) && lsn_lt(a->ledger.flushed, a->ledger.applied))
 		ret->at_us = RT_MAX(a->ask_us, now);
+	if (!writer_is_busy(&a->writer) && a->stage != STAGE_FETCH && a->loop.stop == 0)
+		ret->at_us = RT_MIN(ret->at_us, RT_MAX(a->remake_us, now));
 }
 
 static int warehouse_turn(struct applier *a, int64_t now, struct rt_err *err)

@@ -25,6 +25,7 @@ struct suspect {
 	int32_t core_has;     /* greatest sequence before the fence; 0: none */
 	int32_t extra_up_to;  /* second look: rows up to this may be too many */
 	bool looks_again;     /* it had rows that the core did not show */
+	bool differs;	      /* and other findings */
 };
 
 struct verify {
@@ -297,9 +298,11 @@ static int compare_entity(struct verify *v, struct refold *core, struct landed_r
 	if (rc == 0 && !s->looks_again)
 		v->count->entities++;
 	if (v->entity_findings > 0) {
-		v->count->differing_entities++;
+		v->count->differing_entities += !s->differs;
+		s->differs = true;
 		if (v->o.found_entity != NULL)
-			v->o.found_entity(v->o.ctx, v->l, s->id);
+			v->o.found_entity(v->o.ctx, v->l, v->id_text,
+					  s->looks_again ? s->extra_up_to : 0);
 	}
 	release_row(&p.last);
 	arena_release(&text);
@@ -397,11 +400,12 @@ static int compare_suspects(struct verify *v, struct rt_err *err)
 	return rc;
 }
 
-/* To be compared surely; the same entity twice in a row is one. */
+/* To be compared surely; the same entity twice in a batch is one. */
 static int suspect(struct verify *v, struct slice id, struct rt_err *err)
 {
-	if (v->suspect_count > 0 && slice_eq(v->suspect[v->suspect_count - 1].id, id))
-		return 0;
+	for (size_t i = v->suspect_count; i > 0; i--) /* most often it is the last one */
+		if (slice_eq(v->suspect[i - 1].id, id))
+			return 0;
 	if (v->suspect_count == BATCH_ENTITIES) {
 		int rc = compare_suspects(v, err);
 		if (rc != 0)
@@ -646,7 +650,7 @@ static int sample_table(struct verify *v, PGconn *c, const char *table, const ch
 	return rc;
 }
 
-/* Half of them from either end: what only one of them holds is found, too. */
+/* Half of them from the core, half from the landed tables: what only one of them holds is found, too. */
 static int verify_sample(struct verify *v, struct rt_err *err)
 {
 	struct buf table = BUF_INIT, id = BUF_INIT;
@@ -654,7 +658,9 @@ static int verify_sample(struct verify *v, struct rt_err *err)
 	source_table(v->l->rollup, &table, &id);
 	int rc = sample_table(v, v->core_sure, buf_cstr(&table), buf_cstr(&id), half, err);
 	if (rc == 0)
-		rc = sample_table(v, v->warehouse_sure, v->l->history, "id", half, err);
+		rc = sample_table(v, v->warehouse_sure, v->l->history, "id", half - half / 2, err);
+	if (rc == 0)
+		rc = sample_table(v, v->warehouse_sure, v->l->latest, "id", half / 2 + 1, err);
 	if (rc == 0)
 		rc = compare_suspects(v, err);
 	buf_release(&table);
@@ -692,21 +698,63 @@ static int check_state(struct verify *v, struct rt_err *err)
 	return rc;
 }
 
+static int compare_given(struct verify *v, size_t count, const char *const *id, struct rt_err *err)
+{
+	struct buf binary = BUF_INIT;
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < count; i++) {
+		buf_clear(&binary);
+		rc = pgt_from_text(v->l->rollup->id_type, slice_str(id[i]), NULL, &binary, err);
+		if (rc != 0)
+			rt_context(err, "entity %s", id[i]);
+		else
+			rc = suspect(v, buf_slice(&binary), err);
+	}
+	buf_release(&binary);
+	return rc == 0 ? compare_suspects(v, err) : rc;
+}
+
+static int compare_rollup(struct verify *v, struct rt_err *err)
+{
+	if (v->o.sample > 0)
+		return verify_sample(v, err);
+	if (verify_id_has_order(v->l->rollup->id_type))
+		return verify_all(v, err);
+	return verify_listed(v, err);
+}
+
 int verify_rollup(struct verify *v, const struct landed *l, struct verify_count *ret,
 		  struct rt_err *err)
 {
 	v->l = l;
 	v->count = ret;
 	int rc = check_state(v, err);
-	if (rc == 0) {
-		if (v->o.sample > 0)
-			rc = verify_sample(v, err);
-		else if (verify_id_has_order(l->rollup->id_type))
-			rc = verify_all(v, err);
-		else
-			rc = verify_listed(v, err);
-	}
+	if (rc == 0)
+		rc = compare_rollup(v, err);
 	if (rc == 0) /* what was seen is worth nothing where it did not stay so */
 		rc = check_state(v, err);
 	return rc == 0 ? 0 : rt_context(err, "%s", l->rollup->name);
+}
+
+int verify_entities(struct verify *v, const struct landed *l, size_t count, const char *const *id,
+		    struct verify_count *ret, struct rt_err *err)
+{
+	v->l = l;
+	v->count = ret;
+	int rc = check_state(v, err);
+	if (rc == 0)
+		rc = compare_given(v, count, id, err);
+	return rc == 0 ? 0 : rt_context(err, "%s", l->rollup->name);
+}
+
+int verify_pass(struct verify *v, struct rt_err *err)
+{
+	struct verify_fence fence;
+	return verify_fence_pass(v->core_sure, v->warehouse_sure, v->o.settings, v->o.loop,
+				 v->o.patience_us, &fence, err);
+}
+
+PGconn *verify_warehouse(struct verify *v)
+{
+	return v->warehouse_sure;
 }

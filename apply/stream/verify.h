@@ -42,8 +42,13 @@ struct verify_options {
 	int64_t sample;	   /* entities of each table, about; 0: all */
 	int64_t patience_us; /* for apply to get on, and for old transactions of the core */
 	void (*found)(void *ctx, const struct verify_finding *f);
-	/* An entity with findings, after them: its id in send format. */
-	void (*found_entity)(void *ctx, const struct landed *l, struct slice id);
+	/*
+	 * An entity with findings, after them (it may come twice). extra_up_to:
+	 * its rows up to there for which the core has no event are proven to be
+	 * too many.
+	 */
+	void (*found_entity)(void *ctx, const struct landed *l, const char *id,
+			     int32_t extra_up_to);
 	void *ctx;
 };
 
@@ -66,6 +71,14 @@ void verify_close(struct verify *v);
  */
 int verify_rollup(struct verify *v, const struct landed *l, struct verify_count *ret,
 		  struct rt_err *err) RT_MUSTCHECK;
+
+/* Compares the entities whose ids (as text) are given; ERR_PERMANENT also where one is not an id. */
+int verify_entities(struct verify *v, const struct landed *l, size_t count, const char *const *id,
+		    struct verify_count *ret, struct rt_err *err) RT_MUSTCHECK;
+/* Passes a fence: apply sees what was asked of it, and the warehouse holds what was committed before. */
+int verify_pass(struct verify *v, struct rt_err *err) RT_MUSTCHECK;
+/* The connection for single questions to the warehouse; no transaction is open on it. */
+PGconn *verify_warehouse(struct verify *v);
 
 /* "missing", "extra", "differs", "unfoldable" (static): stable names. */
 const char *verify_kind_name(enum verify_kind kind);

@@ -48,6 +48,23 @@ void writer_detach(struct writer *w)
 	w->copying = w->failed = w->want_write = w->pipelined = false;
 }
 
+int writer_lend(struct writer *w, PGconn **ret, struct rt_err *err)
+{
+	RT_ASSERT(!writer_is_busy(w));
+	if ((w->pipelined && PQexitPipelineMode(w->c) != 1) || PQsetnonblocking(w->c, 0) != 0)
+		return pgc_fail(w->c, NULL, err, "leaving the pipeline mode");
+	w->pipelined = false;
+	*ret = w->c;
+	return 0;
+}
+
+int writer_take_back(struct writer *w, struct rt_err *err)
+{
+	if (PQsetnonblocking(w->c, 1) != 0)
+		return pgc_fail(w->c, NULL, err, "going on");
+	return 0;
+}
+
 /* ---- prepared statements ---- */
 
 static int send_prepare(struct writer *w, const char *name, const char *sql, struct rt_err *err)

@@ -85,6 +85,10 @@ void writer_release(struct writer *w);
 int writer_attach(struct writer *w, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
 /* Closes the connection; what was under way is undecided. */
 void writer_detach(struct writer *w);
+/* Lends the idle writer's connection for blocking statements, outside of pipeline mode, until the writer goes on. */
+int writer_lend(struct writer *w, PGconn **ret, struct rt_err *err) RT_MUSTCHECK;
+/* It is given back; no transaction is open on it. */
+int writer_take_back(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
 
 static inline bool writer_is_busy(const struct writer *w)
 {

@@ -25,6 +25,7 @@ const struct cli_usage verify_usage = {
 		"one, or a table could not be compared.\n",
 	.option = {{"--sample", "N", "about N entities of each table, chosen at random (1000)"},
 		   {"--full", NULL, "all rows"},
+		   {"--repair", NULL, "let apply make entities with differences anew from the core"},
 		   {"--json", NULL, "one JSON object"}},
 };
 
@@ -138,8 +139,10 @@ static int compare(struct verify_run *run, const struct cli *c, const struct lan
 		if (is_named(c, set->item[i].rollup->name))
 			rc = compare_one(run, &v, &set->item[i], err);
 	run->took_us = RT_MAX(rt_mono_us() - begin, 1);
-	run->failed = rc != 0;
 	verify_close(v);
+	if (rc == 0 && run->repair)
+		rc = verify_repair(run, err);
+	run->failed = rc != 0;
 	return rc;
 }
 
@@ -151,9 +154,11 @@ static double rows_per_second(const struct verify_run *run)
 	       (double)run->took_us;
 }
 
+/* Now: what was repaired, and compared again, does not count. */
 static bool is_equal(const struct verify_run *run)
 {
-	return run->count.differences == 0 && run->count.undecided == 0 && run->not_compared == 0 &&
+	const struct verify_count *n = run->repair ? &run->after : &run->count;
+	return n->differences == 0 && run->after.undecided == 0 && run->refused == 0 && run->count.undecided == 0 && run->not_compared == 0 &&
 	       !run->failed;
 }
 
@@ -163,11 +168,12 @@ static void conclude_json(const struct verify_run *run)
 	printf("%s],\n  \"equal\": %s, \"tables\": %d, \"not_compared\": %d, \"core_rows\": %" PRIu64
 	       ", \"warehouse_rows\": %" PRIu64 ", \"latest_rows\": %" PRIu64
 	       ", \"differences\": %" PRIu64 ", \"differing_entities\": %" PRIu64
-	       ", \"undecided_entities\": %" PRIu64 ", \"seconds\": %.3f, \"rows_per_second\": %.0f}\n",
+	       ", \"undecided_entities\": %" PRIu64 ", \"seconds\": %.3f, \"rows_per_second\": %.0f, "
+	       "\"repaired_entities\": %" PRIu64 ", \"refused_entities\": %" PRIu64 "}\n",
 	       run->printed > 0 ? "\n  " : "", is_equal(run) ? "true" : "false", run->compared,
 	       run->not_compared, n->core_rows, n->warehouse_rows, n->latest_rows, n->differences,
 	       n->differing_entities, n->undecided, (double)run->took_us / 1e6,
-	       rows_per_second(run));
+	       rows_per_second(run), run->repaired, run->refused);
 }
 
 static void conclude(const struct verify_run *run)
@@ -190,6 +196,11 @@ static void conclude(const struct verify_run *run)
 	       " of the warehouse, %" PRIu64 " latest ones, in %.1f s (%.0f rows/s).\n",
 	       run->compared, n->core_rows, n->warehouse_rows, n->latest_rows,
 	       (double)run->took_us / 1e6, rows_per_second(run));
+	if (run->repaired + run->refused > 0)
+		printf("Repaired %" PRIu64 " entities, refused %" PRIu64
+		       " (the log of apply says why); compared again: %s.\n",
+		       run->repaired, run->refused,
+		       is_equal(run) ? "equal" : "there are differences left");
 }
 
 static int take_options(struct verify_run *run, const struct cli *c, struct rt_err *err)
@@ -197,10 +208,12 @@ static int take_options(struct verify_run *run, const struct cli *c, struct rt_e
 	const char *sample = cli_option(c, "--sample");
 	char *end = NULL;
 	run->json = cli_option(c, "--json") != NULL;
+	run->repair = cli_option(c, "--repair") != NULL;
 	run->options = (struct verify_options){.settings = &run->settings,
 					       .sample = SAMPLE_ENTITIES,
 					       .patience_us = PATIENCE_US,
 					       .found = found,
+					       .found_entity = run->repair ? verify_remember : NULL,
 					       .ctx = run};
 	if (sample != NULL && cli_option(c, "--full") != NULL)
 		return rt_fail(err, ERR_USAGE, "--sample or --full, not both");
@@ -233,6 +246,7 @@ int cmd_verify(struct cli *c)
 		fputs("{\"findings\": [", stdout);
 	if (rc == 0)
 		rc = compare(&run, c, &set, &err);
+	verify_forget(&run);
 	landed_release(&set);
 	if (run.json && run.took_us > 0)
 		conclude_json(&run);

@@ -1,5 +1,6 @@
 """rolag verify: differences are found by key and column while the stream goes on, and only true ones."""
 import json
+import threading
 
 import pytest
 from pipeline import ROLE, SOME, Bank, entity, write_role
@@ -33,4 +34,105 @@ def test_verify_full_finds_an_altered_row_by_key_and_column(make_pipeline):
     assert first.split() == ["differs", ROLE, "id", entity(2), "version", "2", "column", "name"]
     assert last.startswith("1 differences of 1 entities"), out
     assert "forged" not in out and "role 2" not in out, "values are never told"
+    p.stop()
+
+
+class SteadyLoad(threading.Thread):
+    """Writes the bank's transactions until the block ends."""
+
+    def __init__(self, bank):
+        super().__init__(daemon=True)
+        self.bank, self.done = bank, threading.Event()
+
+    def run(self):
+        while not self.done.is_set():
+            self.bank.live(100, 300)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join()
+
+
+def test_verify_under_load_says_equal_of_all_rollups(make_pipeline):
+    """The stream goes on while every table is compared: no false difference, by either way of comparing."""
+    p = make_pipeline()
+    p.init()
+    bank = Bank(p.core_conninfo, seed=7)
+    bank.bulk(4000)
+    p.start()
+    with SteadyLoad(bank):
+        for arguments in (["--full"], ["--sample", "20"]):
+            code, said = verify(p, *arguments)
+            assert (code, said["equal"], said["findings"]) == (0, True, []), said
+            assert said["tables"] == 33 and said["warehouse_rows"] > 0, said
+    code, said = verify(p, "--full")
+    assert code == 0 and said["core_rows"] == said["warehouse_rows"] == p.events(), said
+    p.stop()
+
+
+def rows_with_lsn(p, table=ROLE):
+    return p.warehouse(f"select r::text from raw.{table} r order by id, version")
+
+
+def spoil(p):
+    """Every kind of difference; what verify must say of it as {(kind, table, entity, version, column)}."""
+    latest = ROLE + "_latest"
+    p.warehouse(f"update raw.{ROLE} set event_type = 'forged', modified_at = now() where id = %s and version = 1",
+                entity(1))
+    p.warehouse(f"delete from raw.{ROLE} where id = %s and version = 2", entity(2))
+    p.warehouse(f"update raw.{latest} set name = null where id = %s", entity(3))
+    p.warehouse(f"delete from raw.{latest} where id = %s", entity(4))
+    p.warehouse(f"create temp table t as select * from raw.{ROLE} where id = '{entity(5)}' and version = 3; "
+                f"update t set version = 4; insert into raw.{ROLE} select * from t; "
+                f"update t set id = '{entity(1000)}', version = 1; insert into raw.{ROLE} select * from t; "
+                f"update t set id = '{entity(1001)}'; insert into raw.{latest} select * from t")
+    p.warehouse(f"delete from raw.{ROLE} where id = %s", entity(6))
+    return {("differs", ROLE, entity(1), 1, "event_type"), ("differs", ROLE, entity(1), 1, "modified_at"),
+            ("missing", ROLE, entity(2), 2, None), ("differs", latest, entity(3), 3, "name"),
+            ("missing", latest, entity(4), 3, None), ("extra", ROLE, entity(5), 4, None),
+            ("differs", latest, entity(5), 3, "version"), ("extra", ROLE, entity(1000), 1, None),
+            ("missing", latest, entity(1000), 1, None), ("extra", latest, entity(1001), 1, None),
+            *{("missing", ROLE, entity(6), v, None) for v in (1, 2, 3)}, ("extra", latest, entity(6), 3, None)}
+
+
+def told(said):
+    return {(f["kind"], f["table"], f["id"], f["version"], f.get("column")) for f in said["findings"]}
+
+
+@pytest.mark.parametrize("way", ["--full", "--sample"])
+def test_trap_11_rows_counted_and_compared_at_both_ends_and_repaired(make_pipeline, way):
+    """A step that says it is done is believed only when the rows are there. The stream goes on meanwhile,
+    for the very entities that are repaired; what was right keeps its _lsn."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        for n in range(1, 9):
+            for sequence in (1, 2, 3):
+                write_role(conn, n, sequence)
+    p.wait_applied()
+    before = rows_with_lsn(p)
+    expected = spoil(p)
+    arguments = [ROLE, way] + (["1000"] if way == "--sample" else [])
+    code, said = verify(p, *arguments)
+    assert (code, said["equal"]) == (FINDING, False)
+    assert told(said) == expected
+    assert (said["core_rows"], said["differing_entities"]) == (24, 8), said
+    code, said = verify(p, *arguments, "--repair")
+    assert told(said) == expected
+    assert (code, said["equal"], said["repaired_entities"], said["refused_entities"]) == (0, True, 8, 0), said
+    after = rows_with_lsn(p)
+    changed = [r for r in after if r not in before]
+    assert len(after) == len(before) == 24 and len(changed) == 4, "only the four that were missing have a new _lsn"
+    p.assert_equal()
+    assert verify(p, ROLE, "--full")[0] == 0
+    with p.writing() as conn:       # no stale state of a repaired entity is folded on
+        for n in range(1, 9):
+            write_role(conn, n, 4)
+    p.wait_applied()
+    p.assert_equal()
     p.stop()
