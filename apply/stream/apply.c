@@ -332,9 +332,9 @@ static int remake(struct applier *a, struct rt_err *err)
 	if (rc == 0)
 		rc = remake_serve(c, a->settings, &a->landed, &a->ledger, &a->cache, &a->loop,
 				  REMAKE_LIMIT_US, &left, err);
-	a->remake_us = left == REMAKE_NONE    ? LOOP_NEVER
+	a->remake_us = left == REMAKE_NONE   ? LOOP_NEVER
 		       : left == REMAKE_SOME ? rt_mono_us() + REMAKE_NEXT_US
-					      : rt_mono_us() + REMAKE_AGAIN_US;
+					     : rt_mono_us() + REMAKE_AGAIN_US;
 	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
 }
 

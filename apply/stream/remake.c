@@ -30,7 +30,7 @@ struct remake {
 	int32_t extra_up_to;
 	/* The rows that it has. */
 	PGresult *old;
-	struct lsn now; /* of the core: nothing that it shows was committed behind it */
+	struct lsn now;	 /* of the core: nothing that it shows was committed behind it */
 	int32_t version; /* of the last row made */
 	struct buf id, copy;
 	char reason[600]; /* of REFUSED and LATER */
@@ -117,7 +117,8 @@ static int on_entity(struct remake *m, PGresult **ret, const char *format, const
 		     struct rt_err *err)
 {
 	char type[32];
-	snprintf(type, sizeof(type), "%s", pgt_name((struct pgt_type){m->l->rollup->id_type, false}));
+	snprintf(type, sizeof(type), "%s",
+		 pgt_name((struct pgt_type){m->l->rollup->id_type, false}));
 	struct buf sql = BUF_INIT;
 	for (const char *p = format; *p != '\0'; p++) {
 		if (*p == '@')
@@ -146,8 +147,8 @@ static int find_old(const struct remake *m, int32_t version)
 	int low = 0, high = PQntuples(m->old);
 	while (low < high) {
 		int mid = low + (high - low) / 2;
-		int32_t v = (int32_t)be32_get(
-			(const uint8_t *)PQgetvalue(m->old, mid, OLD_VERSION));
+		int32_t v =
+			(int32_t)be32_get((const uint8_t *)PQgetvalue(m->old, mid, OLD_VERSION));
 		if (v == version)
 			return mid;
 		if (v < version)

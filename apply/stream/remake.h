@@ -20,8 +20,8 @@
 #include "transforms/rollup/cache.h"
 
 enum remake_left {
-	REMAKE_NONE,  /* no request waits */
-	REMAKE_SOME,  /* the time was up: more do */
+	REMAKE_NONE, /* no request waits */
+	REMAKE_SOME, /* the time was up: more do */
 	REMAKE_LATER, /* some wait for the core: it is away, or does not show a row yet that we hold */
 };
 

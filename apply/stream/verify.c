@@ -21,11 +21,11 @@
 
 /* An entity to be compared surely. */
 struct suspect {
-	struct slice id;      /* in v->ids */
-	int32_t core_has;     /* greatest sequence before the fence; 0: none */
-	int32_t extra_up_to;  /* second look: rows up to this may be too many */
-	bool looks_again;     /* it had rows that the core did not show */
-	bool differs;	      /* and other findings */
+	struct slice id;     /* in v->ids */
+	int32_t core_has;    /* greatest sequence before the fence; 0: none */
+	int32_t extra_up_to; /* second look: rows up to this may be too many */
+	bool looks_again;    /* it had rows that the core did not show */
+	bool differs;	     /* and other findings */
 };
 
 struct verify {
@@ -63,10 +63,13 @@ static int connect_core(struct verify *v, PGconn **ret, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	/* Index order without a sort: the core writes no temporary files for us. */
-	return pgc_exec(*ret, NULL, err,
-			"SET default_transaction_read_only = on; SET enable_sort = off; "
-			"SET enable_seqscan = off; SET statement_timeout = 0; "
-			"SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'");
+	return pgc_exec(
+		*ret, NULL, err,
+		"SET default_transaction_read_only = on; SET enable_sort = off; "
+		"SET enable_seqscan = off; SET statement_timeout = 0; "
+		"SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; "
+		/* A fence needs no standby: the stream has it all the same. */
+		"SET synchronous_commit = local");
 }
 
 static int connect_warehouse(struct verify *v, PGconn **ret, struct rt_err *err)
@@ -78,9 +81,10 @@ static int connect_warehouse(struct verify *v, PGconn **ret, struct rt_err *err)
 	int rc = pgc_connect(ret, &o, err);
 	if (rc != 0)
 		return rc;
-	return pgc_exec(*ret, NULL, err,
-			"SET enable_sort = off; SET enable_seqscan = off; "
-			"SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '60s'");
+	return pgc_exec(
+		*ret, NULL, err,
+		"SET enable_sort = off; SET enable_seqscan = off; "
+		"SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '60s'");
 }
 
 int verify_open(struct verify **ret, const struct verify_options *o, struct rt_err *err)
@@ -231,7 +235,8 @@ static int step(struct verify *v, struct pair *p, struct suspect *s, struct rt_e
 	count_row(v, first, &v->count->warehouse_rows);
 	if (p->a == NULL || p->b->version < p->a->version) {
 		if (first)
-			s->extra_up_to = p->b->version; /* told when the core has been asked again */
+			s->extra_up_to =
+				p->b->version; /* told when the core has been asked again */
 		else if (p->b->version <= s->extra_up_to)
 			tell(v, VERIFY_EXTRA, p->b->version, NULL, NULL);
 		return next_here(p, err);
@@ -487,9 +492,7 @@ static int quick_history(struct verify *v, struct quick *q, struct rt_err *err)
 
 static int quick_step(struct verify *v, struct quick *q, struct rt_err *err)
 {
-	int order = q->a == NULL   ? 1
-		    : q->b == NULL ? -1
-				   : verify_order(v->l->rollup, q->a, q->b);
+	int order = q->a == NULL ? 1 : q->b == NULL ? -1 : verify_order(v->l->rollup, q->a, q->b);
 	int rc = 0;
 	if (order != 0 || !verify_equal(q->a, q->b))
 		rc = suspect(v, order <= 0 ? q->a->id : q->b->id, err);
@@ -690,10 +693,11 @@ static int check_state(struct verify *v, struct rt_err *err)
 		rc = rt_fail(err, ERR_PERMANENT, "its state is %s: it does not follow the core",
 			     PQgetvalue(res, 0, 0));
 	else if (strcmp(PQgetvalue(res, 0, 2), mine) != 0)
-		rc = rt_fail(err, ERR_PERMANENT,
-			     "its rows were made by definition %s, another than that of %s (%" PRId32
-			     ")",
-			     PQgetvalue(res, 0, 1), r->file, r->definition);
+		rc = rt_fail(
+			err, ERR_PERMANENT,
+			"its rows were made by definition %s, another than that of %s (%" PRId32
+			")",
+			PQgetvalue(res, 0, 1), r->file, r->definition);
 	PQclear(res);
 	return rc;
 }

@@ -38,8 +38,8 @@ struct verify_finding {
 
 struct verify_options {
 	const struct settings *settings;
-	struct loop *loop; /* or NULL: what ends it early (ERR_RETRY) */
-	int64_t sample;	   /* entities of each table, about; 0: all */
+	struct loop *loop;   /* or NULL: what ends it early (ERR_RETRY) */
+	int64_t sample;	     /* entities of each table, about; 0: all */
 	int64_t patience_us; /* for apply to get on, and for old transactions of the core */
 	void (*found)(void *ctx, const struct verify_finding *f);
 	/*
@@ -54,16 +54,17 @@ struct verify_options {
 
 struct verify_count {
 	uint64_t core_rows, warehouse_rows, latest_rows; /* compared */
-	uint64_t entities;	     /* compared one by one */
-	uint64_t differences;	     /* findings told */
-	uint64_t differing_entities; /* … of so many entities */
-	uint64_t undecided;	     /* entities with rows too many, or yet to be shown by the core */
+	uint64_t entities;				 /* compared one by one */
+	uint64_t differences;				 /* findings told */
+	uint64_t differing_entities;			 /* … of so many entities */
+	uint64_t undecided; /* entities with rows too many, or yet to be shown by the core */
 };
 
 struct verify;
 
 /* Connects to both ends. */
-int verify_open(struct verify **ret, const struct verify_options *o, struct rt_err *err) RT_MUSTCHECK;
+int verify_open(struct verify **ret, const struct verify_options *o,
+		struct rt_err *err) RT_MUSTCHECK;
 void verify_close(struct verify *v);
 /*
  * Compares one rollup; *ret is added to. ERR_PERMANENT when it is not live, or

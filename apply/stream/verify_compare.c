@@ -12,8 +12,8 @@ int verify_order(const struct rollup *r, const struct fold_row *a, const struct 
 bool verify_equal(const struct fold_row *a, const struct fold_row *b)
 {
 	return a->version == b->version && a->created_at_us == b->created_at_us &&
-	       a->modified_at_us == b->modified_at_us &&
-	       slice_eq(a->event_type, b->event_type) && slice_eq(a->columns, b->columns);
+	       a->modified_at_us == b->modified_at_us && slice_eq(a->event_type, b->event_type) &&
+	       slice_eq(a->columns, b->columns);
 }
 
 /* Takes the next field of two rows; NULL (p == NULL) differs from the empty value. */

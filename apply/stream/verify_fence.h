@@ -28,7 +28,8 @@ struct verify_fence {
  * loop (may be NULL) is told to stop.
  */
 int verify_fence_pass(PGconn *core, PGconn *warehouse, const struct settings *s, struct loop *loop,
-		      int64_t patience_us, struct verify_fence *ret, struct rt_err *err) RT_MUSTCHECK;
+		      int64_t patience_us, struct verify_fence *ret,
+		      struct rt_err *err) RT_MUSTCHECK;
 /*
  * Waits until the core shows everything from before the fence, patience_us at
  * most. *ret_all: false when transactions from before it are still running.

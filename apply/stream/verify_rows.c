@@ -176,8 +176,9 @@ int refold_open(struct refold *f, PGconn *core, const struct rollup *r, int64_t 
 	*f = (struct refold){.rollup = r, .chunk = chunk, .copy = {.c = core}};
 	arena_init(&f->arena, 16384);
 	int rc = map_source(f, err);
-	return rc == 0 ? 0 : rt_context(err, "reading events of %s.%s", r->source_schema,
-			     r->source_table);
+	return rc == 0 ? 0
+		       : rt_context(err, "reading events of %s.%s", r->source_schema,
+				    r->source_table);
 }
 
 void refold_close(struct refold *f)
@@ -373,9 +374,9 @@ static int read_landed(struct landed_reader *r, struct rd *in, struct rt_err *er
 	uint16_t count = rd_u16(in);
 	for (int i = 0; i < LANDED_BEFORE; i++)
 		s[i] = take_field(in);
-	if (in->failed || count != LANDED_BEFORE + rollup->column_count ||
-	    s[LANDED_ID].p == NULL || s[LANDED_VERSION].len != 4 ||
-	    s[LANDED_CREATED_AT].len != 8 || s[LANDED_MODIFIED_AT].len != 8 ||
+	if (in->failed || count != LANDED_BEFORE + rollup->column_count || s[LANDED_ID].p == NULL ||
+	    s[LANDED_VERSION].len != 4 || s[LANDED_CREATED_AT].len != 8 ||
+	    s[LANDED_MODIFIED_AT].len != 8 ||
 	    !pgt_is_valid((struct pgt_type){rollup->id_type, false}, s[LANDED_ID]))
 		return rt_fail(err, ERR_PERMANENT,
 			       "%s does not have the columns or types of definition %" PRId32,

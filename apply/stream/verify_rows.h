@@ -40,13 +40,13 @@ struct refold {
 	struct arena arena;    /* one event */
 	struct fold_row state; /* the entity's newest row; slices in the buffers below */
 	struct buf id, event_type, columns;
-	bool has_state;	 /* false before the entity's first event */
-	bool stuck;	 /* the entity at hand cannot be folded any further */
-	bool one_entity; /* reads one entity, not all */
-	bool begun;	 /* a row was read: the next chunk goes on behind it */
-	int32_t sequence;     /* of the last event read */
-	int64_t rows;	      /* of the chunk under way */
-	char reason[512];     /* of the last VERIFY_STUCK */
+	bool has_state;	  /* false before the entity's first event */
+	bool stuck;	  /* the entity at hand cannot be folded any further */
+	bool one_entity;  /* reads one entity, not all */
+	bool begun;	  /* a row was read: the next chunk goes on behind it */
+	int32_t sequence; /* of the last event read */
+	int64_t rows;	  /* of the chunk under way */
+	char reason[512]; /* of the last VERIFY_STUCK */
 };
 
 /* Looks up the source's columns. The connection stays the caller's. */
@@ -79,8 +79,7 @@ void landed_reader_open(struct landed_reader *r, PGconn *warehouse, const struct
 			bool latest, int64_t chunk);
 void landed_reader_close(struct landed_reader *r);
 void landed_reader_all(struct landed_reader *r);
-int landed_reader_entity(struct landed_reader *r, struct slice id,
-			 struct rt_err *err) RT_MUSTCHECK;
+int landed_reader_entity(struct landed_reader *r, struct slice id, struct rt_err *err) RT_MUSTCHECK;
 /* The next row: VERIFY_ROW, VERIFY_END or negative. */
 int landed_reader_next(struct landed_reader *r, const struct fold_row **ret,
 		       struct rt_err *err) RT_MUSTCHECK;

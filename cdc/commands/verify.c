@@ -12,8 +12,9 @@
 
 /* Without --sample and --full. */
 #define SAMPLE_ENTITIES 1000
-/* Apply gets on, or old transactions of the core end, within this. */
-#define PATIENCE_US INT64_C(60000000)
+/* Without --wait. */
+#define PATIENCE_SECONDS 60
+#define PATIENCE_MAX	 86400
 /* Differences that are printed; the rest is counted. */
 #define PRINT_MAX 1000
 
@@ -25,7 +26,10 @@ const struct cli_usage verify_usage = {
 		"one, or a table could not be compared.\n",
 	.option = {{"--sample", "N", "about N entities of each table, chosen at random (1000)"},
 		   {"--full", NULL, "all rows"},
-		   {"--repair", NULL, "let apply make entities with differences anew from the core"},
+		   {"--repair", NULL,
+		    "let apply make entities with differences anew from the core"},
+		   {"--wait", "SECONDS",
+		    "for apply to get on, and for old transactions of the core to end (60)"},
 		   {"--json", NULL, "one JSON object"}},
 };
 
@@ -158,17 +162,18 @@ static double rows_per_second(const struct verify_run *run)
 static bool is_equal(const struct verify_run *run)
 {
 	const struct verify_count *n = run->repair ? &run->after : &run->count;
-	return n->differences == 0 && run->after.undecided == 0 && run->refused == 0 && run->count.undecided == 0 && run->not_compared == 0 &&
-	       !run->failed;
+	return n->differences == 0 && run->after.undecided == 0 && run->refused == 0 &&
+	       run->count.undecided == 0 && run->not_compared == 0 && !run->failed;
 }
 
 static void conclude_json(const struct verify_run *run)
 {
 	const struct verify_count *n = &run->count;
-	printf("%s],\n  \"equal\": %s, \"tables\": %d, \"not_compared\": %d, \"core_rows\": %" PRIu64
-	       ", \"warehouse_rows\": %" PRIu64 ", \"latest_rows\": %" PRIu64
+	printf("%s],\n  \"equal\": %s, \"tables\": %d, \"not_compared\": %d, \"core_rows\": "
+	       "%" PRIu64 ", \"warehouse_rows\": %" PRIu64 ", \"latest_rows\": %" PRIu64
 	       ", \"differences\": %" PRIu64 ", \"differing_entities\": %" PRIu64
-	       ", \"undecided_entities\": %" PRIu64 ", \"seconds\": %.3f, \"rows_per_second\": %.0f, "
+	       ", \"undecided_entities\": %" PRIu64
+	       ", \"seconds\": %.3f, \"rows_per_second\": %.0f, "
 	       "\"repaired_entities\": %" PRIu64 ", \"refused_entities\": %" PRIu64 "}\n",
 	       run->printed > 0 ? "\n  " : "", is_equal(run) ? "true" : "false", run->compared,
 	       run->not_compared, n->core_rows, n->warehouse_rows, n->latest_rows, n->differences,
@@ -192,8 +197,8 @@ static void conclude(const struct verify_run *run)
 		       n->differing_entities);
 	else
 		fputs(is_equal(run) ? "Equal" : "Not proven equal", stdout);
-	printf(": %d tables, %" PRIu64 " rows of the core, %" PRIu64
-	       " of the warehouse, %" PRIu64 " latest ones, in %.1f s (%.0f rows/s).\n",
+	printf(": %d tables, %" PRIu64 " rows of the core, %" PRIu64 " of the warehouse, %" PRIu64
+	       " latest ones, in %.1f s (%.0f rows/s).\n",
 	       run->compared, n->core_rows, n->warehouse_rows, n->latest_rows,
 	       (double)run->took_us / 1e6, rows_per_second(run));
 	if (run->repaired + run->refused > 0)
@@ -203,31 +208,40 @@ static void conclude(const struct verify_run *run)
 		       is_equal(run) ? "equal" : "there are differences left");
 }
 
+/* An option's number from 1 to most; *ret stays where it is not given. */
+static int take_number(const struct cli *c, const char *name, int64_t most, int64_t *ret,
+		       struct rt_err *err)
+{
+	const char *text = cli_option(c, name);
+	char *end = NULL;
+	if (text == NULL)
+		return 0;
+	errno = 0;
+	int64_t n = strtoll(text, &end, 10);
+	if (errno != 0 || end == text || *end != '\0' || n < 1 || n > most)
+		return rt_fail(err, ERR_USAGE, "%s is a number from 1 to %" PRId64, name, most);
+	*ret = n;
+	return 0;
+}
+
 static int take_options(struct verify_run *run, const struct cli *c, struct rt_err *err)
 {
-	const char *sample = cli_option(c, "--sample");
-	char *end = NULL;
+	int64_t wait = PATIENCE_SECONDS, sample = SAMPLE_ENTITIES;
+	bool full = cli_option(c, "--full") != NULL;
 	run->json = cli_option(c, "--json") != NULL;
 	run->repair = cli_option(c, "--repair") != NULL;
+	if (full && cli_option(c, "--sample") != NULL)
+		return rt_fail(err, ERR_USAGE, "--sample or --full, not both");
+	int rc = take_number(c, "--sample", VERIFY_SAMPLE_MAX, &sample, err);
+	if (rc == 0)
+		rc = take_number(c, "--wait", PATIENCE_MAX, &wait, err);
 	run->options = (struct verify_options){.settings = &run->settings,
-					       .sample = SAMPLE_ENTITIES,
-					       .patience_us = PATIENCE_US,
+					       .sample = full ? 0 : sample,
+					       .patience_us = wait * 1000000,
 					       .found = found,
 					       .found_entity = run->repair ? verify_remember : NULL,
 					       .ctx = run};
-	if (sample != NULL && cli_option(c, "--full") != NULL)
-		return rt_fail(err, ERR_USAGE, "--sample or --full, not both");
-	if (cli_option(c, "--full") != NULL)
-		run->options.sample = 0;
-	if (sample == NULL)
-		return 0;
-	errno = 0;
-	run->options.sample = strtoll(sample, &end, 10);
-	if (errno != 0 || *end != '\0' || run->options.sample < 1 ||
-	    run->options.sample > VERIFY_SAMPLE_MAX)
-		return rt_fail(err, ERR_USAGE, "--sample is a number from 1 to %d",
-			       VERIFY_SAMPLE_MAX);
-	return 0;
+	return rc;
 }
 
 int cmd_verify(struct cli *c)

@@ -18,7 +18,7 @@ struct verify_run {
 	struct verify_options options;
 	struct verify_count count;
 	bool json;
-	bool failed; /* it did not come to its end */
+	bool failed;		    /* it did not come to its end */
 	int compared, not_compared; /* tables */
 	uint64_t printed;	    /* findings */
 	int64_t took_us;

@@ -1,9 +1,10 @@
 """rolag verify: differences are found by key and column while the stream goes on, and only true ones."""
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from pipeline import ROLE, SOME, Bank, entity, write_role
+from pipeline import ROLE, Bank, entity, wait_for, write_role
 
 FINDING = 1
 
@@ -135,4 +136,41 @@ def test_trap_11_rows_counted_and_compared_at_both_ends_and_repaired(make_pipeli
             write_role(conn, n, 4)
     p.wait_applied()
     p.assert_equal()
+    p.stop()
+
+
+def test_trap_60_a_commit_in_the_stream_that_the_core_does_not_show_is_no_difference(make_pipeline, own_clusters):
+    """A commit waits for a synchronous standby: the stream has brought it, the core does not show it."""
+    core, warehouse = own_clusters()
+    p = make_pipeline(land=[ROLE], core=core, warehouse=warehouse)
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    core.psql("alter system set synchronous_standby_names = 'nobody'", database="postgres")
+    core.psql("select pg_reload_conf()", database="postgres")
+
+    def write():
+        with p.writing() as conn:
+            conn.execute("set synchronous_commit = on")
+            write_role(conn, 1, 2)
+            write_role(conn, 2, 1)
+    waits = threading.Thread(target=write)
+    waits.start()
+    wait_for("the stream to bring it", lambda: p.warehouse(f"select count(*) from raw.{ROLE}") == [(3,)])
+    assert p.core("select count(*) from core_role_events") == [(1,)]
+    code, said = verify(p, "--full", "--wait", "1")
+    assert (code, said["equal"], said["findings"], said["undecided_entities"]) == (FINDING, False, [], 2), said
+    # What cannot be decided is not repaired either: nothing is deleted that the core is yet to show.
+    code, said = verify(p, "--full", "--wait", "1", "--repair")
+    assert (code, said["repaired_entities"]) == (FINDING, 0), said
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(verify, p, "--full")
+        wait_for("verify to look again", lambda: p.core(
+            "select count(*) from pg_stat_activity where application_name = 'rolag verify'")[0][0] > 0)
+        core.psql("alter system reset synchronous_standby_names", database="postgres")
+        core.psql("select pg_reload_conf()", database="postgres")
+        code, said = asked.result()
+    waits.join()
+    assert (code, said["findings"], said["undecided_entities"]) == (0, [], 0), said
     p.stop()
