@@ -122,10 +122,11 @@ static void add_range(const struct rollup *r, const char *key, const char *secon
 static bool is_behind(enum pgt t, bool one_entity, struct slice id, int32_t version,
 		      struct slice last, int32_t last_version)
 {
-	if (one_entity)
+	if (one_entity || slice_eq(id, last))
 		return version > last_version;
-	int order = pgt_compare(t, id, last);
-	return order > 0 || (order == 0 && version > last_version);
+	if (!verify_id_has_order(t)) /* each server has its own */
+		return true;
+	return pgt_compare(t, id, last) > 0;
 }
 
 /* ---- the core's end ---- */

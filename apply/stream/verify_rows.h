@@ -53,7 +53,7 @@ struct refold {
 int refold_open(struct refold *f, PGconn *core, const struct rollup *r, int64_t chunk,
 		struct rt_err *err) RT_MUSTCHECK;
 void refold_close(struct refold *f);
-/* Begins with all entities (ids of an ordered type only: verify_id_has_order). */
+/* Begins with all entities, in the core's order (which is the warehouse's where verify_id_has_order). */
 void refold_all(struct refold *f);
 /* Begins with one entity. */
 int refold_entity(struct refold *f, struct slice id, struct rt_err *err) RT_MUSTCHECK;
