@@ -382,7 +382,9 @@ static void check_against(struct check *k, PGconn *db, const struct rollup *r)
 		check_events(&d);
 	if (k->fails == fails)
 		check_ok(k, "%s: fits table %s%s%s", r->name, d.table,
-			 d.events == 0 ? "" : arena_printf(k->arena, ", %" PRId64 " events fold", d.events),
+			 d.events == 0
+				 ? ""
+				 : arena_printf(k->arena, ", %" PRId64 " events fold", d.events),
 			 d.events == EVENTS_MAX ? " (no more were looked at)" : "");
 }
 
@@ -411,11 +413,12 @@ static void check_file(struct check *k, PGconn *db, const char *path)
 		check_fail(k, NULL, "%s", err.msg);
 		return;
 	}
-	rollup_set_policies(r, k->s.apply.unknown_event == UNKNOWN_EVENT_IGNORE ? POLICY_IGNORE : POLICY_FAIL,
-			    k->s.apply.unknown_key == UNKNOWN_KEY_FAIL	   ? POLICY_FAIL
-			    : k->s.apply.unknown_key == UNKNOWN_KEY_IGNORE ? POLICY_IGNORE
-									   : POLICY_WARN,
-			    POLICY_FAIL);
+	rollup_set_policies(
+		r, k->s.apply.unknown_event == UNKNOWN_EVENT_IGNORE ? POLICY_IGNORE : POLICY_FAIL,
+		k->s.apply.unknown_key == UNKNOWN_KEY_FAIL     ? POLICY_FAIL
+		: k->s.apply.unknown_key == UNKNOWN_KEY_IGNORE ? POLICY_IGNORE
+							       : POLICY_WARN,
+		POLICY_FAIL);
 	if (db != NULL && is_landed(k, r->name))
 		check_against(k, db, r);
 	rollup_release(r);
