@@ -101,6 +101,7 @@ APPLY_SRC := \
 	apply/stream/verify_compare.c \
 	apply/stream/verify_fence.c \
 	apply/stream/verify_rows.c \
+	apply/stream/verify_triggers.c \
 	apply/stream/writer.c \
 	apply/stream/writer_rows.c
 

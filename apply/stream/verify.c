@@ -10,6 +10,7 @@
 #include "apply/stream/verify_compare.h"
 #include "apply/stream/verify_fence.h"
 #include "apply/stream/verify_rows.h"
+#include "apply/stream/verify_triggers.h"
 #include "proto/pg/pgconn.h"
 
 /* Rows of a chunk of the quick pass: one statement, one snapshot, on either end. */
@@ -35,7 +36,8 @@ struct verify {
 	struct arena ids;
 	struct suspect suspect[BATCH_ENTITIES];
 	size_t suspect_count;
-	const struct landed *l; /* the rollup at hand */
+	const struct landed *l;		 /* the rollup at hand */
+	struct verify_triggers triggers; /* the core's own table of it, where o.against_triggers */
 	struct verify_count *count;
 	const char *id_text; /* of the entity at hand */
 	uint64_t entity_findings;
@@ -152,6 +154,70 @@ static void tell_columns(struct verify *v, const struct fold_row *core, const st
 	verify_columns(v->l->rollup, core, here, tell_column, v);
 }
 
+/* ---- the core's rows: folded from events, or of its own rollup table ---- */
+
+struct core_reader {
+	bool folds;
+	struct refold events;
+	struct landed_reader table;
+};
+
+static int core_open(struct verify *v, struct core_reader *r, PGconn *core, struct rt_err *err)
+{
+	*r = (struct core_reader){.folds = !v->o.against_triggers};
+	if (r->folds)
+		return refold_open(&r->events, core, v->l->rollup, CHUNK_ROWS, err);
+	landed_reader_open(&r->table, core, v->l, false, CHUNK_ROWS);
+	r->table.select = v->triggers.select;
+	return 0;
+}
+
+static void core_close(struct core_reader *r)
+{
+	if (r->folds)
+		refold_close(&r->events);
+	else
+		landed_reader_close(&r->table);
+}
+
+static void core_all(struct core_reader *r)
+{
+	if (r->folds)
+		refold_all(&r->events);
+	else
+		landed_reader_all(&r->table);
+}
+
+static int core_entity(struct core_reader *r, struct slice id, struct rt_err *err)
+{
+	return r->folds ? refold_entity(&r->events, id, err)
+			: landed_reader_entity(&r->table, id, err);
+}
+
+static int core_next(struct core_reader *r, const struct fold_row **ret, struct rt_err *err)
+{
+	return r->folds ? refold_next(&r->events, ret, err)
+			: landed_reader_next(&r->table, ret, err);
+}
+
+/* Table and columns by which the core's rows of an entity are found. */
+static void core_table(const struct verify *v, struct buf *table, struct buf *id,
+		       struct buf *version)
+{
+	const struct rollup *r = v->l->rollup;
+	if (v->o.against_triggers) {
+		buf_str(table, v->triggers.there);
+		buf_str(id, "id");
+		buf_str(version, "version");
+		return;
+	}
+	pgc_ident(table, r->source_schema);
+	buf_u8(table, '.');
+	pgc_ident(table, r->source_table);
+	pgc_ident(id, r->source_column.id);
+	pgc_ident(version, r->source_column.sequence);
+}
+
 /* ---- the sure comparison of one entity ---- */
 
 /* A copy of a row that outlives its reader's next call. */
@@ -186,7 +252,7 @@ static void release_row(struct kept_row *k)
 
 /* Both ends of one entity, read side by side. */
 struct pair {
-	struct refold *core;
+	struct core_reader *core;
 	struct landed_reader *here;
 	const struct fold_row *a, *b; /* next of either; NULL: no more */
 	struct kept_row last;	      /* of the warehouse's history */
@@ -197,9 +263,9 @@ static int next_core(struct verify *v, struct pair *p, const struct suspect *s, 
 	const struct fold_row *row;
 	int rc;
 	p->a = NULL;
-	while ((rc = refold_next(p->core, &row, err)) == VERIFY_STUCK)
+	while ((rc = core_next(p->core, &row, err)) == VERIFY_STUCK)
 		if (!s->looks_again && row->version <= s->core_has)
-			tell(v, VERIFY_UNFOLDABLE, row->version, NULL, p->core->reason);
+			tell(v, VERIFY_UNFOLDABLE, row->version, NULL, p->core->events.reason);
 	if (rc == VERIFY_ROW)
 		p->a = row;
 	return RT_MIN(rc, 0);
@@ -276,7 +342,7 @@ static int compare_latest(struct verify *v, struct pair *p, const struct suspect
 	return RT_MIN(rc, 0);
 }
 
-static int compare_entity(struct verify *v, struct refold *core, struct landed_reader *here,
+static int compare_entity(struct verify *v, struct core_reader *core, struct landed_reader *here,
 			  struct suspect *s, struct rt_err *err)
 {
 	struct pair p = {.core = core, .here = here};
@@ -287,7 +353,7 @@ static int compare_entity(struct verify *v, struct refold *core, struct landed_r
 	int rc = pgc_exec(v->warehouse_sure, NULL, err,
 			  "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY");
 	if (rc == 0)
-		rc = refold_entity(core, s->id, err);
+		rc = core_entity(core, s->id, err);
 	if (rc == 0)
 		rc = landed_reader_entity(here, s->id, err);
 	if (rc == 0)
@@ -296,7 +362,7 @@ static int compare_entity(struct verify *v, struct refold *core, struct landed_r
 		rc = next_here(&p, err);
 	while (rc == 0 && (p.a != NULL || p.b != NULL))
 		rc = step(v, &p, s, err);
-	if (rc == 0 && !s->looks_again)
+	if (rc == 0 && !s->looks_again && !v->o.against_triggers)
 		rc = compare_latest(v, &p, s, err);
 	if (rc == 0)
 		rc = pgc_exec(v->warehouse_sure, NULL, err, "COMMIT");
@@ -318,21 +384,17 @@ static int compare_entity(struct verify *v, struct refold *core, struct landed_r
 
 static int ask_core(struct verify *v, struct suspect *s, struct rt_err *err)
 {
-	const struct rollup *r = v->l->rollup;
-	struct buf sql = BUF_INIT;
+	struct buf sql = BUF_INIT, table = BUF_INIT, id = BUF_INIT, version = BUF_INIT;
 	PGresult *res;
-	buf_str(&sql, "SELECT max(");
-	pgc_ident(&sql, r->source_column.sequence);
-	buf_str(&sql, ") FROM ");
-	pgc_ident(&sql, r->source_schema);
-	buf_u8(&sql, '.');
-	pgc_ident(&sql, r->source_table);
-	buf_str(&sql, " WHERE ");
-	pgc_ident(&sql, r->source_column.id);
-	buf_str(&sql, " = ");
-	verify_id_literal(r, s->id, &sql);
+	core_table(v, &table, &id, &version);
+	buf_printf(&sql, "SELECT max(%s) FROM %s WHERE %s = ", buf_cstr(&version), buf_cstr(&table),
+		   buf_cstr(&id));
+	verify_id_literal(v->l->rollup, s->id, &sql);
 	int rc = pgc_exec(v->core_sure, &res, err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
+	buf_release(&table);
+	buf_release(&id);
+	buf_release(&version);
 	if (rc != 0)
 		return rc;
 	s->core_has = (int32_t)strtol(PQgetvalue(res, 0, 0), NULL, 10);
@@ -342,7 +404,7 @@ static int ask_core(struct verify *v, struct suspect *s, struct rt_err *err)
 
 static int compare_batch(struct verify *v, struct verify_fence *fence, struct rt_err *err)
 {
-	struct refold core;
+	struct core_reader core;
 	struct landed_reader here;
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < v->suspect_count; i++)
@@ -352,12 +414,12 @@ static int compare_batch(struct verify *v, struct verify_fence *fence, struct rt
 				       v->o.patience_us, fence, err);
 	if (rc != 0)
 		return rc;
-	rc = refold_open(&core, v->core_sure, v->l->rollup, CHUNK_ROWS, err);
+	rc = core_open(v, &core, v->core_sure, err);
 	landed_reader_open(&here, v->warehouse_sure, v->l, false, CHUNK_ROWS);
 	for (size_t i = 0; rc == 0 && i < v->suspect_count; i++)
 		if (!v->only_unknown || v->suspect[i].core_has == 0)
 			rc = compare_entity(v, &core, &here, &v->suspect[i], err);
-	refold_close(&core);
+	core_close(&core);
 	landed_reader_close(&here);
 	return rc;
 }
@@ -423,7 +485,7 @@ static int suspect(struct verify *v, struct slice id, struct rt_err *err)
 /* ---- the quick pass ---- */
 
 struct quick {
-	struct refold core;
+	struct core_reader core;
 	struct landed_reader history, latest;
 	const struct fold_row *a, *b, *c; /* next of core, history, latest; NULL: no more */
 	struct kept_row last;		  /* of history: what latest must be */
@@ -433,7 +495,7 @@ static int quick_core(struct verify *v, struct quick *q, struct rt_err *err)
 {
 	int rc;
 	q->a = NULL;
-	while ((rc = refold_next(&q->core, &q->a, err)) == VERIFY_STUCK) {
+	while ((rc = core_next(&q->core, &q->a, err)) == VERIFY_STUCK) {
 		int failed = suspect(v, q->a->id, err);
 		if (failed != 0)
 			return failed;
@@ -447,6 +509,8 @@ static int quick_core(struct verify *v, struct quick *q, struct rt_err *err)
 
 static int quick_latest(struct verify *v, struct quick *q, struct rt_err *err)
 {
+	if (v->o.against_triggers) /* which make no such table */
+		return 0;
 	int rc = landed_reader_next(&q->latest, &q->c, err);
 	if (rc != VERIFY_ROW)
 		q->c = NULL;
@@ -483,7 +547,8 @@ static int quick_history(struct verify *v, struct quick *q, struct rt_err *err)
 		v->count->warehouse_rows++;
 	else
 		q->b = NULL;
-	if (q->last.there && (q->b == NULL || !slice_eq(q->b->id, q->last.row.id)))
+	if (q->last.there && !v->o.against_triggers &&
+	    (q->b == NULL || !slice_eq(q->b->id, q->last.row.id)))
 		rc = quick_entity_end(v, q, err);
 	if (q->b != NULL)
 		keep_row(&q->last, q->b);
@@ -532,10 +597,10 @@ static int verify_all(struct verify *v, struct rt_err *err)
 	int rc = verify_fence_pass(v->core_sure, v->warehouse_sure, v->o.settings, v->o.loop,
 				   v->o.patience_us, &fence, err);
 	if (rc == 0)
-		rc = refold_open(&q.core, v->core, v->l->rollup, CHUNK_ROWS, err);
+		rc = core_open(v, &q.core, v->core, err);
 	landed_reader_open(&q.history, v->history, v->l, false, CHUNK_ROWS);
 	landed_reader_open(&q.latest, v->latest, v->l, true, CHUNK_ROWS);
-	refold_all(&q.core);
+	core_all(&q.core);
 	landed_reader_all(&q.history);
 	landed_reader_all(&q.latest);
 	if (rc == 0)
@@ -543,7 +608,7 @@ static int verify_all(struct verify *v, struct rt_err *err)
 	if (rc == 0)
 		rc = compare_suspects(v, err);
 	v->quick = false;
-	refold_close(&q.core);
+	core_close(&q.core);
 	landed_reader_close(&q.history);
 	landed_reader_close(&q.latest);
 	release_row(&q.last);
@@ -596,18 +661,10 @@ static int compare_table(struct verify *v, PGconn *c, const char *table, const c
 	return rc;
 }
 
-static void source_table(const struct rollup *r, struct buf *table, struct buf *id)
-{
-	pgc_ident(table, r->source_schema);
-	buf_u8(table, '.');
-	pgc_ident(table, r->source_table);
-	pgc_ident(id, r->source_column.id);
-}
-
 static int verify_listed(struct verify *v, struct rt_err *err)
 {
-	struct buf table = BUF_INIT, id = BUF_INIT;
-	source_table(v->l->rollup, &table, &id);
+	struct buf table = BUF_INIT, id = BUF_INIT, version = BUF_INIT;
+	core_table(v, &table, &id, &version);
 	int rc = compare_table(v, v->core_sure, buf_cstr(&table), buf_cstr(&id), err);
 	if (rc == 0)
 		rc = compare_suspects(v, err);
@@ -621,6 +678,7 @@ static int verify_listed(struct verify *v, struct rt_err *err)
 	v->only_unknown = false;
 	buf_release(&table);
 	buf_release(&id);
+	buf_release(&version);
 	return rc;
 }
 
@@ -656,9 +714,9 @@ static int sample_table(struct verify *v, PGconn *c, const char *table, const ch
 /* Half of them from the core, half from the landed tables: what only one of them holds is found, too. */
 static int verify_sample(struct verify *v, struct rt_err *err)
 {
-	struct buf table = BUF_INIT, id = BUF_INIT;
+	struct buf table = BUF_INIT, id = BUF_INIT, version = BUF_INIT;
 	int64_t half = RT_MAX(v->o.sample / 2, 1);
-	source_table(v->l->rollup, &table, &id);
+	core_table(v, &table, &id, &version);
 	int rc = sample_table(v, v->core_sure, buf_cstr(&table), buf_cstr(&id), half, err);
 	if (rc == 0)
 		rc = sample_table(v, v->warehouse_sure, v->l->history, "id", half - half / 2, err);
@@ -668,6 +726,7 @@ static int verify_sample(struct verify *v, struct rt_err *err)
 		rc = compare_suspects(v, err);
 	buf_release(&table);
 	buf_release(&id);
+	buf_release(&version);
 	return rc;
 }
 
@@ -727,17 +786,34 @@ static int compare_rollup(struct verify *v, struct rt_err *err)
 	return verify_listed(v, err);
 }
 
+/* 1: the core has no table of its own for it. */
+static int find_triggers(struct verify *v, struct arena *a, struct rt_err *err)
+{
+	if (!v->o.against_triggers)
+		return 0;
+	int rc =
+		verify_triggers_find(v->core_sure, v->l, a, v->o.note, v->o.ctx, &v->triggers, err);
+	if (rc == 0 && v->triggers.exists)
+		v->l = &v->triggers.here;
+	return rc != 0 ? rc : !v->triggers.exists;
+}
+
 int verify_rollup(struct verify *v, const struct landed *l, struct verify_count *ret,
 		  struct rt_err *err)
 {
+	struct arena names;
+	arena_init(&names, 4096);
 	v->l = l;
 	v->count = ret;
-	int rc = check_state(v, err);
+	int rc = find_triggers(v, &names, err);
+	if (rc == 0)
+		rc = check_state(v, err);
 	if (rc == 0)
 		rc = compare_rollup(v, err);
 	if (rc == 0) /* what was seen is worth nothing where it did not stay so */
 		rc = check_state(v, err);
-	return rc == 0 ? 0 : rt_context(err, "%s", l->rollup->name);
+	arena_release(&names);
+	return rc >= 0 ? rc : rt_context(err, "%s", l->rollup->name);
 }
 
 int verify_entities(struct verify *v, const struct landed *l, size_t count, const char *const *id,

@@ -38,8 +38,9 @@ struct verify_finding {
 
 struct verify_options {
 	const struct settings *settings;
-	struct loop *loop;   /* or NULL: what ends it early (ERR_RETRY) */
-	int64_t sample;	     /* entities of each table, about; 0: all */
+	struct loop *loop; /* or NULL: what ends it early (ERR_RETRY) */
+	bool against_triggers; /* the core's rows are those of its own rollup tables, not of its events */
+	int64_t sample;	       /* entities of each table, about; 0: all */
 	int64_t patience_us; /* for apply to get on, and for old transactions of the core */
 	void (*found)(void *ctx, const struct verify_finding *f);
 	/*
@@ -49,6 +50,8 @@ struct verify_options {
 	 */
 	void (*found_entity)(void *ctx, const struct landed *l, const char *id,
 			     int32_t extra_up_to);
+	/* Something to know, of a rollup; may be NULL. */
+	void (*note)(void *ctx, const char *relation, const char *text);
 	void *ctx;
 };
 
@@ -67,8 +70,9 @@ int verify_open(struct verify **ret, const struct verify_options *o,
 		struct rt_err *err) RT_MUSTCHECK;
 void verify_close(struct verify *v);
 /*
- * Compares one rollup; *ret is added to. ERR_PERMANENT when it is not live, or
- * was made by another definition.
+ * Compares one rollup; *ret is added to. 1: there is nothing to compare with
+ * (against_triggers, and the core has no such table). ERR_PERMANENT when it is
+ * not live, or was made by another definition.
  */
 int verify_rollup(struct verify *v, const struct landed *l, struct verify_count *ret,
 		  struct rt_err *err) RT_MUSTCHECK;

@@ -353,7 +353,10 @@ void landed_reader_all(struct landed_reader *r)
 static int begin_reader_chunk(struct landed_reader *r, struct slice id, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
-	landed_select_sql(r->landed, r->latest, &sql);
+	if (r->select != NULL)
+		buf_str(&sql, r->select);
+	else
+		landed_select_sql(r->landed, r->latest, &sql);
 	add_range(r->landed->rollup, "id", r->latest ? NULL : "version", r->one_entity, r->begun,
 		  id, r->version, r->chunk, &sql);
 	int rc = copy_begin(&r->copy, buf_cstr(&sql), err);

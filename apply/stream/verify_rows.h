@@ -65,7 +65,8 @@ int refold_next(struct refold *f, const struct fold_row **ret, struct rt_err *er
 
 struct landed_reader {
 	const struct landed *landed;
-	bool latest; /* reads the latest rows, not history */
+	const char *select; /* or NULL: what to read instead of its table */
+	bool latest;	    /* reads the latest rows, not history */
 	int64_t chunk;
 	struct verify_copy copy;
 	struct fold_row row; /* borrowed from the message */

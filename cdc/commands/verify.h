@@ -17,7 +17,7 @@ struct verify_run {
 	struct settings settings;
 	struct verify_options options;
 	struct verify_count count;
-	bool json;
+	bool json, against_triggers;
 	bool failed;		    /* it did not come to its end */
 	int compared, not_compared; /* tables */
 	uint64_t printed;	    /* findings */
