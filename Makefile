@@ -96,6 +96,7 @@ APPLY_SRC := \
 	apply/stream/ledger.c \
 	apply/stream/load.c \
 	apply/stream/remake.c \
+	apply/stream/sampler.c \
 	apply/stream/source.c \
 	apply/stream/verify.c \
 	apply/stream/verify_compare.c \

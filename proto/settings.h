@@ -54,6 +54,10 @@ struct settings {
 		int64_t load_chunk;
 	} apply;
 	struct {
+		int64_t sample_interval; /* 0: off */
+		int64_t sample_entities;
+	} verify;
+	struct {
 		int level; /* index into settings_log_levels, an enum log_level by settings_log_level */
 		int format; /* enum log_format */
 	} log;

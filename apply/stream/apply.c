@@ -12,6 +12,7 @@
 #include "apply/stream/gather.h"
 #include "apply/stream/load.h"
 #include "apply/stream/remake.h"
+#include "apply/stream/sampler.h"
 #include "apply/stream/writer.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
@@ -49,6 +50,7 @@ struct applier {
 	struct writer writer;
 	struct gather gather;
 	struct cache cache;
+	struct sampler sampler;
 	struct batch batch[2];
 	struct batch *making, *flying; /* flying: with the writer, or NULL */
 	enum stage stage;
@@ -507,12 +509,16 @@ static int set_up(struct applier *a, struct rt_err *err)
 	a->loop.before_sleep = before_sleep;
 	loop_add(&a->loop,
 		 (struct loop_source){"warehouse", a, warehouse_prepare, warehouse_dispatch});
+	sampler_init(&a->sampler, s, &a->landed, &a->loop);
+	loop_add(&a->loop,
+		 (struct loop_source){"sampler", &a->sampler, sampler_prepare, sampler_dispatch});
 	loop_add(&a->loop, (struct loop_source){"spool", a, spool_prepare, spool_dispatch});
 	return 0;
 }
 
 static void tear_down(struct applier *a)
 {
+	sampler_release(&a->sampler);
 	if (a->applied != NULL)
 		applied_close(a->applied);
 	if (a->making != NULL) {

@@ -236,6 +236,14 @@ class Rig(Pipeline):
         self.warehouse(f"drop table raw.{PAYMENT}, raw.{PAYMENT}_latest")
         self.warehouse("delete from rolag.relation where pipeline = %s and name = %s", self.name, PAYMENT)
 
+    def ask_repair(self):
+        """A payment's rows are gone, as `rolag verify --repair` would find; apply has them to make."""
+        id_ = entity(2_000_000)
+        for table in (PAYMENT, PAYMENT + "_latest"):
+            self.warehouse(f"delete from raw.{table} where id = %s", id_)
+        self.warehouse("insert into rolag.repair (pipeline, rollup, id, extra_up_to) values (%s, %s, %s, 0) "
+                       "on conflict (pipeline, rollup, id) do update set state = 'waiting'", self.name, PAYMENT, id_)
+
     def check_confirmed(self):
         """Asked in this order, as both only grow."""
         confirmed = self.slot()[0]
@@ -248,6 +256,8 @@ class Rig(Pipeline):
         with self.bank.quiet:
             self.wait_applied()
             self.wait_live()
+            wait_for("repairs", lambda: self.warehouse("select count(*) from rolag.repair where state = 'waiting'") ==
+                     [(0,)])
             rows, events = self.rows(), self.events()
             assert rows == events, f"{rows} rows of {events} events"
             latest, = self.warehouse(f"select (select count(*) from raw.{ROLE}_latest), (select count(distinct id) "
@@ -301,6 +311,8 @@ def prepare(p, case):
     """While the role is stopped: what must be there so that it passes the point."""
     if case.point.startswith(LOAD):
         p.load_anew()
+    if case.point.startswith("remake."):
+        p.ask_repair()
     if case.point == "spool.unlink_tmp":
         with open(os.path.join(p.state_dir, "spool", "00000001-0000000000000001.seg.tmp"), "w", encoding="ascii"):
             pass

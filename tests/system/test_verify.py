@@ -211,3 +211,27 @@ def test_verify_against_triggers_is_the_proof_before_they_are_switched_off(make_
     code, out, err = p.run("verify", "--against-triggers", "core_customer_events_rollup")
     assert code == FINDING and "Not proven equal" in out, out + err
     p.stop()
+
+
+def test_the_sampler_finds_what_was_altered_and_says_so_in_log_counters_and_status(make_pipeline):
+    p = make_pipeline(land=[ROLE], settings={"verify": {"sample_interval": "300 ms", "sample_entities": 100}})
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        for n in range(1, 4):
+            write_role(conn, n, 1)
+    p.wait_applied()
+    wait_for("a sample", lambda: p.counters()["apply_verified_rows_total"] >= 6)
+    assert p.counters()["apply_verify_differences_total"] == 0
+    assert "no difference" in p.run("status")[1]
+    p.warehouse(f"update raw.{ROLE}_latest set name = 'forged' where id = %s", entity(2))
+    line, *_ = wait_for("the difference", lambda: p.apply.lines("error", "differs"))
+    assert f"first=\"differs in {ROLE}_latest, id {entity(2)}, version 1, column name\"" in line
+    assert f"mend=\"rolag verify {ROLE} --full --repair\"" in line and "forged" not in line
+    assert "DIFFERENCES" in p.run("status")[1]
+    assert verify(p, "--full", "--repair")[0] == 0
+    with p.writing() as conn:
+        write_role(conn, 1, 2)
+    p.wait_applied()
+    p.stop()
+    assert p.core("select count(*) from pg_stat_activity where application_name = 'rolag verify'") == [(0,)]
