@@ -149,7 +149,8 @@ UNIT_TESTS := \
 	test_spool \
 	test_spool_disk \
 	test_spool_faults \
-	test_types
+	test_types \
+	test_verify
 
 # Fuzz targets: tests/fuzz/fuzz_NAME.c with its corpus in tests/fuzz/corpus/NAME.
 FUZZ := \

@@ -148,9 +148,8 @@ static void take(struct sampler *s, const struct sampled *r)
 		log_warn("a sample could not be verified", "rollup=%s reason=\"%.*s\"", name,
 			 (int)sizeof(r->text), r->text);
 	else
-		log_debug("a sample was verified",
-			  "rollup=%s rows=%" PRIu64 " undecided=%" PRIu64, name,
-			  r->count.warehouse_rows, r->count.undecided);
+		log_debug("a sample was verified", "rollup=%s rows=%" PRIu64 " undecided=%" PRIu64,
+			  name, r->count.warehouse_rows, r->count.undecided);
 }
 
 static void finish(struct sampler *s, bool late)
