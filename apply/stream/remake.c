@@ -373,11 +373,41 @@ static const struct landed *find_rollup(const struct landed_set *set, const char
 	return NULL;
 }
 
+/* Does the entity wait in quarantine? Its rows are made there (rolag quarantine). */
+static int is_parked(struct remake *m, bool *ret, struct rt_err *err)
+{
+	const char *params[] = {m->settings->pipeline, m->l->rollup->name, m->id_text};
+	PGresult *res;
+	*ret = false;
+	int rc = pgc_exec(m->c, &res, err, "SELECT to_regclass('rolag.quarantine') IS NOT NULL");
+	if (rc != 0)
+		return rc;
+	bool there = PQgetvalue(res, 0, 0)[0] == 't'; /* not in a control schema of before it */
+	PQclear(res);
+	if (!there)
+		return 0;
+	rc = pgc_query(m->c, &res, err,
+		       "SELECT 1 FROM rolag.quarantine WHERE pipeline = $1 AND rollup = $2 AND id "
+		       "= $3 LIMIT 1",
+		       3, params);
+	if (rc != 0)
+		return rc;
+	*ret = PQntuples(res) > 0;
+	PQclear(res);
+	return 0;
+}
+
 static int serve_one(struct remake *m, enum outcome *ret, struct rt_err *err)
 {
-	int rc = 0;
+	bool parked;
+	int rc = is_parked(m, &parked, err);
 	buf_clear(&m->id);
-	if (m->l->state != LANDED_LIVE) {
+	if (rc != 0)
+		return rc;
+	if (parked) {
+		*ret = REFUSED;
+		snprintf(m->reason, sizeof(m->reason), "it is in quarantine");
+	} else if (m->l->state != LANDED_LIVE) {
 		*ret = REFUSED;
 		snprintf(m->reason, sizeof(m->reason), "the rollup is not live");
 	} else if (pgt_from_text(m->l->rollup->id_type, slice_str(m->id_text), NULL, &m->id, err) !=

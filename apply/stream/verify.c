@@ -22,8 +22,9 @@
 
 /* An entity to be compared surely. */
 struct suspect {
-	struct slice id;     /* in v->ids */
-	int32_t core_has;    /* greatest sequence before the fence; 0: none */
+	struct slice id;  /* in v->ids */
+	int32_t core_has; /* greatest sequence before the fence; 0: none */
+	int32_t parked_from; /* versions from here on wait in quarantine, or rest on what was skipped */
 	int32_t extra_up_to; /* second look: rows up to this may be too many */
 	bool looks_again;    /* it had rows that the core did not show */
 	bool differs;	     /* and other findings */
@@ -43,6 +44,7 @@ struct verify {
 	uint64_t entity_findings;
 	bool on_latest;	   /* findings are of the latest row */
 	int32_t version;   /* of the row whose columns are told */
+	bool parks;	   /* entities of the rollup at hand are in quarantine */
 	bool passed;	   /* apply was seen to keep up */
 	bool quick;	   /* the quick pass counts the rows, the sure comparison does not */
 	bool only_unknown; /* passes over entities that the core has events of */
@@ -259,16 +261,28 @@ struct pair {
 	struct kept_row last;	      /* of the warehouse's history */
 };
 
+/* The entity's rows that are left are not compared. */
+static int core_rest(struct core_reader *r, struct rt_err *err)
+{
+	const struct fold_row *row;
+	int rc;
+	while ((rc = core_next(r, &row, err)) > VERIFY_END)
+		;
+	return rc;
+}
+
 static int next_core(struct verify *v, struct pair *p, const struct suspect *s, struct rt_err *err)
 {
 	const struct fold_row *row;
 	int rc;
 	p->a = NULL;
 	while ((rc = core_next(p->core, &row, err)) == VERIFY_STUCK)
-		if (!s->looks_again && row->version <= s->core_has)
+		if (!s->looks_again && row->version <= s->core_has && row->version < s->parked_from)
 			tell(v, VERIFY_UNFOLDABLE, row->version, NULL, p->core->events.reason);
-	if (rc == VERIFY_ROW)
+	if (rc == VERIFY_ROW && row->version < s->parked_from)
 		p->a = row;
+	else if (rc == VERIFY_ROW)
+		return core_rest(p->core, err);
 	return RT_MIN(rc, 0);
 }
 
@@ -299,6 +313,8 @@ static int step(struct verify *v, struct pair *p, struct suspect *s, struct rt_e
 		count_row(v, first && p->a->version <= s->core_has, &v->count->core_rows);
 		return next_core(v, p, s, err);
 	}
+	if (p->b->version >= s->parked_from)
+		return next_here(p, err);
 	count_row(v, first, &v->count->warehouse_rows);
 	if (p->a == NULL || p->b->version < p->a->version) {
 		if (first)
@@ -403,6 +419,56 @@ static int ask_core(struct verify *v, struct suspect *s, struct rt_err *err)
 	return 0;
 }
 
+/* Is any entity of the rollup in quarantine? (A control schema of before it has no such table.) */
+static int look_for_parked(struct verify *v, struct rt_err *err)
+{
+	const char *params[] = {v->o.settings->pipeline, v->l->rollup->name};
+	PGresult *res;
+	int rc = pgc_exec(v->warehouse_sure, &res, err,
+			  "SELECT to_regclass('rolag.quarantine') IS NOT NULL");
+	if (rc != 0)
+		return rc;
+	v->parks = PQgetvalue(res, 0, 0)[0] == 't';
+	PQclear(res);
+	if (!v->parks)
+		return 0;
+	rc = pgc_query(v->warehouse_sure, &res, err,
+		       "SELECT EXISTS (SELECT FROM rolag.quarantine WHERE pipeline = $1 AND rollup "
+		       "= $2)",
+		       2, params);
+	if (rc != 0)
+		return rc;
+	v->parks = PQgetvalue(res, 0, 0)[0] == 't';
+	PQclear(res);
+	return 0;
+}
+
+/* From which version on the entity is in quarantine, behind the fence. */
+static int ask_parked(struct verify *v, struct suspect *s, struct rt_err *err)
+{
+	struct buf id = BUF_INIT;
+	PGresult *res;
+	s->parked_from = INT32_MAX;
+	if (!v->parks)
+		return 0;
+	int rc = pgt_to_text((struct pgt_type){v->l->rollup->id_type, false}, s->id, &id, err);
+	const char *params[] = {v->o.settings->pipeline, v->l->rollup->name, buf_cstr(&id)};
+	if (rc == 0)
+		rc = pgc_query(v->warehouse_sure, &res, err,
+			       "SELECT min(sequence) FROM rolag.quarantine WHERE pipeline = $1 AND "
+			       "rollup = $2 AND id = $3",
+			       3, params);
+	buf_release(&id);
+	if (rc != 0)
+		return rc;
+	if (!PQgetisnull(res, 0, 0)) {
+		s->parked_from = (int32_t)strtol(PQgetvalue(res, 0, 0), NULL, 10);
+		v->count->parked += !s->looks_again;
+	}
+	PQclear(res);
+	return 0;
+}
+
 static int compare_batch(struct verify *v, struct verify_fence *fence, struct rt_err *err)
 {
 	struct core_reader core;
@@ -413,6 +479,10 @@ static int compare_batch(struct verify *v, struct verify_fence *fence, struct rt
 	if (rc == 0)
 		rc = verify_fence_pass(v->core_sure, v->warehouse_sure, v->o.settings, v->o.loop,
 				       v->o.patience_us, fence, err);
+	if (rc == 0)
+		rc = look_for_parked(v, err);
+	for (size_t i = 0; rc == 0 && i < v->suspect_count; i++)
+		rc = ask_parked(v, &v->suspect[i], err);
 	if (rc != 0)
 		return rc;
 	rc = core_open(v, &core, v->core_sure, err);

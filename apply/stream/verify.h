@@ -10,6 +10,9 @@
  * streamed side by side; only entities that look different there are compared
  * surely. So a difference that is reported is one, and memory is bounded.
  *
+ * What is in quarantine is known to be missing: such an entity is compared up
+ * to its first version there, and counted.
+ *
  * Reads only, but for fences. Compared is every column but _lsn and
  * _committed_at, and the latest row with the last one of history.
  */
@@ -60,6 +63,7 @@ struct verify_count {
 	uint64_t entities;				 /* compared one by one */
 	uint64_t differences;				 /* findings told */
 	uint64_t differing_entities;			 /* … of so many entities */
+	uint64_t parked;    /* entities in quarantine: compared up to the version that waits */
 	uint64_t undecided; /* entities with rows too many, or yet to be shown by the core */
 };
 

@@ -185,11 +185,12 @@ static void conclude_json(const struct verify_run *run)
 	       ", \"differences\": %" PRIu64 ", \"differing_entities\": %" PRIu64
 	       ", \"undecided_entities\": %" PRIu64
 	       ", \"seconds\": %.3f, \"rows_per_second\": %.0f, "
-	       "\"repaired_entities\": %" PRIu64 ", \"refused_entities\": %" PRIu64 "}\n",
+	       "\"repaired_entities\": %" PRIu64 ", \"refused_entities\": %" PRIu64
+	       ", \"quarantined_entities\": %" PRIu64 "}\n",
 	       run->printed > 0 ? "\n  " : "", is_equal(run) ? "true" : "false", run->compared,
 	       run->not_compared, n->core_rows, n->warehouse_rows, n->latest_rows, n->differences,
 	       n->differing_entities, n->undecided, (double)run->took_us / 1e6,
-	       rows_per_second(run), run->repaired, run->refused);
+	       rows_per_second(run), run->repaired, run->refused, n->parked);
 }
 
 static void conclude(const struct verify_run *run)
@@ -203,6 +204,10 @@ static void conclude(const struct verify_run *run)
 		       "than they may\n           be are still open there; mend: look again when "
 		       "these have ended\n",
 		       n->undecided);
+	if (n->parked > 0)
+		printf("in quarantine: %" PRIu64
+		       " entities, compared up to the version that waits (rolag quarantine list)\n",
+		       n->parked);
 	if (n->differences > 0)
 		printf("%" PRIu64 " differences of %" PRIu64 " entities", n->differences,
 		       n->differing_entities);

@@ -234,4 +234,32 @@ def test_the_sampler_finds_what_was_altered_and_says_so_in_log_counters_and_stat
         write_role(conn, 1, 2)
     p.wait_applied()
     p.stop()
-    assert p.core("select count(*) from pg_stat_activity where application_name = 'rolag verify'") == [(0,)]
+    wait_for("its connections to end", lambda: p.core(
+        "select count(*) from pg_stat_activity where application_name = 'rolag verify'") == [(0,)])
+
+
+def test_what_is_in_quarantine_is_neither_a_difference_nor_repaired(make_pipeline):
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    with p.writing() as conn:
+        for n in (1, 2):
+            for sequence in (1, 2, 3):
+                write_role(conn, n, sequence)
+    p.wait_applied()
+    p.warehouse("create table if not exists rolag.quarantine (pipeline text, rollup text, id text, sequence int, "
+                "event_type text, recorded_at timestamptz, lsn pg_lsn, first boolean)")
+    for sequence in (2, 3):     # as if apply had parked it there
+        p.warehouse("insert into rolag.quarantine (pipeline, rollup, id, sequence, event_type, recorded_at, lsn, first) "
+                    "values (%s, %s, %s, %s, 'x', now(), '0/1', %s)", p.name, ROLE, entity(2), sequence, sequence == 2)
+    p.warehouse(f"delete from raw.{ROLE} where id = %s and version >= 2", entity(2))
+    p.warehouse(f"delete from raw.{ROLE}_latest where id = %s", entity(2))
+    p.warehouse(f"insert into raw.{ROLE}_latest select * from raw.{ROLE} where id = %s", entity(2))
+    code, said = verify(p, "--full")
+    assert (code, said["findings"], said["quarantined_entities"]) == (0, [], 1), said
+    p.warehouse(f"update raw.{ROLE} set name = 'forged' where id = %s", entity(2))
+    code, said = verify(p, "--full", "--repair")
+    assert (code, said["repaired_entities"], said["refused_entities"]) == (FINDING, 0, 1), said
+    assert ("differs", ROLE, entity(2), 1, "name") in told(said)
+    assert p.warehouse("select state, reason from rolag.repair") == [("refused", "it is in quarantine")]
+    p.stop()
