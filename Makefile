@@ -95,6 +95,10 @@ APPLY_SRC := \
 	apply/stream/landed.c \
 	apply/stream/ledger.c \
 	apply/stream/load.c \
+	apply/stream/parked.c \
+	apply/stream/quarantine.c \
+	apply/stream/quarantine_serve.c \
+	apply/stream/repair.c \
 	apply/stream/source.c \
 	apply/stream/writer.c \
 	apply/stream/writer_rows.c
@@ -112,6 +116,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/quarantine.c \
 	cdc/commands/roles.c \
 	cdc/commands/run.c \
 	cdc/commands/spool.c \
@@ -181,6 +186,7 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent load_all \
+	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.

@@ -692,7 +692,7 @@ def test_check_and_init_find_a_lost_slot(warehouse):
     ("spool: {qouta: 2 GB}", ":7:9: unknown key spool.qouta; did you mean spool.quota?"),
     ("spool:\n  quota: 2 GiB", ":8:10: spool.quota is not a size such as 64 MB"),
     ("apply: {batch_rows: 0}", ":7:21: apply.batch_rows is out of range: 1 to 1000000"),
-    ("apply: {unknown_event: quarantene}", ":7:24: apply.unknown_event is none of the values allowed: fail ignore"),
+    ("apply: {unknown_event: quarantene}", ":7:24: apply.unknown_event is none of the values allowed: quarantine fail ignore"),
     ("spool: [1", ":8:"),
     ("core:\n  connect:", ":7:1:"),
 ])

@@ -25,6 +25,7 @@ struct fixture {
 	struct landed_set set;
 	struct batch batch;
 	struct cache cache;
+	struct parked parked;
 };
 
 static int set_up(void **state)
@@ -42,7 +43,8 @@ static int set_up(void **state)
 				  .history = "\"raw\".\"deposits\"",
 				  .latest = "\"raw\".\"deposits_latest\""};
 	f->set = (struct landed_set){1, &f->item};
-	batch_init(&f->batch, &f->set);
+	parked_init(&f->parked, 1, 2, 4);
+	batch_init(&f->batch, &f->set, &f->parked);
 	cache_init(&f->cache, 1 << 20);
 	*state = f;
 	return 0;
@@ -52,6 +54,7 @@ static int tear_down(void **state)
 {
 	struct fixture *f = *state;
 	batch_release(&f->batch);
+	parked_release(&f->parked);
 	cache_release(&f->cache);
 	rollup_release(f->rollup);
 	arena_release(&f->arena);
@@ -275,7 +278,7 @@ static void test_trap_27_batch_goes_on_in_another_where_rows_take_too_much(void 
 	struct batch other, *b = &f->batch, *next = &other;
 	struct rt_err err;
 	uint32_t rows = 0, fences = 0, parts = 0;
-	batch_init(&other, &f->set);
+	batch_init(&other, &f->set, &f->parked);
 	add_transaction(f, 10, 1, 1, 3);
 	batch_begin(b, at(20), RT_PG_EPOCH_US + 20);
 	batch_add_fence(b, slice_str("a"));
