@@ -300,7 +300,8 @@ void batch_cut_open(struct batch *b)
 static void add_waiting(struct batch *b, uint32_t i, const char *reason)
 {
 	const struct batch_event *ev = &b->event[i];
-	if (!parked_add(b->parked, ev->rollup, ev->e.id)) {
+	const bool late = parked_is_before(b->parked, ev->rollup, ev->e.id, ev->e.sequence);
+	if (!parked_add(b->parked, ev->rollup, ev->e.id, ev->e.sequence)) {
 		park_at(b, ev->rollup, ev->transaction,
 			"too many entities or events wait in quarantine (quarantine.max_entities, "
 			"quarantine.max_events)");
@@ -308,7 +309,7 @@ static void add_waiting(struct batch *b, uint32_t i, const char *reason)
 	}
 	ev->entity->parked = true;
 	b->waiting = grown(b->waiting, b->waiting_count, &b->waiting_cap, sizeof(*b->waiting));
-	b->waiting[b->waiting_count++] = (struct batch_waiting){i, reason};
+	b->waiting[b->waiting_count++] = (struct batch_waiting){i, reason, late};
 }
 
 static void note_gap(struct batch *b, const struct batch_event *ev)

@@ -42,6 +42,7 @@ struct batch_row {
 struct batch_waiting {
 	uint32_t event;	    /* index into batch->event */
 	const char *reason; /* why it could not be folded; NULL: it waits behind another */
+	bool late; /* it comes before the one that its entity waits for: worth a retry by itself */
 };
 
 /* A rollup whose changes are left out from the end of this transaction on. */

@@ -224,7 +224,7 @@ static void keep(struct buf *b, struct slice *s)
 static int park_event(struct load *l, const struct fold_event *e, const char *reason,
 		      struct rt_err *err)
 {
-	if (!parked_add(l->parked, l->rollup, e->id))
+	if (!parked_add(l->parked, l->rollup, e->id, e->sequence))
 		return rt_fail(err, ERR_PERMANENT,
 			       "first load of %s: too many entities or events would wait in "
 			       "quarantine (quarantine.max_entities, quarantine.max_events); mend: "
@@ -232,7 +232,7 @@ static int park_event(struct load *l, const struct fold_event *e, const char *re
 			       l->landed->rollup->name);
 	if (l->waiting_count++ == 0)
 		quarantine_begin(l->settings->pipeline, l->waiting);
-	quarantine_add(l->landed->rollup, e, l->snapshot, 0, reason, l->waiting);
+	quarantine_add(l->landed->rollup, e, l->snapshot, 0, reason, false, l->waiting);
 	if (reason != NULL)
 		log_error("an entity waits in quarantine, the others go on",
 			  "relation=%s.%s reason=\"%s\" mend=\"rolag quarantine list\"",

@@ -10,6 +10,7 @@ struct parked_entry {
 	UT_hash_handle hh;
 	XXH128_hash_t key;
 	uint16_t rollup;
+	int32_t sequence; /* of an entity: its first event that waits */
 };
 
 void parked_init(struct parked *p, uint16_t rollups, uint64_t max_entities, uint64_t max_events)
@@ -59,13 +60,14 @@ static struct parked_entry *find(struct parked_entry *set, XXH128_hash_t key)
 }
 
 /* False: it was there already. */
-static bool add(struct parked_entry **set, uint16_t rollup, XXH128_hash_t key)
+static bool add(struct parked_entry **set, uint16_t rollup, XXH128_hash_t key, int32_t sequence)
 {
 	if (find(*set, key) != NULL)
 		return false;
 	struct parked_entry *e = rt_calloc(1, sizeof(*e));
 	e->key = key;
 	e->rollup = rollup;
+	e->sequence = sequence;
 	HASH_ADD(hh, *set, key, sizeof(e->key), e);
 	return true;
 }
@@ -75,26 +77,43 @@ bool parked_has(const struct parked *p, uint16_t rollup, struct slice id)
 	return p->entity != NULL && find(p->entity, key_of(rollup, id, 0)) != NULL;
 }
 
-bool parked_add(struct parked *p, uint16_t rollup, struct slice id)
+bool parked_add(struct parked *p, uint16_t rollup, struct slice id, int32_t sequence)
 {
 	struct parked_count *n = &p->count[rollup];
 	const bool is_new = !parked_has(p, rollup, id);
 	if (n->events >= p->max_events || (is_new && n->entities >= p->max_entities))
 		return false;
-	n->entities += add(&p->entity, rollup, key_of(rollup, id, 0));
+	n->entities += add(&p->entity, rollup, key_of(rollup, id, 0), sequence);
 	n->events++;
 	return true;
 }
 
-void parked_load(struct parked *p, uint16_t rollup, struct slice id, uint64_t events)
+bool parked_is_before(const struct parked *p, uint16_t rollup, struct slice id, int32_t sequence)
 {
-	p->count[rollup].entities += add(&p->entity, rollup, key_of(rollup, id, 0));
+	const struct parked_entry *e =
+		p->entity != NULL ? find(p->entity, key_of(rollup, id, 0)) : NULL;
+	return e != NULL && sequence < e->sequence;
+}
+
+void parked_load(struct parked *p, uint16_t rollup, struct slice id, int32_t sequence,
+		 uint64_t events)
+{
+	p->count[rollup].entities += add(&p->entity, rollup, key_of(rollup, id, 0), sequence);
 	p->count[rollup].events += events;
 }
 
-void parked_less(struct parked *p, uint16_t rollup, uint64_t events)
+static void count_less(struct parked *p, uint16_t rollup, uint64_t events)
 {
 	p->count[rollup].events -= RT_MIN(events, p->count[rollup].events);
+}
+
+void parked_from(struct parked *p, uint16_t rollup, struct slice id, int32_t sequence,
+		 uint64_t events)
+{
+	struct parked_entry *e = find(p->entity, key_of(rollup, id, 0));
+	if (e != NULL)
+		e->sequence = sequence;
+	count_less(p, rollup, events);
 }
 
 void parked_remove(struct parked *p, uint16_t rollup, struct slice id, uint64_t events)
@@ -105,7 +124,7 @@ void parked_remove(struct parked *p, uint16_t rollup, struct slice id, uint64_t 
 	HASH_DEL(p->entity, e);
 	free(e);
 	p->count[rollup].entities--;
-	parked_less(p, rollup, events);
+	count_less(p, rollup, events);
 }
 
 void parked_forget(struct parked *p, uint16_t rollup)
@@ -123,7 +142,7 @@ void parked_forget(struct parked *p, uint16_t rollup)
 
 void parked_skip(struct parked *p, uint16_t rollup, struct slice id, int32_t sequence)
 {
-	add(&p->skipped, rollup, key_of(rollup, id, sequence));
+	add(&p->skipped, rollup, key_of(rollup, id, sequence), sequence);
 }
 
 bool parked_is_skipped(const struct parked *p, uint16_t rollup, struct slice id, int32_t sequence)

@@ -32,15 +32,19 @@ bool parked_has(const struct parked *p, uint16_t rollup, struct slice id);
  * The entity waits, with one event more. False: the rollup's limit is reached,
  * and nothing was added.
  */
-bool parked_add(struct parked *p, uint16_t rollup, struct slice id) RT_MUSTCHECK;
-/* What the warehouse holds: an entity with that many events; limits do not count. */
-void parked_load(struct parked *p, uint16_t rollup, struct slice id, uint64_t events);
+bool parked_add(struct parked *p, uint16_t rollup, struct slice id, int32_t sequence) RT_MUSTCHECK;
+/* Does this event come before the one behind which the entity waits (a gap's, that came late)? */
+bool parked_is_before(const struct parked *p, uint16_t rollup, struct slice id, int32_t sequence);
+/* What the warehouse holds: an entity with that many events, from this sequence on; limits do not count. */
+void parked_load(struct parked *p, uint16_t rollup, struct slice id, int32_t sequence,
+		 uint64_t events);
 /* The entity does not wait any more; so many of its events are gone. */
 void parked_remove(struct parked *p, uint16_t rollup, struct slice id, uint64_t events);
 /* None of the rollup waits any more (quarantine_forget). */
 void parked_forget(struct parked *p, uint16_t rollup);
-/* Some of its events are gone, it goes on waiting. */
-void parked_less(struct parked *p, uint16_t rollup, uint64_t events);
+/* So many of its events are gone; it goes on waiting from this sequence on. */
+void parked_from(struct parked *p, uint16_t rollup, struct slice id, int32_t sequence,
+		 uint64_t events);
 
 /* Somebody decided to leave this event out. */
 void parked_skip(struct parked *p, uint16_t rollup, struct slice id, int32_t sequence);

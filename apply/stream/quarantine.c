@@ -18,15 +18,32 @@
 /* Read at a time, so that memory does not grow with what waits. */
 #define LOAD_ROWS 5000
 
-enum { PIPELINE, ROLLUP, ID, SEQUENCE, EVENT_TYPE, EVENT, RECORDED_AT, LSN, COMMITTED_AT, REASON };
-_Static_assert(REASON + 1 == QUARANTINE_COLUMNS, "one parameter per column");
+enum {
+	PIPELINE,
+	ROLLUP,
+	ID,
+	SEQUENCE,
+	EVENT_TYPE,
+	EVENT,
+	RECORDED_AT,
+	LSN,
+	COMMITTED_AT,
+	REASON,
+	LATE
+};
+_Static_assert(LATE + 1 == QUARANTINE_COLUMNS, "one parameter per column");
 
 const char quarantine_insert_sql[] =
 	"INSERT INTO rolag.quarantine (pipeline, rollup, id, sequence, event_type, event, "
-	"recorded_at, lsn, committed_at, reason, first) SELECT $1::text, t.*, t.reason IS NOT NULL "
+	"recorded_at, lsn, committed_at, reason, first, state) SELECT $1::text, rollup, id, "
+	"sequence, "
+	"event_type, event, recorded_at, lsn, committed_at, reason, reason IS NOT NULL, CASE WHEN "
+	"late "
+	"THEN 'retry' ELSE 'waiting' END "
 	"FROM unnest($2::text[], $3::text[], $4::int4[], $5::text[], $6::text[], "
-	"$7::timestamptz[], $8::pg_lsn[], $9::timestamptz[], $10::text[]) AS t (rollup, id, "
-	"sequence, event_type, event, recorded_at, lsn, committed_at, reason) "
+	"$7::timestamptz[], $8::pg_lsn[], $9::timestamptz[], $10::text[], $11::bool[]) AS t "
+	"(rollup, id, "
+	"sequence, event_type, event, recorded_at, lsn, committed_at, reason, late) "
 	"ON CONFLICT (pipeline, rollup, id, sequence) DO NOTHING";
 const char quarantine_park_sql[] =
 	"UPDATE rolag.relation SET state = 'parked', reason = $3::text, changed_at = now() "
@@ -41,7 +58,7 @@ void quarantine_begin(const char *pipeline, struct buf *column)
 		[SEQUENCE] = OID_INT4, [EVENT_TYPE] = OID_TEXT,
 		[EVENT] = OID_TEXT,    [RECORDED_AT] = OID_TIMESTAMPTZ,
 		[LSN] = OID_PG_LSN,    [COMMITTED_AT] = OID_TIMESTAMPTZ,
-		[REASON] = OID_TEXT};
+		[REASON] = OID_TEXT,   [LATE] = OID_BOOL};
 	buf_clear(&column[PIPELINE]);
 	buf_str(&column[PIPELINE], pipeline);
 	for (int i = ROLLUP; i < QUARANTINE_COLUMNS; i++) {
@@ -73,7 +90,7 @@ static void put_u64(struct buf *b, uint64_t v)
 }
 
 void quarantine_add(const struct rollup *r, const struct fold_event *e, struct lsn lsn,
-		    int64_t commit_us, const char *reason, struct buf *column)
+		    int64_t commit_us, const char *reason, bool late, struct buf *column)
 {
 	struct arena a;
 	arena_init(&a, 512);
@@ -94,6 +111,8 @@ void quarantine_add(const struct rollup *r, const struct fold_event *e, struct l
 		buf_u32(&column[REASON], UINT32_MAX);
 	else
 		put(&column[REASON], slice_str(reason));
+	buf_u32(&column[LATE], 1);
+	buf_u8(&column[LATE], late);
 }
 
 int quarantine_insert(PGconn *c, const struct buf *column, struct rt_err *err)
@@ -131,7 +150,8 @@ void quarantine_fill(const struct batch *b, const char *pipeline, uint32_t from,
 		const struct batch_event *ev = &b->event[b->waiting[i].event];
 		const struct batch_transaction *t = &b->transaction[ev->transaction];
 		quarantine_add(b->landed->item[ev->rollup].rollup, &ev->e, t->end,
-			       ev->repaired ? 0 : t->commit_us, b->waiting[i].reason, column);
+			       ev->repaired ? 0 : t->commit_us, b->waiting[i].reason,
+			       b->waiting[i].late, column);
 	}
 	quarantine_end(end - from, column);
 }
@@ -162,7 +182,8 @@ static int take_entity(const PGresult *res, int row, bool skipped, const struct 
 	else if (skipped)
 		parked_skip(p, (uint16_t)rollup, buf_slice(&id), (int32_t)number);
 	else
-		parked_load(p, (uint16_t)rollup, buf_slice(&id), (uint64_t)number);
+		parked_load(p, (uint16_t)rollup, buf_slice(&id),
+			    (int32_t)strtol(PQgetvalue(res, row, 3), NULL, 10), (uint64_t)number);
 	buf_release(&id);
 	return rc;
 }
@@ -175,7 +196,8 @@ static int take_all(PGconn *c, const struct settings *s, bool skipped,
 	int rc = pgc_query(c, NULL, err,
 			   skipped ? "DECLARE waits CURSOR FOR SELECT rollup, id, sequence FROM "
 				     "rolag.quarantine WHERE pipeline = $1 AND state = 'skipped'"
-				   : "DECLARE waits CURSOR FOR SELECT rollup, id, count(*) FROM "
+				   : "DECLARE waits CURSOR FOR SELECT rollup, id, count(*), "
+				     "min(sequence) FROM "
 				     "rolag.quarantine WHERE pipeline = $1 AND state <> 'skipped' "
 				     "GROUP BY rollup, id",
 			   1, &s->pipeline);

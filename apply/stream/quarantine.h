@@ -15,7 +15,7 @@
 /* ---- events on their way in ---- */
 
 /* Parameters of quarantine_insert_sql, all binary: the pipeline, then one array per column. */
-#define QUARANTINE_COLUMNS 10
+#define QUARANTINE_COLUMNS 11
 
 extern const char quarantine_insert_sql[];
 /* $1 pipeline, $2 rollup, $3 reason: the rollup is parked. */
@@ -23,9 +23,9 @@ extern const char quarantine_park_sql[];
 
 /* Empties the columns for rows to come. */
 void quarantine_begin(const char *pipeline, struct buf *column);
-/* reason NULL: it waits behind another; commit_us 0: not known. */
+/* reason NULL: it waits behind another; late: a retry is asked for with it; commit_us 0: not known. */
 void quarantine_add(const struct rollup *r, const struct fold_event *e, struct lsn lsn,
-		    int64_t commit_us, const char *reason, struct buf *column);
+		    int64_t commit_us, const char *reason, bool late, struct buf *column);
 void quarantine_end(uint32_t count, struct buf *column);
 /* Writes them by a blocking statement, within the caller's transaction. */
 int quarantine_insert(PGconn *c, const struct buf *column, struct rt_err *err) RT_MUSTCHECK;

@@ -355,7 +355,7 @@ static void note_entity(struct serving *s)
 	if (s->first == 0)
 		parked_remove(s->parked, s->rollup, buf_slice(&s->id), s->gone);
 	else
-		parked_less(s->parked, s->rollup, s->gone);
+		parked_from(s->parked, s->rollup, buf_slice(&s->id), s->first, s->gone);
 	met_add(MET_QUARANTINE_FOLDED, s->gone);
 	if (s->first == 0)
 		log_info("an entity left quarantine", "rollup=%s id=%s events=%" PRIu64,
