@@ -330,10 +330,11 @@ static int fold(struct applier *a, struct batch *b, struct rt_err *err)
 		rc = batch_fold(b, &a->cache, max_bytes, err);
 		if (rc != 1)
 			break;
-		rc = repair_gap(a->settings, &a->ledger, &a->loop, b, err);
+		rc = repair_batch(a->settings, &a->ledger, &a->loop, b, err);
 	}
-	if (rc == 0) {
+	if (rc == 0 && a->core_away) {
 		a->core_away = false;
+		met_note("%s", "");
 		pgc_backoff_reset(&a->repair_backoff);
 	}
 	return rc;
@@ -406,10 +407,11 @@ static int serve_quarantine(struct applier *a, struct rt_err *err)
 	bool more = false;
 	int rc = writer_lend(&a->writer, &c, err);
 	if (rc == 0)
-		rc = quarantine_serve(c, a->settings, &a->landed, &a->ledger, &a->parked, &a->cache,
-				      QUARANTINE_LIMIT_US, &more, err);
+		rc = quarantine_serve(c, &a->loop, a->settings, &a->landed, &a->ledger, &a->parked,
+				      &a->cache, QUARANTINE_LIMIT_US, &more, err);
 	a->serving = false;
-	a->quarantine_us = more ? 0 : rt_mono_us() + QUARANTINE_POLL_US;
+	/* The stream has its turn in between, whatever waits. */
+	a->quarantine_us = rt_mono_us() + (more ? QUARANTINE_LIMIT_US : QUARANTINE_POLL_US);
 	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
 }
 
@@ -544,7 +546,8 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 	if (a->connected)
 		met_state(a->gather.drained ? "live" : "catching_up");
 	met_tick(rt_now_us());
-	if (a->loop.stop > 0 && (!a->connected || (a->flying == NULL && !a->making->open)))
+	bool idle = a->flying == NULL && (!a->making->open || a->core_away);
+	if (a->loop.stop > 0 && (!a->connected || idle))
 		a->loop.done = true;
 	return 0;
 }

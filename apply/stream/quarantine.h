@@ -11,6 +11,7 @@
 
 #include "apply/stream/batch.h"
 #include "apply/stream/ledger.h"
+#include "proto/base/loop.h"
 
 /* ---- events on their way in ---- */
 
@@ -57,12 +58,14 @@ int quarantine_is_asked(PGconn *c, const struct settings *s, bool *ret,
 /*
  * Does what was asked for, entity by entity, each in a transaction of its own
  * that holds the fence: folds what waits, in order, until one does not fold.
+ * What is missing before one is sought in the core, as the rollup's policy says.
  * Stops after about limit_us; *ret_more: there is more. No batch may be in
  * the making or under way. The cache gets the entities' new states.
  */
-int quarantine_serve(PGconn *c, const struct settings *s, const struct landed_set *landed,
-		     const struct ledger *ledger, struct parked *p, struct cache *cache,
-		     int64_t limit_us, bool *ret_more, struct rt_err *err) RT_MUSTCHECK;
+int quarantine_serve(PGconn *c, struct loop *loop, const struct settings *s,
+		     const struct landed_set *landed, const struct ledger *ledger, struct parked *p,
+		     struct cache *cache, int64_t limit_us, bool *ret_more,
+		     struct rt_err *err) RT_MUSTCHECK;
 
 /* Sets the gauges of what waits. */
 void quarantine_measure(const struct parked *p, const struct landed_set *landed);

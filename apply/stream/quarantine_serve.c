@@ -7,6 +7,7 @@
 #include <inttypes.h>
 
 #include "apply/stream/quarantine.h"
+#include "apply/stream/repair.h"
 #include "apply/stream/writer_rows.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/log.h"
@@ -18,12 +19,14 @@
 
 struct serving {
 	PGconn *c;
+	struct loop *loop;
 	const struct settings *settings;
 	const struct landed_set *landed;
 	const struct ledger *ledger;
 	struct parked *parked;
 	struct cache *cache;
-	struct arena arena; /* one event */
+	struct arena arena;   /* one event */
+	struct arena missing; /* events from the core, of one gap */
 	/* The entity. */
 	const struct landed *l;
 	uint16_t rollup;
@@ -83,18 +86,90 @@ static int read_event(struct serving *s, const PGresult *res, int row, struct fo
 	return 0;
 }
 
-static void take_row(struct serving *s, const PGresult *res, int row, const struct fold_row *folded)
+/* A version more, of an event of this position (commit_us 0: not known). */
+static void take_row(struct serving *s, const struct fold_row *folded, struct lsn lsn,
+		     int64_t commit_us)
 {
 	s->state = *folded;
 	s->state.id = buf_slice(&s->id);
 	keep(&s->event_type, &s->state.event_type);
 	keep(&s->columns, &s->state.columns);
 	s->has_state = true;
-	s->lsn = (struct lsn){be64_get(field(res, row, COL_LSN).p)};
-	s->commit_us = 0;
-	if (!PQgetisnull(res, row, COL_COMMITTED))
-		s->commit_us = (int64_t)be64_get(field(res, row, COL_COMMITTED).p) + RT_PG_EPOCH_US;
-	writer_copy_row(&s->state, s->l->rollup->column_count, s->lsn, s->commit_us, &s->copy);
+	s->lsn = lsn;
+	s->commit_us = commit_us;
+	writer_copy_row(&s->state, s->l->rollup->column_count, lsn, commit_us, &s->copy);
+}
+
+static bool is_through(enum fold_result result)
+{
+	return result == FOLD_OK || result == FOLD_IGNORED || result == FOLD_DUPLICATE;
+}
+
+static int put_copy(struct serving *s, struct rt_err *err)
+{
+	int ok = s->copy.len == 0 ||
+		 PQputCopyData(s->c, (const char *)s->copy.p, (int)s->copy.len) == 1;
+	buf_clear(&s->copy);
+	return ok ? 0 : pgc_fail(s->c, NULL, err, "writing rows from quarantine");
+}
+
+/* Folds events that the core has before a waiting one; *result is that of the last, or of the one that stops it. */
+static int fold_missing(struct serving *s, const struct fold_event *e, int count, struct lsn lsn,
+			enum fold_result *result, struct rt_err *why, struct rt_err *err)
+{
+	struct fold_note note = {0};
+	struct fold_row folded;
+	int rc = 0;
+	for (int i = 0; rc == 0 && i < count; i++) {
+		arena_reset(&s->arena);
+		*result = fold_apply(s->l->rollup, s->has_state ? &s->state : NULL, &e[i],
+				     &s->arena, &folded, &note, why);
+		if (!is_through(*result))
+			break;
+		take_row(s, &folded, lsn, 0);
+		met_add(MET_REPAIRED_EVENTS, 1);
+		rc = put_copy(s, err);
+	}
+	return rc;
+}
+
+/* Seeks what is missing before e in the core; *result is e's own then, or of what stopped it. */
+static int fill_gap(struct serving *s, const struct fold_event *e, struct lsn lsn,
+		    struct fold_row *ret, enum fold_result *result, struct rt_err *why,
+		    struct rt_err *err)
+{
+	struct fold_note note = {0};
+	struct fold_event *missing;
+	struct rt_err no_more;
+	int rc = 0;
+	for (int n = 1; rc == 0 && *result == FOLD_GAP && n > 0;) {
+		const struct repair_gap gap = {.rollup = s->l->rollup,
+					       .id = e->id,
+					       .after = s->has_state ? s->state.version : 0,
+					       .before = e->sequence};
+		arena_reset(&s->missing);
+		n = repair_read(s->settings, s->ledger, s->loop, &gap, &s->missing, &missing,
+				&no_more);
+		rc = fold_missing(s, missing, n, lsn, result, why, err);
+		if (rc == 0 && is_through(*result))
+			*result = fold_apply(s->l->rollup, s->has_state ? &s->state : NULL, e,
+					     &s->arena, ret, &note, why);
+	}
+	return rc;
+}
+
+static int64_t commit_time(const PGresult *res, int row)
+{
+	if (PQgetisnull(res, row, COL_COMMITTED))
+		return 0;
+	return (int64_t)be64_get(field(res, row, COL_COMMITTED).p) + RT_PG_EPOCH_US;
+}
+
+/* Its event, passed because somebody said so. */
+static void note_skipped(struct serving *s, const struct fold_event *e)
+{
+	buf_printf(&s->skipped, "%s%" PRId32, s->skipped.len > 1 ? "," : "", e->sequence);
+	parked_skip(s->parked, s->rollup, e->id, e->sequence);
 }
 
 /* One event more, as long as none has failed. */
@@ -113,24 +188,27 @@ static int fold_one(struct serving *s, const PGresult *res, int row, struct rt_e
 	if (rc != 0)
 		return rc;
 	arena_reset(&s->arena);
+	const struct lsn lsn = {be64_get(field(res, row, COL_LSN).p)};
 	const bool skip = slice_is(field(res, row, COL_STATE), "skip");
 	const struct fold_row *prev = s->has_state ? &s->state : NULL;
 	enum fold_result result = skip ? fold_accept(r, prev, &e, &s->arena, &folded, &note)
 				       : fold_apply(r, prev, &e, &s->arena, &folded, &note, &why);
-	if (result != FOLD_OK && result != FOLD_IGNORED && result != FOLD_DUPLICATE) {
+	if (result == FOLD_GAP && fold_policy(r, result) == POLICY_REPAIR)
+		rc = fill_gap(s, &e, lsn, &folded, &result, &why, err);
+	if (rc != 0)
+		return rc;
+	if (!is_through(result)) {
 		s->first = e.sequence;
 		s->left++;
 		snprintf(s->reason, sizeof(s->reason), "%s: %s", fold_result_name(result), why.msg);
 		return 0;
 	}
 	if (skip)
-		buf_printf(&s->skipped, "%s%" PRId32, s->skipped.len > 1 ? "," : "", e.sequence);
-	if (skip)
-		parked_skip(s->parked, s->rollup, e.id, e.sequence);
+		note_skipped(s, &e);
 	s->done = e.sequence;
 	s->gone++;
 	if (result != FOLD_DUPLICATE)
-		take_row(s, res, row, &folded);
+		take_row(s, &folded, lsn, commit_time(res, row));
 	return 0;
 }
 
@@ -198,14 +276,6 @@ static int begin_copy(struct serving *s, bool latest, struct rt_err *err)
 	buf_clear(&s->copy);
 	writer_copy_header(&s->copy);
 	return rc;
-}
-
-static int put_copy(struct serving *s, struct rt_err *err)
-{
-	int ok = s->copy.len == 0 ||
-		 PQputCopyData(s->c, (const char *)s->copy.p, (int)s->copy.len) == 1;
-	buf_clear(&s->copy);
-	return ok ? 0 : pgc_fail(s->c, NULL, err, "writing rows from quarantine");
 }
 
 static int end_copy(struct serving *s, struct rt_err *err)
@@ -425,11 +495,12 @@ static int serve_next(struct serving *s, bool *ret_any, struct rt_err *err)
 	return rc;
 }
 
-int quarantine_serve(PGconn *c, const struct settings *settings, const struct landed_set *landed,
-		     const struct ledger *ledger, struct parked *p, struct cache *cache,
-		     int64_t limit_us, bool *ret_more, struct rt_err *err)
+int quarantine_serve(PGconn *c, struct loop *loop, const struct settings *settings,
+		     const struct landed_set *landed, const struct ledger *ledger, struct parked *p,
+		     struct cache *cache, int64_t limit_us, bool *ret_more, struct rt_err *err)
 {
 	struct serving s = {.c = c,
+			    .loop = loop,
 			    .settings = settings,
 			    .landed = landed,
 			    .ledger = ledger,
@@ -438,12 +509,14 @@ int quarantine_serve(PGconn *c, const struct settings *settings, const struct la
 	const int64_t end = rt_mono_us() + limit_us;
 	int rc;
 	arena_init(&s.arena, 16384);
+	arena_init(&s.missing, 16384);
 	do {
 		rc = serve_next(&s, ret_more, err);
 		met_tick(rt_now_us());
 	} while (rc == 0 && *ret_more && rt_mono_us() < end);
 	quarantine_measure(p, landed);
 	arena_release(&s.arena);
+	arena_release(&s.missing);
 	buf_release(&s.id);
 	buf_release(&s.event_type);
 	buf_release(&s.columns);

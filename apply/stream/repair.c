@@ -44,6 +44,30 @@ static void events_sql(const struct rollup *r, struct buf *out)
 	buf_release(&key);
 }
 
+/* Is it the core that the stream comes from, and not one that took another way since? */
+static int check_core(PGconn *c, const struct ledger *ledger, struct rt_err *err)
+{
+	PGresult *res;
+	int rc = pgc_exec(c, &res, err,
+			  "SELECT system_identifier, ('x' || substr(pg_walfile_name("
+			  "pg_current_wal_lsn()), 1, 8))::bit(32)::int8 FROM pg_control_system()");
+	if (rc != 0)
+		return rc;
+	const uint64_t id = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
+	const uint64_t timeline = strtoull(PQgetvalue(res, 0, 1), NULL, 10);
+	PQclear(res);
+	if (timeline != ledger->timeline)
+		rc = rt_fail(err, ERR_RETRY,
+			     "the core is on timeline %" PRIu64 ", the warehouse on %" PRIu32,
+			     timeline, ledger->timeline);
+	if (ledger->system_id != 0 && id != ledger->system_id)
+		rc = rt_fail(err, ERR_PERMANENT,
+			     "the core has the system identifier %" PRIu64
+			     ", the warehouse follows %" PRIu64 "; mend: core.connect",
+			     id, ledger->system_id);
+	return rc;
+}
+
 static int connect(const struct settings *s, const struct ledger *ledger, struct loop *loop,
 		   PGconn **ret, struct rt_err *err)
 {
@@ -52,29 +76,20 @@ static int connect(const struct settings *s, const struct ledger *ledger, struct
 				.application_name = "rolag repair",
 				.loop = loop};
 	PGconn *c;
-	PGresult *res;
 	FAILPOINT(REPAIR_CONNECT);
 	int rc = pgc_connect(&c, &o, err);
-	if (rc != 0)
-		return rc;
-	FAILPOINT_FD(REPAIR_CONNECTED, PQsocket(c));
-	rc = pgc_exec(c, &res, err, SESSION_SQL);
-	if (rc == 0) {
-		PQclear(res);
-		rc = pgc_exec(c, &res, err, "SELECT system_identifier FROM pg_control_system()");
+	if (rc != 0) {
+		/* Whatever a person must mend there: the event waits for it. */
+		err->code = ERR_RETRY;
+		return err->code;
 	}
+	FAILPOINT_FD(REPAIR_CONNECTED, PQsocket(c));
+	rc = pgc_exec(c, NULL, err, SESSION_SQL);
+	if (rc == 0)
+		rc = check_core(c, ledger, err);
 	if (rc != 0) {
 		pgc_close(c);
 		return rc;
-	}
-	const uint64_t id = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
-	PQclear(res);
-	if (ledger->system_id != 0 && id != ledger->system_id) {
-		pgc_close(c);
-		return rt_fail(err, ERR_PERMANENT,
-			       "the core has the system identifier %" PRIu64
-			       ", the warehouse follows %" PRIu64 "; mend: core.connect",
-			       id, ledger->system_id);
 	}
 	*ret = c;
 	return 0;
@@ -110,70 +125,82 @@ static int read_row(const struct rollup *r, const struct source_map *map, const 
 	return source_read_row(r, map, &tuple, a, ret, err);
 }
 
-/* The rows that follow each other from gap.after on; how many, or a row cannot be read. */
-static int take_rows(const PGresult *res, struct batch *b, struct rt_err *err)
+/* How many rows follow each other from gap->after on. */
+static int take_rows(const PGresult *res, const struct repair_gap *gap, struct arena *a,
+		     struct fold_event *e, struct rt_err *err)
 {
-	const struct rollup *r = b->landed->item[b->gap.rollup].rollup;
 	struct source_map map;
-	struct fold_event *e = arena_alloc(&b->arena, REPAIR_ROWS * sizeof(*e));
 	int n = 0;
-	int rc = map_columns(r, res, &map, err);
-	if (rc != 0)
-		return rc;
-	for (; n < PQntuples(res); n++) {
-		if ((rc = read_row(r, &map, res, n, &b->arena, &e[n], err)) != 0)
-			return n > 0 ? n : rc;
-		if (e[n].sequence != b->gap.after + 1 + n)
+	if (map_columns(gap->rollup, res, &map, err) != 0)
+		return 0;
+	rt_fail(err, ERR_PERMANENT, "no such events");
+	for (; n < PQntuples(res) && n < REPAIR_ROWS; n++)
+		if (read_row(gap->rollup, &map, res, n, a, &e[n], err) != 0 ||
+		    e[n].sequence != gap->after + 1 + n)
 			break;
-	}
-	if (n > 0)
-		batch_fill_gap(b, e, (uint32_t)n);
 	return n;
 }
 
-static int read_gap(PGconn *core, struct batch *b, struct rt_err *err)
+static int read_gap(PGconn *core, const struct repair_gap *gap, struct arena *a,
+		    struct fold_event **ret, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
 	uint8_t after[4], before[4];
 	int rc;
-	be32_put(after, (uint32_t)b->gap.after);
-	be32_put(before, (uint32_t)b->gap.before);
-	const char *values[] = {(const char *)b->gap.id.p, (const char *)after,
-				(const char *)before};
-	const int lengths[] = {(int)b->gap.id.len, 4, 4}, formats[] = {1, 1, 1};
-	events_sql(b->landed->item[b->gap.rollup].rollup, &sql);
+	be32_put(after, (uint32_t)gap->after);
+	be32_put(before, (uint32_t)gap->before);
+	const char *values[] = {(const char *)gap->id.p, (const char *)after, (const char *)before};
+	const int lengths[] = {(int)gap->id.len, 4, 4}, formats[] = {1, 1, 1};
+	events_sql(gap->rollup, &sql);
 	FAILPOINT_FD(REPAIR_READ, PQsocket(core));
 	PGresult *res = PQexecParams(core, buf_cstr(&sql), 3, NULL, values, lengths, formats, 1);
 	buf_release(&sql);
-	if (PQresultStatus(res) != PGRES_TUPLES_OK)
-		rc = pgc_fail(core, res, err, "reading missing events");
-	else
-		rc = take_rows(res, b, err);
+	if (PQresultStatus(res) != PGRES_TUPLES_OK) {
+		rc = pgc_fail(core, res, err, "reading missing events") == ERR_RETRY ? ERR_RETRY
+										     : 0;
+	} else {
+		*ret = arena_alloc(a, REPAIR_ROWS * sizeof(**ret));
+		rc = take_rows(res, gap, a, *ret, err);
+	}
 	PQclear(res);
 	return rc;
 }
 
-int repair_gap(const struct settings *s, const struct ledger *ledger, struct loop *loop,
-	       struct batch *b, struct rt_err *err)
+int repair_read(const struct settings *s, const struct ledger *ledger, struct loop *loop,
+		const struct repair_gap *gap, struct arena *a, struct fold_event **ret,
+		struct rt_err *err)
 {
-	const struct rollup *r = b->landed->item[b->gap.rollup].rollup;
 	PGconn *core;
 	int rc = connect(s, ledger, loop, &core, err);
-	if (rc != 0)
-		return rt_context(err, "gap repair");
-	rc = read_gap(core, b, err);
-	pgc_close(core);
-	if (rc == ERR_RETRY)
-		return rt_context(err, "gap repair");
-	const char *id = source_id_text(r, b->gap.id, &b->arena);
-	if (rc > 0) {
-		log_warn("events that the stream did not bring were read from the core",
-			 "rollup=%s id=%s from=%d count=%d", r->name, id, b->gap.after + 1, rc);
-		return 0;
+	if (rc == 0) {
+		rc = read_gap(core, gap, a, ret, err);
+		pgc_close(core);
 	}
-	log_warn("events are missing, and not in the core",
-		 "rollup=%s id=%s from=%d to=%d reason=\"%s\"", r->name, id, b->gap.after + 1,
-		 b->gap.before - 1, rc < 0 ? err->msg : "no such events");
-	batch_leave_gap(b);
-	return 0;
+	if (rc < 0)
+		return rt_context(err, "gap repair");
+	const char *name = gap->rollup->name, *id = source_id_text(gap->rollup, gap->id, a);
+	if (rc > 0)
+		log_warn("events that the stream did not bring were read from the core",
+			 "rollup=%s id=%s from=%d count=%d", name, id, gap->after + 1, rc);
+	else
+		log_warn("events are missing, and cannot be had from the core",
+			 "rollup=%s id=%s from=%d to=%d reason=\"%s\"", name, id, gap->after + 1,
+			 gap->before - 1, err->msg);
+	return rc;
+}
+
+int repair_batch(const struct settings *s, const struct ledger *ledger, struct loop *loop,
+		 struct batch *b, struct rt_err *err)
+{
+	const struct repair_gap gap = {.rollup = b->landed->item[b->gap.rollup].rollup,
+				       .id = b->gap.id,
+				       .after = b->gap.after,
+				       .before = b->gap.before};
+	struct fold_event *e;
+	int n = repair_read(s, ledger, loop, &gap, &b->arena, &e, err);
+	if (n > 0)
+		batch_fill_gap(b, e, (uint32_t)n);
+	else if (n == 0)
+		batch_leave_gap(b);
+	return RT_MIN(n, 0);
 }

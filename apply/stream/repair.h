@@ -13,14 +13,28 @@
 /* Read at a time; the batch is folded on, and meets the rest of a longer gap again. */
 #define REPAIR_ROWS 1000
 
+/* Which events: sequences between after and before, both exclusive. */
+struct repair_gap {
+	const struct rollup *rollup;
+	struct slice id;
+	int32_t after, before;
+};
+
 /*
- * Reads what is missing at b->gap and gives it to the batch (batch_fill_gap);
- * where the core has not the first of it, or cannot be read for a reason that
- * waiting does not mend, batch_leave_gap. 0; ERR_RETRY: the core is away: the
- * batch is as it was, try again later; ERR_PERMANENT: it is another core.
+ * Reads at most REPAIR_ROWS of them; *ret and its events live in the arena.
+ * Returns how many follow after without a gap; 0 where the core has not the
+ * first, or it cannot be read for a reason that waiting does not mend (*err
+ * says which); ERR_RETRY: the core is away; ERR_PERMANENT: it is another core.
  * Blocks for some seconds at most.
  */
-int repair_gap(const struct settings *s, const struct ledger *ledger, struct loop *loop,
-	       struct batch *b, struct rt_err *err) RT_MUSTCHECK;
+int repair_read(const struct settings *s, const struct ledger *ledger, struct loop *loop,
+		const struct repair_gap *gap, struct arena *a, struct fold_event **ret,
+		struct rt_err *err) RT_MUSTCHECK;
+/*
+ * The same for b->gap, and gives the events to the batch (batch_fill_gap);
+ * where there are none, batch_leave_gap. 0, or an error: the batch is as it was.
+ */
+int repair_batch(const struct settings *s, const struct ledger *ledger, struct loop *loop,
+		 struct batch *b, struct rt_err *err) RT_MUSTCHECK;
 
 #endif

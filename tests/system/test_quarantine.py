@@ -412,6 +412,12 @@ def test_gap_under_policy_quarantine_asks_no_core(pipe):
     assert waiting(pipe) == [(1, 3, True, "waiting")]
     assert pipe.core("select count(*) from pg_stat_activity where application_name = 'rolag repair'") == [(0,)]
     assert not pipe.apply.lines("read from the core")
+    # Under the other policy, a retry asks it.
+    pipe.configure({"apply": {"gap": "repair"}})
+    restart(pipe)
+    assert pipe.run("quarantine", "retry", ROLE)[0] == 0
+    assert versions(pipe, 1) == [1, 2, 3]
+    pipe.assert_equal()
     pipe.stop()
 
 
