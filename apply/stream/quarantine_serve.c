@@ -35,8 +35,7 @@ struct serving {
 	struct fold_row state; /* in memory of its own, below */
 	bool has_state;
 	struct buf event_type, columns;
-	struct lsn lsn; /* of the newest row */
-	int64_t commit_us;
+	bool changed; /* it has versions more */
 	struct buf copy;
 	struct buf skipped; /* "{3,7": sequences that are passed */
 	int32_t done;	    /* events up to this sequence are through */
@@ -95,8 +94,7 @@ static void take_row(struct serving *s, const struct fold_row *folded, struct ls
 	keep(&s->event_type, &s->state.event_type);
 	keep(&s->columns, &s->state.columns);
 	s->has_state = true;
-	s->lsn = lsn;
-	s->commit_us = commit_us;
+	s->changed = true;
 	writer_copy_row(&s->state, s->l->rollup->column_count, lsn, commit_us, &s->copy);
 }
 
@@ -267,10 +265,10 @@ static int read_state(struct serving *s, struct rt_err *err)
 	return rc;
 }
 
-static int begin_copy(struct serving *s, bool latest, struct rt_err *err)
+static int begin_copy(struct serving *s, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
-	landed_copy_sql(s->l, latest, &sql);
+	landed_copy_sql(s->l, &sql);
 	int rc = pgc_exec(s->c, NULL, err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
 	buf_clear(&s->copy);
@@ -303,7 +301,7 @@ static int fold_piece(struct serving *s, int *ret_rows, struct rt_err *err)
 	*ret_rows = rc == 0 ? PQntuples(res) : 0;
 	if (rc == 0 && *ret_rows > 0 && s->first == 0) {
 		copied = 1;
-		rc = begin_copy(s, false, err);
+		rc = begin_copy(s, err);
 	}
 	for (int i = 0; rc == 0 && i < *ret_rows; i++) {
 		rc = fold_one(s, res, i, err);
@@ -314,20 +312,23 @@ static int fold_piece(struct serving *s, int *ret_rows, struct rt_err *err)
 	return rc == 0 && copied ? end_copy(s, err) : rc;
 }
 
+/* The entity's latest row, out of history. */
 static int write_latest(struct serving *s, struct rt_err *err)
 {
-	struct buf sql = BUF_INIT;
+	const char *type = pgt_name((struct pgt_type){s->l->rollup->id_type, false});
 	const char *params[] = {s->id_text};
-	buf_printf(&sql, "DELETE FROM %s WHERE id = $1::%s", s->l->latest,
-		   pgt_name((struct pgt_type){s->l->rollup->id_type, false}));
+	struct buf sql = BUF_INIT;
+	buf_printf(&sql, "DELETE FROM %s WHERE id = $1::%s", s->l->latest, type);
 	int rc = pgc_query(s->c, NULL, err, buf_cstr(&sql), 1, params);
-	buf_release(&sql);
+	buf_clear(&sql);
+	buf_printf(&sql,
+		   "INSERT INTO %s SELECT * FROM %s WHERE id = $1::%s ORDER BY version DESC "
+		   "LIMIT 1",
+		   s->l->latest, s->l->history, type);
 	if (rc == 0)
-		rc = begin_copy(s, true, err);
-	if (rc != 0)
-		return rc;
-	writer_copy_row(&s->state, s->l->rollup->column_count, s->lsn, s->commit_us, &s->copy);
-	return end_copy(s, err);
+		rc = pgc_query(s->c, NULL, err, buf_cstr(&sql), 1, params);
+	buf_release(&sql);
+	return rc;
 }
 
 /* What is through leaves quarantine; what was skipped stays noted, without its payload. */
@@ -408,7 +409,7 @@ static int fold_entity(struct serving *s, struct rt_err *err)
 		rc = fold_piece(s, &n, err);
 	if (rc == 0)
 		rc = pgc_exec(s->c, NULL, err, "CLOSE waits");
-	if (rc == 0 && s->lsn.v != 0)
+	if (rc == 0 && s->changed)
 		rc = write_latest(s, err);
 	if (rc == 0)
 		rc = remove_done(s, err);
@@ -420,7 +421,7 @@ static int fold_entity(struct serving *s, struct rt_err *err)
 /* It is committed: memory follows. */
 static void note_entity(struct serving *s)
 {
-	if (s->lsn.v != 0)
+	if (s->changed)
 		cache_put(s->cache, s->rollup, &s->state);
 	if (s->first == 0)
 		parked_remove(s->parked, s->rollup, buf_slice(&s->id), s->gone);
@@ -464,7 +465,7 @@ static int serve_entity(struct serving *s, const char *rollup, const char *id, s
 	buf_clear(&s->id);
 	buf_clear(&s->skipped);
 	buf_str(&s->skipped, "{");
-	s->lsn = LSN_NONE;
+	s->changed = false;
 	s->done = s->first = 0;
 	s->gone = s->left = 0;
 	s->reason[0] = '\0';
