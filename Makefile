@@ -97,6 +97,10 @@ APPLY_SRC := \
 	apply/stream/load.c \
 	apply/stream/remake.c \
 	apply/stream/sampler.c \
+	apply/stream/parked.c \
+	apply/stream/quarantine.c \
+	apply/stream/quarantine_serve.c \
+	apply/stream/repair.c \
 	apply/stream/source.c \
 	apply/stream/verify.c \
 	apply/stream/verify_compare.c \
@@ -120,6 +124,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/quarantine.c \
 	cdc/commands/roles.c \
 	cdc/commands/run.c \
 	cdc/commands/spool.c \
@@ -193,6 +198,7 @@ SIM_WRAP := \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent load_all \
 	remake_serve \
+	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.

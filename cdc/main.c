@@ -15,6 +15,8 @@ static const struct cli_command commands[] = {
 	{"check", "look at everything that the roles need, and say how to mend it", &check_usage,
 	 cmd_check},
 	{"status", "how it goes, in a sentence and a table", &status_usage, cmd_status},
+	{"quarantine", "entities that wait because an event could not be folded, and their way out",
+	 &quarantine_usage, cmd_quarantine},
 	{"story", "one entity's versions over all rollups", &story_usage, cmd_story},
 	{"verify", "compare the warehouse with what the core's events fold to", &verify_usage,
 	 cmd_verify},

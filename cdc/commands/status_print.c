@@ -147,6 +147,12 @@ static void print_oddities(const struct status_facts *f, struct buf *out)
 		enum met_id id;
 		const char *what;
 	} odd[] = {
+		{MET_PARKED_ROLLUPS, "rollups parked: their changes are left out until they are "
+				     "synced (rolag quarantine list)"},
+		{MET_QUARANTINE_ENTITIES, "entities wait in quarantine (rolag quarantine list)"},
+		{MET_QUARANTINE_EVENTS, "events wait with them"},
+		{MET_REPAIRED_EVENTS,
+		 "events that the stream did not bring were read from the core"},
 		{MET_APPLY_UNKNOWN_KEYS, "payload keys that no definition lists"},
 		{MET_APPLY_IGNORED_EVENTS, "events of types that no definition lists"},
 		{MET_APPLY_DUPLICATES, "events that were there already (normal after a restart)"},

@@ -692,7 +692,7 @@ def test_check_and_init_find_a_lost_slot(warehouse):
     ("spool: {qouta: 2 GB}", ":7:9: unknown key spool.qouta; did you mean spool.quota?"),
     ("spool:\n  quota: 2 GiB", ":8:10: spool.quota is not a size such as 64 MB"),
     ("apply: {batch_rows: 0}", ":7:21: apply.batch_rows is out of range: 1 to 1000000"),
-    ("apply: {unknown_event: quarantene}", ":7:24: apply.unknown_event is none of the values allowed: fail ignore"),
+    ("apply: {unknown_event: quarantene}", ":7:24: apply.unknown_event is none of the values allowed: quarantine fail ignore"),
     ("spool: [1", ":8:"),
     ("core:\n  connect:", ":7:1:"),
 ])
@@ -770,14 +770,19 @@ def gone(pids):
     return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
-@pytest.fixture
-def running(site):
-    """A site with `rolag run`, live."""
+def run_live(site):
+    """`rolag run`, live."""
     site.ok("init")
     process = site.start("run")
     wait_for("both roles to be live", lambda: process.poll() is not None or site.rolag("status")[1].startswith("Healthy"))
     assert process.poll() is None, site.log()
-    return site, process
+    return process
+
+
+@pytest.fixture
+def running(site):
+    """A site with `rolag run`, live."""
+    return site, run_live(site)
 
 
 ENTITY = "7f2c1a60-0000-4000-8000-000000000001"
@@ -833,8 +838,9 @@ def test_a_second_term_stops_at_once(running):
     wait_for("apply to be gone", lambda: gone(pids.values()))
 
 
-def test_run_ends_with_100_when_a_role_ended_for_good(running):
-    site, process = running
+def test_run_ends_with_100_when_a_role_ended_for_good(site):
+    site.configure("spool: {reserve: 0}\napply: {unknown_event: fail}")
+    process = run_live(site)
     pids = children(process.pid)
     site.insert(ENTITY, 1, kind="never_heard_of", event='{"secret": "4711-0815"}')
     assert process.wait(TIMEOUT) == PERMANENT
