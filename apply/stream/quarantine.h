@@ -39,7 +39,12 @@ uint32_t quarantine_next(const struct batch *b, uint32_t from);
 
 /* ---- what the warehouse holds ---- */
 
-/* Fills p anew with what waits, and with single events that were skipped. */
+/*
+ * Fills p anew with what waits, and with single events that were skipped: at
+ * each connection, and behind whatever parks entities in another process (a
+ * sync), before its rollup follows the stream. No batch may be in the making
+ * or under way.
+ */
 int quarantine_load(PGconn *c, const struct settings *s, const struct landed_set *landed,
 		    struct parked *p, struct rt_err *err) RT_MUSTCHECK;
 /*
