@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/stream/quarantine.h"
 #include "apply/stream/source.h"
 #include "apply/stream/writer_rows.h"
 #include "proto/base/failpoint.h"
@@ -39,8 +40,15 @@ struct load {
 	/* The entity being folded: its newest row, in memory of its own. */
 	struct fold_row state;
 	bool has_state;
+	/* The key of the last event read, folded or waiting: the next chunk begins behind it. */
+	struct buf at_id;
+	int32_t at_sequence; /* 0: none yet */
 	struct buf id, event_type, columns;
 	struct buf copy;
+	struct parked *parked;
+	uint16_t rollup;
+	struct buf waiting[QUARANTINE_COLUMNS]; /* events of this chunk that wait */
+	uint32_t waiting_count;
 	uint64_t rows, chunk_rows;
 	int64_t told_us; /* when progress was last told */
 };
@@ -172,12 +180,13 @@ static int send_chunk(struct load *l, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
 	uint8_t version[4];
-	be32_put(version, (uint32_t)l->state.version);
-	const char *values[] = {(const char *)l->state.id.p, (const char *)version};
-	int lengths[] = {(int)l->state.id.len, 4}, formats[] = {1, 1};
-	chunk_sql(l->landed->rollup, !l->has_state, l->settings->apply.load_chunk, &sql);
-	int ok = PQsendQueryParams(l->core, buf_cstr(&sql), l->has_state ? 2 : 0, NULL, values,
-				   lengths, formats, 1);
+	bool first = l->at_sequence == 0;
+	be32_put(version, (uint32_t)l->at_sequence);
+	const char *values[] = {(const char *)l->at_id.p, (const char *)version};
+	int lengths[] = {(int)l->at_id.len, 4}, formats[] = {1, 1};
+	chunk_sql(l->landed->rollup, first, l->settings->apply.load_chunk, &sql);
+	int ok = PQsendQueryParams(l->core, buf_cstr(&sql), first ? 0 : 2, NULL, values, lengths,
+				   formats, 1);
 	buf_release(&sql);
 	if (ok != 1 || PQsetSingleRowMode(l->core) != 1)
 		return pgc_fail(l->core, NULL, err, "reading events");
@@ -210,6 +219,36 @@ static void keep(struct buf *b, struct slice *s)
 	*s = buf_slice(b);
 }
 
+/* The event waits; a core of which a snapshot is read has nothing that could fill a gap. */
+static int park_event(struct load *l, const struct fold_event *e, const char *reason,
+		      struct rt_err *err)
+{
+	if (!parked_add(l->parked, l->rollup, e->id, e->sequence))
+		return rt_fail(err, ERR_PERMANENT,
+			       "first load of %s: too many entities or events would wait in "
+			       "quarantine (quarantine.max_entities, quarantine.max_events); mend: "
+			       "its definition",
+			       l->landed->rollup->name);
+	if (l->waiting_count++ == 0)
+		quarantine_begin(l->settings->pipeline, l->waiting);
+	quarantine_add(l->landed->rollup, e, l->snapshot, 0, reason, false, l->waiting);
+	if (reason != NULL)
+		log_error("an entity waits in quarantine, the others go on",
+			  "relation=%s.%s reason=\"%s\" mend=\"rolag quarantine list\"",
+			  l->landed->rollup->source_schema, l->landed->rollup->source_table,
+			  reason);
+	return 0;
+}
+
+static int write_waiting(struct load *l, struct rt_err *err)
+{
+	if (l->waiting_count == 0)
+		return 0;
+	quarantine_end(l->waiting_count, l->waiting);
+	l->waiting_count = 0;
+	return quarantine_insert(l->warehouse, l->waiting, err);
+}
+
 static int fold_row_of(struct load *l, const PGresult *res, struct rt_err *err)
 {
 	const struct rollup *r = l->landed->rollup;
@@ -226,13 +265,25 @@ static int fold_row_of(struct load *l, const PGresult *res, struct rt_err *err)
 	int rc = source_read_row(r, &l->map, &row, &l->arena, &e, err);
 	if (rc != 0)
 		return rc;
+	buf_clear(&l->at_id);
+	buf_add_slice(&l->at_id, e.id);
+	l->at_sequence = e.sequence;
 	bool same = l->has_state && slice_eq(l->state.id, e.id);
-	enum fold_result result =
-		fold_apply(r, same ? &l->state : NULL, &e, &l->arena, &folded, &note, err);
+	const struct fold_row *prev = same ? &l->state : NULL;
+	if (parked_has(l->parked, l->rollup, e.id))
+		return park_event(l, &e, NULL, err);
+	enum fold_result result = fold_apply(r, prev, &e, &l->arena, &folded, &note, err);
+	if (result > FOLD_DUPLICATE && result != FOLD_IGNORED &&
+	    parked_is_skipped(l->parked, l->rollup, e.id, e.sequence))
+		result = fold_accept(r, prev, &e, &l->arena, &folded, &note);
 	if (result == FOLD_DUPLICATE) /* (id, sequence) is unique and read in order */
 		return rt_fail(err, ERR_PERMANENT, "relation %s.%s: id %s has sequence %d twice",
 			       r->source_schema, r->source_table,
 			       source_id_text(r, e.id, &l->arena), e.sequence);
+	if (result != FOLD_OK && result != FOLD_IGNORED && fold_policy(r, result) != POLICY_FAIL)
+		return park_event(
+			l, &e,
+			arena_printf(&l->arena, "%s: %s", fold_result_name(result), err->msg), err);
 	if (result != FOLD_OK && result != FOLD_IGNORED) {
 		err->code = ERR_PERMANENT;
 		return rt_context(err, "relation %s.%s, first load at LSN " LSN_FMT,
@@ -325,6 +376,8 @@ static int end_copy(struct load *l, struct rt_err *err)
 	for (PGresult *res; (res = PQgetResult(l->warehouse)) != NULL; PQclear(res))
 		if (PQresultStatus(res) != PGRES_COMMAND_OK && rc == 0)
 			rc = pgc_fail(l->warehouse, res, err, "writing the first load");
+	if (rc == 0)
+		rc = write_waiting(l, err);
 	FAILPOINT_FD(LOAD_BEFORE_CHUNK_COMMIT, PQsocket(l->warehouse));
 	if (rc == 0)
 		rc = pgc_exec(l->warehouse, NULL, err, "COMMIT");
@@ -420,6 +473,8 @@ static int try_clear(struct load *l, bool *ret_locked, struct rt_err *err)
 	if (*ret_locked)
 		return pgc_exec(l->warehouse, NULL, err, "ROLLBACK");
 	if (rc == 0)
+		rc = quarantine_forget(l->warehouse, l->settings, l->landed->rollup, err);
+	if (rc == 0)
 		rc = landed_set_state(l->warehouse, l->settings, l->landed, LANDED_SYNCING,
 				      LSN_NONE, err);
 	FAILPOINT_FD(LOAD_TRUNCATED, PQsocket(l->warehouse));
@@ -487,6 +542,9 @@ static int load_table(struct load *l, struct landed *landed, struct rt_err *err)
 	l->landed = landed;
 	l->has_state = false;
 	l->state = (struct fold_row){0};
+	l->at_sequence = 0;
+	l->waiting_count = 0;
+	parked_forget(l->parked, l->rollup);
 	l->rows = 0;
 	l->told_us = rt_mono_us();
 	int rc = clear_table(l, err);
@@ -514,10 +572,10 @@ static int load_table(struct load *l, struct landed *landed, struct rt_err *err)
 	return rc;
 }
 
-/* Parked here means: was landed, then was not, and is again. */
+/* Parked without a cause means: was landed, then was not, and is again. */
 static bool needs_load(const struct landed *l)
 {
-	return l->state == LANDED_SYNCING || l->state == LANDED_PARKED;
+	return l->state == LANDED_SYNCING || (l->state == LANDED_PARKED && !l->parked_for_cause);
 }
 
 /* The planner's idea of how many events wait, for progress. */
@@ -550,9 +608,14 @@ static uint64_t estimate(const struct settings *s, const struct landed_set *set)
 }
 
 int load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
-	     const struct ledger *ledger, struct loop *loop, struct rt_err *err)
+	     const struct ledger *ledger, struct parked *parked, struct loop *loop,
+	     struct rt_err *err)
 {
-	struct load l = {.warehouse = warehouse, .settings = s, .ledger = ledger, .loop = loop};
+	struct load l = {.warehouse = warehouse,
+			 .settings = s,
+			 .ledger = ledger,
+			 .parked = parked,
+			 .loop = loop};
 	int rc = 0, loaded = 0;
 	arena_init(&l.arena, 16384);
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++) {
@@ -562,15 +625,19 @@ int load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set
 			met_state("loading");
 			met_set(MET_LOAD_TOTAL, estimate(s, set));
 		}
+		l.rollup = i;
 		rc = load_table(&l, &set->item[i], err);
 	}
 	if (rc == 0 && loaded > 0)
 		met_note("%s", "");
 	pgc_close(l.core);
 	arena_release(&l.arena);
+	buf_release(&l.at_id);
 	buf_release(&l.id);
 	buf_release(&l.event_type);
 	buf_release(&l.columns);
 	buf_release(&l.copy);
+	for (int i = 0; i < QUARANTINE_COLUMNS; i++)
+		buf_release(&l.waiting[i]);
 	return rc;
 }

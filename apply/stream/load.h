@@ -14,6 +14,7 @@
 
 #include "apply/stream/landed.h"
 #include "apply/stream/ledger.h"
+#include "apply/stream/parked.h"
 #include "proto/base/loop.h"
 
 /*
@@ -21,10 +22,13 @@
  * afterwards. warehouse is a blocking connection that holds the fence. Memory
  * is bounded by one event and one state. ERR_RETRY when a connection broke or
  * the process was told to stop (loop->stop); ERR_PERMANENT naming relation,
- * entity id and sequence for an event that cannot be folded.
+ * entity id and sequence for an event that cannot be folded under policy
+ * `fail`. Else its entity waits in quarantine, and in parked; a rollup of
+ * which too many would wait is parked.
  */
 int load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
-	     const struct ledger *ledger, struct loop *loop, struct rt_err *err) RT_MUSTCHECK;
+	     const struct ledger *ledger, struct parked *parked, struct loop *loop,
+	     struct rt_err *err) RT_MUSTCHECK;
 /*
  * A read-only transaction on the core that sees exactly the commits up to *ret;
  * the caller closes the connection.

@@ -35,6 +35,8 @@ void check_core(struct check *k, PGconn *core);
 /* What of the core's tables the rollups read. */
 void check_sources(struct check *k, PGconn *core);
 void check_warehouse(struct check *k, PGconn *warehouse);
+/* `rolag check --definitions`: every definition in rollups.path against a migrated database; db NULL: alone. */
+void check_definitions_against(struct check *k, PGconn *db);
 /* Folders and free space. */
 void check_machine(struct check *k);
 

@@ -18,7 +18,14 @@ int __wrap_landed_ensure(PGconn *c, const struct settings *s, struct landed_set 
 int __wrap_landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
 			      landed_report report, void *ctx, struct rt_err *err);
 int __wrap_load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
-		    const struct ledger *ledger, struct loop *loop, struct rt_err *err);
+		    const struct ledger *ledger, struct parked *parked, struct loop *loop,
+		    struct rt_err *err);
+int __wrap_quarantine_load(PGconn *c, const struct settings *s, const struct landed_set *landed,
+			   struct parked *p, struct rt_err *err);
+int __wrap_quarantine_is_asked(PGconn *c, const struct settings *s, bool *ret, struct rt_err *err);
+int __wrap_remake_serve(PGconn *c, const struct settings *s, const struct landed_set *landed,
+			const struct ledger *ledger, struct cache *cache, struct loop *loop,
+			int64_t limit_us, enum remake_left *ret, struct rt_err *err);
 int __wrap_mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set *set,
 			 landed_report report, void *ctx, struct rt_err *err);
 int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b);
@@ -50,7 +57,8 @@ int __wrap_landed_park_absent(PGconn *c, const struct settings *s, const struct 
 }
 
 int __wrap_load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
-		    const struct ledger *ledger, struct loop *loop, struct rt_err *err)
+		    const struct ledger *ledger, struct parked *parked, struct loop *loop,
+		    struct rt_err *err)
 {
 	return 0;
 }
@@ -59,6 +67,28 @@ int __wrap_mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set 
 			 landed_report report, void *ctx, struct rt_err *err)
 {
 	return 0; /* there are no mirrors here */
+}
+
+/* Nobody verifies the simulated warehouse but the simulation itself. */
+int __wrap_remake_serve(PGconn *c, const struct settings *s, const struct landed_set *landed,
+			const struct ledger *ledger, struct cache *cache, struct loop *loop,
+			int64_t limit_us, enum remake_left *ret, struct rt_err *err)
+{
+	*ret = REMAKE_NONE;
+	return 0;
+}
+
+/* Every event of the simulated core folds: nobody waits, and nobody asks. */
+int __wrap_quarantine_load(PGconn *c, const struct settings *s, const struct landed_set *landed,
+			   struct parked *p, struct rt_err *err)
+{
+	return 0;
+}
+
+int __wrap_quarantine_is_asked(PGconn *c, const struct settings *s, bool *ret, struct rt_err *err)
+{
+	*ret = false;
+	return 0;
 }
 
 int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b)

@@ -25,7 +25,7 @@ from pipeline import (PAYMENT, PERMANENT, ROLE, ROOT, TEMPORARY, Pipeline, Proce
 
 FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
 ROWS_MOST = 50_000      # in one pipeline; then the oracle looks at it and another begins
-FIRE_TIMEOUT = 20
+PARTS = 9       # of the walk, each with a rig of its own, which may run side by side
 SURVIVES = "survives"
 
 Point = namedtuple("Point", "name can help")
@@ -79,6 +79,10 @@ BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "wri
 OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
 STOP = {"capture.finish", "stream.stop"}
 PROGRESS = {"capture.progress", "gather.progress"}
+# An entity must wait for these (and be asked for); a gap must be there for the others.
+WAITING, ASKED = {"quarantine.write", "quarantine.insert"}, {"quarantine.begun", "quarantine.before_commit",
+                                                             "quarantine.after_commit"}
+REPAIRED = 3_000_000    # roles that have two versions, to lose one
 
 
 def errnos(name):
@@ -180,13 +184,16 @@ class Rig(Pipeline):
         super().__init__(name, folder, core, warehouse, warehouse, {
             "spool": {"segment_size": "64 kB"}, "capture": {"heartbeat_interval": "400 ms", "sync_interval": "10 ms"},
             "apply": {"load_chunk": 100}, "mirrors": {"tables": ["core_roles"]}}, land=[ROLE, PAYMENT])
-        self.env, self.connections, self.bulks, self.cases = {}, {}, 0, 0
+        self.env, self.connections, self.bulks, self.cases, self.gaps = {}, {}, 0, 0, 0
         self.broken = False
         self.create()
         self.init()
         with self.writing() as conn:
             for number in range(250):
                 write_payment(conn, 2_000_000 + number)
+            for number in range(20):
+                write_role(conn, REPAIRED + number, 1)
+                write_role(conn, REPAIRED + number, 2)
         self.start()
         self.bank = Bank(self.core_conninfo)
         self.bank.start()
@@ -237,6 +244,45 @@ class Rig(Pipeline):
         self.warehouse(f"drop table raw.{PAYMENT}, raw.{PAYMENT}_latest")
         self.warehouse("delete from rolag.relation where pipeline = %s and name = %s", self.name, PAYMENT)
 
+    def ask_repair(self):
+        """A payment's rows are gone, as `rolag verify --repair` would find; apply has them to make."""
+        id_ = entity(2_000_000)
+        for table in (PAYMENT, PAYMENT + "_latest"):
+            self.warehouse(f"delete from raw.{table} where id = %s", id_)
+        self.warehouse("insert into rolag.repair (pipeline, rollup, id, extra_up_to) values (%s, %s, %s, 0) "
+                       "on conflict (pipeline, rollup, id) do update set state = 'waiting'", self.name, PAYMENT, id_)
+
+    def wait_for_gap(self, sequence):
+        """An event of an entity of this case alone; 3 before 2 makes it wait, and 2 lets it go on."""
+        with self.bank.quiet, self.writing() as conn:
+            if sequence == 3:
+                self.gaps += 1
+                write_role(conn, 4_000_000 + self.gaps, 1)
+            write_role(conn, 4_000_000 + self.gaps, sequence)
+
+    def payment_event(self, sequence):
+        """The same for a payment, which a load meets."""
+        with self.bank.quiet, self.writing() as conn:
+            if sequence != 1:
+                self.gaps += 1
+                conn.execute("insert into core_payments values (%s, %s, now())", (entity(5_000_000 + self.gaps),) * 2)
+            conn.execute("insert into core_payment_events select %s, %s, event_type, event, null, now() from "
+                         "core_payment_events where id = %s", (entity(5_000_000 + self.gaps), sequence, entity(2_000_000)))
+
+    def lose_version(self):
+        """The warehouse never had a role's second version: apply is not running."""
+        self.gaps += 1
+        id_ = entity(REPAIRED + self.gaps % 20)
+        version, = self.warehouse(f"select max(version) from raw.{ROLE} where id = %s", id_)[0]
+        self.warehouse(f"delete from raw.{ROLE} where id = %s and version = %s", id_, version)
+        self.warehouse(f"delete from raw.{ROLE}_latest where id = %s", id_)
+        self.warehouse(f"insert into raw.{ROLE}_latest select * from raw.{ROLE} where id = %s order by version desc "
+                       "limit 1", id_)
+        return version
+
+    def nobody_waits(self):
+        wait_for("quarantine to be empty", lambda: self.warehouse("select count(*) from rolag.quarantine") == [(0,)])
+
     def check_confirmed(self):
         """Asked in this order, as both only grow."""
         confirmed = self.slot()[0]
@@ -249,6 +295,8 @@ class Rig(Pipeline):
         with self.bank.quiet:
             self.wait_applied()
             self.wait_live()
+            wait_for("repairs", lambda: self.warehouse("select count(*) from rolag.repair where state = 'waiting'") ==
+                     [(0,)])
             rows, events = self.rows(), self.events()
             assert rows == events, f"{rows} rows of {events} events"
             latest, = self.warehouse(f"select (select count(*) from raw.{ROLE}_latest), (select count(distinct id) "
@@ -272,30 +320,27 @@ class Rig(Pipeline):
         self.release()
 
 
-_rig = None
+@pytest.fixture(scope="module")
+def rigs():
+    """The rig at hand, or none."""
+    made = []
+    yield made
+    for one in made:
+        one.end()
 
 
 @pytest.fixture
-def rig(request, core_cluster, warehouse_cluster):
-    """The rig at hand; a new one behind a failure, and where the old one has become large."""
-    global _rig
+def rig(request, rigs, core_cluster, warehouse_cluster):
+    """The rig at hand; a new one behind a failure, where the old one has become large, and for each part."""
     assert os.path.exists(FAIL_BINARY), "make MODE=fail"
-    if _rig is not None and _rig.broken:
-        _rig.end()
-        _rig = None
-    if _rig is None:
+    while rigs and rigs[0].broken:
+        rigs.pop().end()
+    if not rigs:
         name = f"fp{time.monotonic_ns() % 10 ** 9}"
-        _rig = Rig(name, tempfile.mkdtemp(prefix=f"rolag-{name}-"), core_cluster, warehouse_cluster)
-    request.node.stash.setdefault(_pipelines, []).append(_rig)
-    _rig.broken = True      # until the test says otherwise
-    yield _rig
-
-
-@pytest.fixture(scope="module", autouse=True)
-def the_end():
-    yield
-    if _rig is not None:
-        _rig.end()
+        rigs.append(Rig(name, tempfile.mkdtemp(prefix=f"rolag-{name}-"), core_cluster, warehouse_cluster))
+    request.node.stash.setdefault(_pipelines, []).append(rigs[0])
+    rigs[0].broken = True       # until the test says otherwise
+    return rigs[0]
 
 
 # ---- the walk -------------------------------------------------------------------------------------------
@@ -306,9 +351,16 @@ def prepare(p, case):
         p.load_anew()
     if case.point == "mirror.loaded":
         p.warehouse("delete from rolag.relation where pipeline = %s and name = 'core_roles'", p.name)
+    if case.point.startswith("remake."):
+        p.ask_repair()
     if case.point == "spool.unlink_tmp":
         with open(os.path.join(p.state_dir, "spool", "00000001-0000000000000001.seg.tmp"), "w", encoding="ascii"):
             pass
+    if case.point == "quarantine.insert":
+        p.load_anew()
+        p.payment_event(2)
+    if case.point.startswith("repair."):
+        p.lost = p.lose_version()
     if case.way == "backlog":
         p.bulk()
         mark = p.mark()     # in the spool before apply looks
@@ -323,20 +375,50 @@ def hold_fence(p):
     return conn
 
 
-def provoke(p, case, process):
+def provoke(p, case, process, fired):
     """While it runs: what makes it pass the point, where the bank's load does not."""
     if case.point.startswith(BULK) or case.point == "writer.hold":
         p.bulk()
     elif case.point == "writer.fence":
         p.core("select pg_logical_emit_message(true, 'rolag.fence', %s)", entity(time.monotonic_ns() % 10 ** 12))
+    elif case.point in WAITING and case.point != "quarantine.insert":
+        p.wait_for_gap(3)
+    elif case.point in ASKED:
+        p.wait_for_gap(3)
+        wait_for("it to wait", lambda: p.warehouse("select count(*) from rolag.quarantine") == [(1,)])
+        p.wait_for_gap(2)
+    elif case.point == "quarantine.park":
+        p.payment_event(0)
+    elif case.point.startswith("repair."):
+        with p.bank.quiet, p.writing() as conn:
+            write_role(conn, REPAIRED + p.gaps % 20, p.lost + 1)
     elif case.point in PROGRESS:
         with p.bank.quiet:
-            for _ in range(6):      # traffic that is nobody's, and nothing else
+            def traffic():      # that is nobody's, and nothing else
                 p.core("select pg_logical_emit_message(true, 'test.mark', '')")
-                time.sleep(0.15)
+                return fired()
+            wait_for(f"{case.point} to fire", traffic, pause=0.15)
     elif case.point in STOP:
         wait_for("the stream", lambda: process.lines("stream starts"))
         process.signal(signal.SIGTERM)
+
+
+def mend(p, case):
+    """It was passed, and the role runs: what is left of it is taken away."""
+    if case.point == "quarantine.write":
+        p.wait_for_gap(2)
+    elif case.point == "quarantine.insert":
+        p.wait_live()
+        p.payment_event(1)
+    elif case.point == "quarantine.park":
+        wait_for("the rollup to be parked", lambda: p.warehouse("select 1 from rolag.relation where state = 'parked'"))
+        assert p.apply.stop() == 0
+        p.core("delete from core_payment_events where sequence = 0")
+        p.load_anew()
+        p.begin("apply")
+        p.wait_live()
+    if case.point.startswith("quarantine."):
+        p.nobody_waits()
 
 
 def has_fired(process, case):
@@ -347,12 +429,23 @@ def has_fired(process, case):
     return False
 
 
+def wait_decided(p, process):
+    """Until the role has ended, or what was written behind the point has gone through."""
+    mark = p.mark()
+    wait_for("the role to end or to go on", lambda: not process.running() or p.applied() >= mark)
+
+
 def name_of(case):
     return f"{case.role}-{case.point}-{case.action}" + (f"@{case.hit}" if case.hit > 1 else "") + \
         (f"-{case.way}" if case.way else "")
 
 
-@pytest.mark.parametrize("case", CASES, ids=map(name_of, CASES))
+def part(number):
+    return pytest.mark.xdist_group(f"failpoints-{number}")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name_of(case), marks=part(n * PARTS // len(CASES)))
+                                  for n, case in enumerate(CASES)])
 def test_failpoint(rig, case):
     p = rig
     if case.point in OLD_SEGMENT:
@@ -365,21 +458,22 @@ def test_failpoint(rig, case):
     if case.way == "again":
         points = "stream.read=disconnect@4;" if case.role == "capture" else "ledger.before_insert=disconnect@3;"
     process = p.begin(case.role, f"{points}{case.point}={case.action}@{case.hit}")
-    provoke(p, case, process)
-    wait_for(f"{case.point} to fire", lambda: has_fired(process, case), FIRE_TIMEOUT, pause=0.01)
+    provoke(p, case, process, lambda: has_fired(process, case))
+    wait_for(f"{case.point} to fire", lambda: has_fired(process, case), pause=0.01)
     if rival is not None:
         rival.close()
     expected = after(case)
     if expected == {SURVIVES}:
         pass
     elif SURVIVES in expected:
-        time.sleep(0.3)
+        wait_decided(p, process)
         assert process.running() or process.popen.returncode in expected
     else:
         assert process.wait() in expected, process.text()[-1500:]
     p.check_confirmed()
     if not process.running():
         p.begin(case.role)
+    mend(p, case)
     rows = p.check()
     p.cases += 1
     if rows > ROWS_MOST or p.cases % 60 == 0:
@@ -392,7 +486,7 @@ def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_ours(rig):
     p = rig
     assert p.apply.stop() == 0
     p.load_anew()
-    process = p.begin("apply", "slot.created=disconnect;load.slot=delay:500")
+    process = p.begin("apply", "slot.created=disconnect;load.slot=delay:2000")
     wait_for("the load to lose its snapshot", lambda: p.check_alive() or process.lines("trying again", "first load"))
     p.check()
     assert process.running() and len(process.lines("failpoint fired")) == 2
@@ -423,9 +517,10 @@ def test_death_upon_death(rig, role, points):
     p.broken = False
 
 
-def test_after_the_walk_everything_is_equal(rig):
+@pytest.mark.parametrize("number", [pytest.param(n, marks=part(n)) for n in range(PARTS)])
+def test_after_each_part_of_the_walk_everything_is_equal(rig, number):  # pylint: disable=unused-argument
     rig.judge()
-    rig.stop()
+    rig.stop()      # and the next part begins with another
 
 
 # ---- how points are set ---------------------------------------------------------------------------------
