@@ -105,6 +105,7 @@ APPLY_SRC := \
 COMMANDS_SRC := \
 	cdc/commands/check.c \
 	cdc/commands/check_core.c \
+	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
