@@ -304,7 +304,7 @@ static int flush_copy(struct load *l, struct rt_err *err)
 static int begin_copy(struct load *l, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
-	landed_copy_sql(l->landed, false, &sql);
+	landed_copy_sql(l->landed, &sql);
 	int rc = begin_held(l, err);
 	if (rc == 0)
 		rc = pgc_exec(l->warehouse, NULL, err, "%s", buf_cstr(&sql));

@@ -74,7 +74,7 @@ AFTER_ERRNO = {"fs.statvfs": SURVIVES, "fs.write=EINTR": SURVIVES, "fs.read=EINT
 # What cannot be: a name that goes away under the only process that takes names away.
 NEVER = {("capture", "segment.stat", "ENOENT"), ("capture", "segment.open", "ENOENT")}
 LOAD = ("load.", "landed.before", "landed.locked", "landed.after", "slot.")
-BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "writer.copy", "writer.mid_copy")
+BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "writer.copy", "writer.mid_copy", "writer.latest")
 # Passed where the slot has moved into the newest segment: then a start keeps it, and a trim lets it go.
 OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
 STOP = {"capture.finish", "stream.stop"}
