@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.join(ROOT, "deploy", "demo"))
 from cluster import Cluster  # noqa: E402
 from program import ROLAG  # noqa: E402
 
-TIMEOUT = int(os.environ.get("T", 90))
+TIMEOUT = 90
 OK, FINDING, USAGE, PERMANENT, TEMPORARY = 0, 1, 2, 100, 111
 NUMBERS = itertools.count(1)
 
