@@ -289,6 +289,8 @@ char *PQerrorMessage(const PGconn *c)
 
 int PQsocket(const PGconn *c)
 {
+	if (c == NULL) /* as the real one; failpoints ask at any time */
+		return -1;
 	for (int i = 0; i < BACKENDS; i++)
 		if (c->server == &servers[i])
 			return FD_FIRST + i;
