@@ -70,9 +70,12 @@ PG_SRC := \
 	proto/pg/zone.c
 
 CAPTURE_SRC := \
+	cdc/capture/alarms.c \
 	cdc/capture/capture.c \
 	cdc/capture/custody.c \
 	cdc/capture/mirrored.c \
+	cdc/capture/forecast.c \
+	cdc/capture/look.c \
 	cdc/capture/pgoutput.c \
 	cdc/capture/progress.c \
 	cdc/capture/relcache.c \
@@ -123,6 +126,7 @@ COMMANDS_SRC := \
 	cdc/commands/check.c \
 	cdc/commands/check_core.c \
 	cdc/commands/check_definitions.c \
+	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
@@ -153,6 +157,7 @@ UNIT_TESTS := \
 	test_base \
 	test_cache \
 	test_commands \
+	test_custody \
 	test_definition \
 	test_fold \
 	test_frame \

@@ -19,6 +19,7 @@ enum settings_unknown_key {
 	UNKNOWN_KEY_IGNORE
 };
 enum settings_gap { GAP_REPAIR, GAP_QUARANTINE, GAP_FAIL };
+enum settings_lost_slot { LOST_SLOT_RESYNC, LOST_SLOT_STOP };
 
 struct settings {
 	const char *file; /* the path it came from; not a key */
@@ -44,7 +45,9 @@ struct settings {
 		int confirm; /* enum settings_confirm */
 		uint64_t wal_budget;
 		bool allow_unlimited_wal;
-		int binary; /* enum settings_binary */
+		int on_lost_slot;      /* enum settings_lost_slot */
+		int64_t look_interval; /* between looks at publications and identities */
+		int binary;	       /* enum settings_binary */
 		int64_t heartbeat_interval;
 		int64_t sync_interval;
 	} capture;

@@ -103,6 +103,18 @@ static void park_changed(struct batch *b, int rollup, const struct change *c,
 	park(b, rollup, c->lsn, why.msg);
 }
 
+/* What was committed in it is in no spool. */
+static int refuse_gap(const struct gather *g, const struct change *c, struct rt_err *err)
+{
+	return rt_fail(err, ERR_PERMANENT,
+		       "spool %s goes on at " LSN_FMT ", but what comes after " LSN_FMT
+		       " is needed: the changes between are gone. Was the slot lost, was the "
+		       "warehouse restored from a copy, or is this another spool? mend: a newer "
+		       "copy of the warehouse, the spool that has them, or " MEND_LOAD_ANEW
+		       "; a longer spool.retain keeps them next time",
+		       g->settings->spool.dir, LSN_ARGS(c->lsn), LSN_ARGS(c->gap_from));
+}
+
 static void take_row(struct gather *g, struct batch *b, const struct change *c)
 {
 	struct gather_relation *r = relation_of(g, c->schema);
@@ -193,6 +205,8 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 		FAILPOINT(GATHER_PROGRESS);
 		b->end = lsn_max(b->end, c->lsn);
 		return 0;
+	case CHANGE_GAP:
+		return refuse_gap(g, c, err);
 	}
 	return rt_fail(err, ERR_PERMANENT, "the spool holds a change of unknown kind %d", c->kind);
 }

@@ -113,7 +113,12 @@ static void check_pair(struct check *k)
 			   "timeline %u (a failover)",
 			   k->control.timeline, k->system.timeline);
 	if (k->control.has_ledger && !k->slot.exists)
-		check_fail(k, MEND_LOAD_ANEW,
+		check_fail(k,
+			   k->s.capture.on_lost_slot == LOST_SLOT_RESYNC
+				   ? "start rolag capture: it makes a new one, and apply syncs "
+				     "what is "
+				     "missing"
+				   : MEND_LOAD_ANEW,
 			   "slot: it is gone, and the warehouse is at " LSN_FMT
 			   ": a new slot would leave a gap",
 			   LSN_ARGS(k->control.applied));
@@ -181,14 +186,18 @@ int cmd_check(struct cli *c)
 	PGconn *core = connect_to(&k, "core", k.s.core.connect);
 	if (core != NULL) {
 		check_core(&k, core);
+		check_core_custody(&k, core);
 		if (k.has_landed)
 			check_sources(&k, core);
 	}
 	PGconn *warehouse = connect_to(&k, "warehouse", k.s.warehouse.connect);
-	if (warehouse != NULL)
+	if (warehouse != NULL) {
+		check_warehouse_server(&k, warehouse);
 		check_warehouse(&k, warehouse);
+	}
 	check_pair(&k);
 	check_machine(&k);
+	check_spool(&k);
 	pgc_close(core);
 	pgc_close(warehouse);
 	if (k.has_landed)

@@ -86,7 +86,8 @@ class Site:
         with open(self.config, "w", encoding="utf-8") as f:
             f.write(f'pipeline: {self.name}\nstate_dir: {self.state}\ncore: {{connect: "{core}"}}\n'
                     f'warehouse: {{connect: "{warehouse}"}}\nrollups: {{path: rollups}}\n'
-                    f'capture: {{heartbeat_interval: 200 ms}}\n{more or "spool: {reserve: 0}"}\n')
+                    f'{"" if "capture:" in more else "capture: {heartbeat_interval: 200 ms}"}\n'
+                    f'{more or "spool: {reserve: 0}"}\n')
 
     def core_sql(self, sql, user="postgres"):
         return self.core.psql(sql, database=self.core_db, user=user)
@@ -303,6 +304,7 @@ def test_init_does_not_queue_up_behind_a_migration(site):
 
 
 def test_init_refuses_what_making_things_cannot_mend(site):
+    site.configure("capture: {on_lost_slot: stop}\nspool: {reserve: 0}")
     site.ok("init")
     site.drop_slot()
     code, line = site.fails("init")
@@ -564,6 +566,7 @@ def test_check_says_that_there_is_nothing_yet(least):
 
 
 def test_check_finds_a_gone_slot_and_a_gone_publication(ready):
+    ready.configure("capture: {on_lost_slot: stop}\nspool: {reserve: 0}")
     ready.core_sql(f"drop publication {ready.publication}")
     mend = the_finding(ready, "can never be decoded through the slot")
     do_sql(ready.core_sql, mend)
@@ -664,6 +667,7 @@ def test_check_and_init_find_a_lost_slot(warehouse):
     with Cluster("short", settings={"max_slot_wal_keep_size": "1MB", "wal_keep_size": 0, "max_wal_size": "32MB",
                                     "min_wal_size": "32MB"}) as cluster:
         site = Site(cluster, warehouse)
+        site.configure("capture: {on_lost_slot: stop}\nspool: {reserve: 0}")
         try:
             site.ok("init")
             code, out, _ = site.rolag("check")
