@@ -56,7 +56,8 @@ static int look_slot(struct init *in, struct rt_err *err)
 			       "the slot %s is not ours (plugin %s, database %s; wanted pgoutput, "
 			       "%s); mend: another core.slot",
 			       slot, in->slot.plugin, in->slot.database, database);
-	if (resync && (strcmp(in->slot.wal_status, "lost") == 0 || !in->pub.exists))
+	if (resync &&
+	    (strcmp(in->slot.wal_status, "lost") == 0 || !in->pub[INIT_INSERTS].found.exists))
 		init_says("core",
 			  "slot %s is of no use any more: rolag capture makes a new one, and apply "
 			  "syncs what is missing",
