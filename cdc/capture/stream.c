@@ -509,8 +509,7 @@ static int take_message(struct stream *s, const uint8_t *p, size_t len, struct r
 				 slice_of(p + XLOGDATA_HEADER, len - XLOGDATA_HEADER), err);
 	if (p[0] == 'k' && len == KEEPALIVE_BYTES && p[17] <= 1) {
 		s->reply_wanted |= p[17] == 1;
-		s->h.keepalive(s->h.ctx, (struct lsn){be64_get(p + 1)}, p[17] == 1);
-		return 0;
+		return s->h.keepalive(s->h.ctx, (struct lsn){be64_get(p + 1)}, p[17] == 1, err);
 	}
 	return rt_fail(err, ERR_PERMANENT,
 		       "unknown streaming message (type byte 0x%02x, %zu bytes) from the core",

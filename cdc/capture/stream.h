@@ -69,7 +69,7 @@ struct stream_handler {
 	/* One pgoutput message (borrowed until return); lsn as the server put it (0 for some). */
 	int (*data)(void *ctx, struct lsn lsn, struct slice bytes, struct rt_err *err);
 	/* Everything that ends up to `end` was sent; reply: the core waits for an answer. */
-	void (*keepalive)(void *ctx, struct lsn end, bool reply);
+	int (*keepalive)(void *ctx, struct lsn end, bool reply, struct rt_err *err);
 	/* The stream broke (or the attempt failed) for this reason; tried again in wait_us. */
 	int (*disconnected)(void *ctx, const struct rt_err *why, int64_t wait_us,
 			    struct rt_err *err);
