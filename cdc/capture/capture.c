@@ -516,6 +516,9 @@ static const char *loss_text(enum stream_loss loss)
 	case STREAM_SLOT_INVALIDATED:
 		return "was invalidated: the core no longer has the WAL that we need "
 		       "(max_slot_wal_keep_size)";
+	case STREAM_SLOT_WITHOUT_WAL:
+		return "cannot be decoded any further: the core has lost WAL that it was to keep "
+		       "for it";
 	case STREAM_SLOT_UNDECODABLE:
 		return "cannot be decoded any further: a publication did not exist when a change "
 		       "was made";

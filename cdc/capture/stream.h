@@ -26,6 +26,7 @@ enum stream_loss {
 	STREAM_SLOT_GOOD,
 	STREAM_SLOT_GONE,
 	STREAM_SLOT_INVALIDATED, /* the core has thrown away WAL that it needed */
+	STREAM_SLOT_WITHOUT_WAL, /* the core has lost WAL that it was to keep for it */
 	STREAM_SLOT_UNDECODABLE, /* its publication did not exist when a change was made */
 };
 
@@ -95,13 +96,13 @@ struct stream {
 	struct stream_facts facts;
 	struct pgc_backoff backoff;
 	int64_t retry_at_us;
-	bool paused;	       /* leave the socket unread (spool full); still answers */
-	bool behind;	       /* catching up: read in gulps */
-	int64_t rest_until_us; /* leave the socket alone until then */
-	bool pending_input;    /* the turn's budget ended before libpq's buffer did */
-	bool text_only;	       /* the server refused binary once */
-	bool undecodable;      /* the slot stopped at a change that no publication was there for */
-	bool flushing;	       /* output waits for the socket */
+	bool paused;		/* leave the socket unread (spool full); still answers */
+	bool behind;		/* catching up: read in gulps */
+	int64_t rest_until_us;	/* leave the socket alone until then */
+	bool pending_input;	/* the turn's budget ended before libpq's buffer did */
+	bool text_only;		/* the server refused binary once */
+	enum stream_loss found; /* what the end of the last stream said of the slot */
+	bool flushing;		/* output waits for the socket */
 	bool reply_wanted;
 	struct prog_feedback told; /* last status sent */
 	struct prog_feedback next; /* newest to tell */
