@@ -164,6 +164,7 @@ UNIT_TESTS := \
 	test_fold \
 	test_frame \
 	test_json \
+	test_ledger \
 	test_mirror \
 	test_pgoutput \
 	test_progress \
@@ -173,6 +174,7 @@ UNIT_TESTS := \
 	test_spool \
 	test_spool_disk \
 	test_spool_faults \
+	test_spool_forged \
 	test_types \
 	test_verify
 
@@ -427,7 +429,8 @@ analyze-tidy: $(PB_HDR) analyze-deps
 # ---- coverage: unit tests and corpora; SYSTEM="-k kill" adds the system tests that pytest selects by it ----
 
 COV_FILES := cdc/capture/pgoutput.c cdc/capture/progress.c proto/frame.c proto/record.c \
-	proto/spool_applied.c proto/spool_files.c proto/spool_read.c proto/spool_write.c apply/stream/ledger.c
+	proto/spool_applied.c proto/spool_files.c proto/spool_read.c proto/spool_recall.c proto/spool_write.c \
+	apply/stream/ledger.c
 
 cov:
 	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="gcovr"

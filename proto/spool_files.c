@@ -191,7 +191,7 @@ static int look(struct segment_file *f, uint64_t offset, uint64_t salt, struct s
 	if (rc != 0)
 		return rc;
 	ret->state = frame_decode(in, salt, &ret->frame, &need);
-	if (ret->state == FRAME_SHORT && need > in.len && in.len >= FRAME_HEADER_BYTES) {
+	if (ret->state == FRAME_SHORT && in.len >= FRAME_HEADER_BYTES) {
 		if ((rc = window_at(f, offset, need, &in, err)) != 0)
 			return rc;
 		ret->state = frame_decode(in, salt, &ret->frame, &need);
@@ -411,8 +411,6 @@ static void item_free(struct schema_item *s)
 
 void schema_table_free(struct schema_table *t)
 {
-	if (t == NULL)
-		return;
 	struct schema_item *s, *next;
 	HASH_ITER(hh, t->by_hash, s, next)
 	{

@@ -598,7 +598,8 @@ static int take_outside(struct spool_reader *r, struct arena *a, struct change *
 			continue;
 		int rc = record_read_change(field, a, schema_table_find, r->schemas, &c, err);
 		if (rc != 0)
-			return rc;
+			return rt_context(err, "spool segment %s, before offset %" PRIu64,
+					  r->segment.path, r->offset);
 		if (c.kind != CHANGE_MESSAGE)
 			return bad_transaction(r, err);
 		if (lsn_lt(c.lsn, r->position) || lsn_le(r->at.cut, c.lsn))
@@ -659,8 +660,7 @@ static int next_change(struct spool_reader *r, struct arena *a, struct change *r
 			return rt_context(err, "spool segment %s, before offset %" PRIu64,
 					  r->segment.path, r->offset);
 		}
-		if (r->changes.failed)
-			return bad_transaction(r, err);
+		RT_ASSERT(!r->changes.failed); /* open_transaction has walked them all */
 		if ((rc = next_piece(r, err)) < 0)
 			return rc;
 		if (rc == 0)

@@ -319,7 +319,8 @@ static int roll(struct spool_writer *w, struct rt_err *err)
 	if (!w->holds) {
 		next.generation++;
 		/* It stands in the place of one that goes, with what that one said. */
-		next.gap_from = lsn_eq(last->start, next.start) ? last->gap_from : LSN_NONE;
+		RT_ASSERT(lsn_eq(last->start, next.start));
+		next.gap_from = last->gap_from;
 	}
 	if (w->offset + w->out.len < segment_limit(w) ||
 	    (w->holds && lsn_eq(w->in_out, last->start)))
@@ -379,17 +380,12 @@ static int put_whole(struct spool_writer *w, struct rt_err *err)
 }
 
 /* Makes a frame of the open transaction so far; last: its COMMIT is here (head.end is set). */
-static int put_piece(struct spool_writer *w, bool last, struct rt_err *err)
+static void put_piece(struct spool_writer *w, bool last)
 {
 	struct frame f = {.kind = FRAME_PIECE};
-	int rc;
-	if (!w->in_pieces) {
-		if ((rc = put_whole(w, err)) != 0 || (rc = roll(w, err)) != 0)
-			return rc;
-		f.flags |= FRAME_FIRST;
-	}
 	struct record_head h = {.end = last ? w->head.end : LSN_NONE};
 	if (!w->in_pieces) {
+		f.flags |= FRAME_FIRST;
 		h = w->head;
 		w->in_pieces = true;
 	}
@@ -402,7 +398,6 @@ static int put_piece(struct spool_writer *w, bool last, struct rt_err *err)
 	put_schemas(w, &w->open_schemas);
 	put_frame(w, &f, buf_slice(&w->open));
 	spool_buf_clear(&w->open);
-	return 0;
 }
 
 /* ---- schemas ---- */
@@ -461,7 +456,6 @@ static int append_begin(struct spool_writer *w, const struct change *c, struct r
 
 static int append_commit(struct spool_writer *w, const struct change *c, struct rt_err *err)
 {
-	int rc;
 	if (!w->in_transaction)
 		return rt_fail(err, ERR_PERMANENT, "COMMIT at " LSN_FMT " came without BEGIN",
 			       LSN_ARGS(c->lsn));
@@ -475,8 +469,7 @@ static int append_commit(struct spool_writer *w, const struct change *c, struct 
 	const struct spool_memory last = {
 		.since = c->lsn, .end = c->lsn, .xid = w->head.xid, .commit_us = c->commit_us};
 	if (w->in_pieces) {
-		if ((rc = put_piece(w, true, err)) != 0)
-			return rc;
+		put_piece(w, true);
 		w->in_out = c->lsn;
 		w->last = last;
 	} else {
@@ -547,8 +540,9 @@ static int append_change(struct spool_writer *w, const struct change *c, struct 
 	if (w->open.len < w->options.frame_bytes)
 		return 0;
 	/* A large transaction: its memory is bounded by a frame and a row. */
-	if ((rc = put_piece(w, false, err)) != 0)
+	if (!w->in_pieces && ((rc = put_whole(w, err)) != 0 || (rc = roll(w, err)) != 0))
 		return rc;
+	put_piece(w, false);
 	return flush_out(w, err);
 }
 

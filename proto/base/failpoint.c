@@ -139,6 +139,7 @@ static int configure_one(char *text, struct rt_err *err)
 	plan[id].action = action;
 	plan[id].value = value;
 	plan[id].at = at;
+	plan[id].hits = 0;
 	snprintf(plan[id].text, sizeof(plan[id].text), "%s", is + 1);
 	return 0;
 }

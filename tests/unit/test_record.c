@@ -95,6 +95,66 @@ static void test_record_schema_of_too_many_columns_is_refused(void **state)
 	free(columns);
 }
 
+/* A schema of two columns that says how they land in the warehouse. */
+static void good_land(Rolag__V1__Schema *m, Rolag__V1__Column c[2], Rolag__V1__Land l[2])
+{
+	static Rolag__V1__Column *columns[2];
+	static const struct schema_column column[] = {{"id", true, 23, -1}, {"v", false, 25, -1}};
+	static const struct schema_land land[] = {{LAND_AS_IS, "integer", 0, NULL, 1},
+						  {LAND_ENUM, "text", 0, "7", 2}};
+	struct schema s = {0, 7, "public", "t", 'd', 2, column, land, "f"};
+	good_schema(m, &c[0]);
+	rolag__v1__column__init(&c[1]);
+	c[1].name = BYTES("v");
+	c[1].type_oid = 25;
+	c[1].typmod = -1;
+	for (int i = 0; i < 2; i++) {
+		columns[i] = &c[i];
+		c[i].land = &l[i];
+		rolag__v1__land__init(&l[i]);
+		l[i].kind = land[i].kind;
+		l[i].number = land[i].number;
+	}
+	l[0].type = BYTES("integer");
+	l[1].type = BYTES("text");
+	l[1].has_missing = 1;
+	l[1].missing = BYTES("7");
+	m->column = columns;
+	m->n_column = 2;
+	m->files = BYTES("f");
+	m->hash = schema_hash(&s);
+}
+
+static void test_record_schema_whose_land_is_none_is_refused(void **state)
+{
+	Rolag__V1__Schema m;
+	Rolag__V1__Column c[2];
+	Rolag__V1__Land l[2];
+	good_land(&m, c, l);
+	assert_true(schema_is_read(&m));
+	c[1].land = NULL; /* all or none */
+	assert_false(schema_is_read(&m));
+	good_land(&m, c, l);
+	l[1].kind = 99;
+	assert_false(schema_is_read(&m));
+	good_land(&m, c, l);
+	l[1].type = BYTES("te\0xt");
+	assert_false(schema_is_read(&m));
+	good_land(&m, c, l);
+	l[1].missing = BYTES("\0");
+	assert_false(schema_is_read(&m));
+	good_land(&m, c, l);
+	m.files = BYTES("f\0");
+	assert_false(schema_is_read(&m));
+	/* One of no columns has none. */
+	Rolag__V1__Schema none;
+	struct schema s = {0, 7, "public", "t", 'd', 0, NULL, NULL, NULL};
+	good_schema(&none, &c[0]);
+	none.n_column = 0;
+	none.hash = schema_hash(&s);
+	assert_true(schema_is_read(&none));
+}
+
 /* ---- changes ---- */
 
 static const struct schema_column two[] = {{"a", true, 23, -1}, {"b", false, 25, -1}};
@@ -246,6 +306,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_record_schema_that_is_none_is_refused),
 		cmocka_unit_test(test_record_schema_of_too_many_columns_is_refused),
+		cmocka_unit_test(test_record_schema_whose_land_is_none_is_refused),
 		cmocka_unit_test(test_record_row_that_does_not_fit_its_schema_is_refused),
 		cmocka_unit_test(test_record_truncate_and_message_that_are_wrong_are_refused),
 		cmocka_unit_test(test_record_old_row_that_does_not_fit_is_not_written),
