@@ -269,11 +269,11 @@ static int day(void)
 		assert_int_equal(last, 0x180);
 	if (rc == 0 && (rc = write_day(0x140, 0x1C0)) == 0 && (rc = read_day(0x140, &last)) == 0)
 		assert_int_equal(last, 0x1C0);
-	if (rc == 0 && (rc = write_edges(0x1B0, 0x240)) == 0 && (rc = read_day(0x240, &last)) == 0)
-		assert_int_equal(last, 0x240);
-	if (rc == 0 && (rc = write_gap(0x280)) == 0 && (rc = read_day(0x240, &last)) == 0)
+	if (rc == 0 && (rc = write_edges(0x1B0, 0x200)) == 0 && (rc = read_day(0x200, &last)) == 0)
+		assert_int_equal(last, 0x200);
+	if (rc == 0 && (rc = write_gap(0x280)) == 0 && (rc = read_day(0x200, &last)) == 0)
 		assert_int_equal(last, 0x280);
-	if (rc == 0 && (rc = write_day(0x280, 0x2A0)) == 0 && (rc = read_day(0x240, &last)) == 0)
+	if (rc == 0 && (rc = write_day(0x280, 0x2A0)) == 0 && (rc = read_day(0x200, &last)) == 0)
 		assert_int_equal(last, 0x2A0);
 	return rc;
 }

@@ -536,6 +536,50 @@ static void test_offline_commands_begin_where_the_spool_does(void **state)
 	applied_close(NULL);
 }
 
+/* ---- what was received ---- */
+
+static void count_memory(void *ctx, const struct spool_memory *m)
+{
+	unsigned *count = ctx;
+	++*count;
+}
+
+/* A message that stands alone. */
+static void add_message(uint64_t lsn)
+{
+	static struct record_scratch scratch;
+	struct buf change = BUF_INIT, raw = BUF_INIT;
+	const struct change alone = {.kind = CHANGE_MESSAGE, .lsn = {lsn}, .prefix = "alone"};
+	assert_rc(record_add_change(&change, &alone, &scratch, &err), err);
+	record_add_transaction(&raw, &(struct record_head){.outside = true}, buf_slice(&change));
+	add_frame(FRAME_TRANSACTIONS, 0, 0, buf_slice(&raw));
+	record_scratch_release(&scratch);
+	buf_release(&change);
+	buf_release(&raw);
+}
+
+/* A void segment that is there still, a gap, a message and progress: none is a transaction that was received. */
+static void test_what_was_received_is_recalled_through_voids_and_gaps(void **state)
+{
+	unsigned count = 0;
+	begin_file(1, 0x100, 0);
+	add_frame(FRAME_PROGRESS, 0, 0x200, slice_str(""));
+	store_file(1, 0x100);
+	begin_file(1, 0x380, 0);
+	store_file(1, 0x380);
+	begin_file(2, 0x300, 0x200);
+	add_message(0x350);
+	add_frame(FRAME_PROGRESS, 0, 0x400, slice_str(""));
+	store_file(2, 0x300);
+	int rc = spool_recall(dir, &data_identity, 0, data_lsn(0x150), count_memory, &count, &err);
+	assert_rc(rc, err);
+	assert_int_equal(count, 1); /* from the gap's end to where progress has got to */
+	char *path = path_of(2, 0x300);
+	rc = spool_recall(path, &data_identity, 0, data_lsn(0x150), count_memory, &count, &err);
+	assert_int_equal(rc, ERR_SYSTEM); /* no directory */
+	free(path);
+}
+
 /* ---- the descriptor ---- */
 
 static void test_a_reader_whose_events_were_lost_lists_again(void **state)
@@ -814,6 +858,7 @@ int main(void)
 		TEST(test_a_listing_that_is_out_of_date_is_made_again),
 		TEST(test_a_frame_behind_a_tail_proves_nothing_by_itself),
 		TEST(test_offline_commands_begin_where_the_spool_does),
+		TEST(test_what_was_received_is_recalled_through_voids_and_gaps),
 		TEST(test_a_reader_whose_events_were_lost_lists_again),
 		TEST(test_changes_that_are_in_no_place_are_refused),
 		TEST(test_progress_behind_what_is_appended_is_nothing),
