@@ -1,0 +1,83 @@
+/*
+ * sync: brings tables of the warehouse up to the core while the stream flows
+ * for all others (design §5): first load, a table added later, repair of a
+ * gap, a lost slot; `rolag sync`. One way for all: whatever rolag.relation
+ * calls `syncing` is synced.
+ *
+ * A worker is a child process (fork) with connections of its own. Of a table
+ * that it claims it
+ *   1. notes in rolag.sync where it begins: an LSN such that every commit up
+ *      to it is seen by what it reads, and every later one is in the spool;
+ *   2. reads the core in chunks by key, each batch one transaction that checks
+ *      the fence and notes the last key;
+ *   3. replays the table's part of the spool from the begin on;
+ *   4. asks apply to hold still, replays up to where apply is, makes the table
+ *      live there, and lets apply go on.
+ * It may be killed at any moment: the next one goes on from what is noted.
+ * Apply leaves out the rows of a claimed table, and keeps the spool from
+ * where its sync begins.
+ */
+#ifndef APPLY_STREAM_SYNC_H
+#define APPLY_STREAM_SYNC_H
+
+#include "apply/stream/landed.h"
+#include "apply/stream/ledger.h"
+#include "proto/base/loop.h"
+
+#define SYNC_WORKERS_MAX 8
+
+enum sync_stage {
+	SYNC_IDLE,     /* looks for a table */
+	SYNC_CLAIMING, /* waits until apply has nothing of the table under way */
+	SYNC_READING,  /* the core, then the spool */
+	SYNC_HOLDING,  /* apply holds still for it */
+};
+
+struct sync_worker {
+	int pid;     /* 0: there is none */
+	int fd;	     /* to it */
+	uint16_t at; /* the landed table that it has claimed */
+	enum sync_stage stage;
+	struct lsn wait; /* CLAIMING: until this is applied */
+	uint64_t rows, estimate;
+};
+
+struct sync {
+	const struct settings *settings;
+	struct landed_set *landed;
+	const struct ledger *ledger;
+	int fd, worker_fd; /* messages of all workers: our end, theirs */
+	struct sync_worker worker[SYNC_WORKERS_MAX];
+	struct lsn *keep; /* by landed table; LSN_NONE: needs nothing */
+	int64_t start_us; /* monotonic: when a worker may be started */
+	int64_t told_us;
+	int attempt; /* of starts without success */
+};
+
+/* The set and the ledger are apply's own; the states of the set are kept true by sync from here on. */
+void sync_init(struct sync *s, const struct settings *settings, struct landed_set *landed,
+	       const struct ledger *ledger);
+void sync_release(struct sync *s);
+/*
+ * Apply is connected (has the fence, knows the states of its tables): starts
+ * the first worker. Reads from c what earlier syncs noted.
+ */
+int sync_begin(struct sync *s, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
+/* Apply lost its connection or ends: ends the workers, at once. */
+void sync_end(struct sync *s);
+
+/* The loop's side: messages of workers. */
+void sync_prepare(struct sync *s, int64_t now, struct loop_want *ret);
+/*
+ * Takes messages, starts workers. gathered: apply's changes are taken up to
+ * here. ERR_PERMANENT: what a worker met that only a person can mend.
+ */
+int sync_turn(struct sync *s, struct lsn gathered, int64_t now, struct rt_err *err) RT_MUSTCHECK;
+/* True while apply must not take further changes from the spool. */
+bool sync_holds(const struct sync *s);
+/* The spool must be kept from here on; UINT64_MAX: sync needs nothing of it. */
+struct lsn sync_keep(const struct sync *s);
+/* How many tables are syncing. */
+unsigned sync_count(const struct sync *s);
+
+#endif

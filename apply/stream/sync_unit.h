@@ -1,0 +1,51 @@
+/*
+ * sync_unit: one relation of the core as sync reads it: in chunks, each its
+ * rows as changes (INSERT), the same that the spool hands out. What becomes of
+ * them is decided where the stream's changes are taken (gather), so that a
+ * rollup folds them and a mirror copies them by one and the same code.
+ *
+ * To have another kind of table synced: make its unit, and let gather take
+ * INSERTs of its source. What that must give: rows that are there already, by
+ * key, are no error (they come again by the stream; chunks of one sync see
+ * the core at different times).
+ */
+#ifndef APPLY_STREAM_SYNC_UNIT_H
+#define APPLY_STREAM_SYNC_UNIT_H
+
+#include "proto/base/buf.h"
+#include "proto/lsn.h"
+
+#define SYNC_KEY_MAX 32 /* PostgreSQL's INDEX_MAX_KEYS */
+
+struct sync_unit {
+	const char *name;    /* of its row in rolag.relation */
+	const char *nspname; /* its source */
+	const char *relname;
+	/* SELECT list: names as the stream has them; a type without send function as `column::text AS column`. */
+	const char *select;
+	/* Columns in whose order it is read: unique, not NULL, indexed. 0: one COPY of the whole, begun anew if it breaks. */
+	uint16_t key_count;
+	const char *key[SYNC_KEY_MAX]; /* quoted */
+	/*
+	 * SQL run in the warehouse when a sync begins, in the transaction that
+	 * notes its beginning; "" for nothing. (A rollup: clears half a table. A
+	 * mirror: deletes its rows.)
+	 */
+	const char *clear;
+	const char *target; /* quoted; a sync that finds it empty looks for no rows of earlier times */
+	const char *analyze; /* SQL run when all chunks are there; "" for nothing */
+};
+
+/* Where in its source a sync is: the key of the last row that was written, as text. */
+struct sync_key {
+	uint16_t count; /* 0: before the first row */
+	struct buf part[SYNC_KEY_MAX];
+};
+
+void sync_key_clear(struct sync_key *k);
+void sync_key_release(struct sync_key *k);
+void sync_key_copy(struct sync_key *to, const struct sync_key *from);
+/* As an array literal for text[], and back; ERR_PERMANENT when it has another number of parts than it should. */
+void sync_key_print(const struct sync_key *k, struct buf *out);
+
+#endif
