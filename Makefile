@@ -94,8 +94,14 @@ APPLY_SRC := \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
 	apply/stream/ledger.c \
-	apply/stream/load.c \
 	apply/stream/source.c \
+	apply/stream/sync.c \
+	apply/stream/sync_note.c \
+	apply/stream/sync_read.c \
+	apply/stream/sync_start.c \
+	apply/stream/sync_table.c \
+	apply/stream/sync_unit.c \
+	apply/stream/sync_worker.c \
 	apply/stream/writer.c \
 	apply/stream/writer_rows.c
 
@@ -180,7 +186,7 @@ SIM_WRAP := \
 	inotify_init1 inotify_add_watch inotify_rm_watch \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
-	landed_load landed_release landed_ensure landed_park_absent load_all \
+	landed_load landed_release landed_ensure landed_park_absent sync_begin \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.

@@ -189,13 +189,24 @@ const struct conf_key settings_keys[] = {
 	 .help = "A payload key that the rollup does not list for its event: warn = fold, count "
 		 "and "
 		 "name it."},
-	{.name = "apply.load_chunk",
+	{.name = "sync.workers",
 	 .type = CONF_INT,
-	 .offset = FIELD(apply.load_chunk),
+	 .offset = FIELD(sync.workers),
+	 .init = "2",
+	 .min = 1,
+	 .max = 8,
+	 .help = "Tables that are synced (loaded from the core) side by side; each needs a "
+		 "process, "
+		 "two "
+		 "connections to the warehouse, one to the core, and for a moment a temporary slot "
+		 "there."},
+	{.name = "sync.chunk",
+	 .type = CONF_INT,
+	 .offset = FIELD(sync.chunk),
 	 .init = "20000",
 	 .min = 100,
 	 .max = 1000000,
-	 .help = "Events per chunk of the first load."},
+	 .help = "Rows that one statement of a sync reads from the core."},
 	{.name = "log.level",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(log.level),

@@ -51,8 +51,11 @@ struct settings {
 		uint64_t cache;
 		int unknown_event; /* enum settings_unknown_event */
 		int unknown_key;   /* enum settings_unknown_key */
-		int64_t load_chunk;
 	} apply;
+	struct {
+		int64_t workers;
+		int64_t chunk;
+	} sync;
 	struct {
 		int level; /* index into settings_log_levels, an enum log_level by settings_log_level */
 		int format; /* enum log_format */

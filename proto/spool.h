@@ -123,6 +123,8 @@ struct applied_position {
 	struct lsn applied; /* flushed in the warehouse */
 	uint32_t timeline;
 	int64_t at_us; /* when it was written, µs since 1970 */
+	/* A sync will read again what comes after this, applied or not; LSN_NONE: none will. */
+	struct lsn keep;
 };
 
 struct applied_file; /* apply's writing end */

@@ -14,9 +14,10 @@
 	extern const char symbol[]
 
 EMBED(migrate_sql_001, "apply/sql/001_control.sql");
+EMBED(migrate_sql_002, "apply/sql/002_lived.sql");
 
 /* Version n is at n - 1. */
-static const char *const versions[] = {migrate_sql_001};
+static const char *const versions[] = {migrate_sql_001, migrate_sql_002};
 
 int migrate_latest(void)
 {

@@ -10,7 +10,7 @@
 #include <poll.h>
 
 #include "apply/stream/gather.h"
-#include "apply/stream/load.h"
+#include "apply/stream/sync.h"
 #include "apply/stream/writer.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
@@ -42,6 +42,7 @@ struct applier {
 	struct ledger ledger;
 	struct writer writer;
 	struct gather gather;
+	struct sync sync;
 	struct cache cache;
 	struct batch batch[2];
 	struct batch *making, *flying; /* flying: with the writer, or NULL */
@@ -55,9 +56,9 @@ struct applier {
 	struct pgc_backoff backoff;
 	int64_t retry_us, look_us, ask_us; /* monotonic */
 	struct applied_file *applied;
-	int lock;	 /* of state_dir, for the life of the process */
-	struct lsn told; /* written to the applied file */
-	int fatal;	 /* the stream cannot go on behind `making`; why: */
+	int lock;		      /* of state_dir, for the life of the process */
+	struct applied_position told; /* written to the applied file */
+	int fatal;		      /* the stream cannot go on behind `making`; why: */
 	struct rt_err fatal_err;
 	struct log_limit unknown_limit, retry_limit;
 };
@@ -66,6 +67,7 @@ struct applier {
 
 static void forget(struct applier *a)
 {
+	sync_end(&a->sync);
 	writer_detach(&a->writer);
 	gather_close(&a->gather);
 	cache_clear(&a->cache);
@@ -82,13 +84,12 @@ static void forget(struct applier *a)
 static void say_parked(void *ctx, const char *name)
 {
 	log_warn("a rollup is no longer landed: its tables stay as they are",
-		 "rollup=%s state=parked mend=\"rollups.land; when it comes back it is loaded "
-		 "anew\"",
+		 "rollup=%s state=parked mend=\"rollups.land; when it comes back it is synced\"",
 		 name);
 }
 
 /*
- * Over the role's and the database's settings: a load takes as long as it
+ * Over the role's and the database's settings: a batch takes as long as it
  * takes, and wide rows are compressed by lz4 where the server has it (pglz
  * was 7 % of the backend's time in a catch-up).
  */
@@ -117,7 +118,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	    (rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
-	    (rc = load_all(c, s, &a->landed, &a->ledger, &a->loop, err)) != 0 ||
+	    (rc = sync_begin(&a->sync, c, err)) != 0 ||
 	    (rc = gather_open(&a->gather, s, &a->landed, &a->ledger, err)) != 0) {
 		pgc_close(c);
 		return rc;
@@ -205,14 +206,18 @@ static void tell_applied(struct applier *a)
 {
 	struct rt_err err;
 	uint64_t hidden;
-	struct applied_position p = {
-		.applied = a->ledger.flushed, .timeline = a->ledger.timeline, .at_us = rt_now_us()};
-	if (!lsn_lt(a->told, p.applied))
+	struct applied_position p = {.applied = a->ledger.flushed,
+				     .timeline = a->ledger.timeline,
+				     .at_us = rt_now_us(),
+				     .keep = sync_keep(&a->sync)};
+	bool moved = lsn_lt(a->told.applied, p.applied);
+	if (!moved && (a->told.applied.v == 0 || lsn_eq(a->told.keep, p.keep)))
 		return;
+	p.applied = lsn_max(p.applied, a->told.applied);
 	FAILPOINT(APPLY_BEFORE_TELL);
 	met_set(MET_APPLY_FLUSHED_LSN, p.applied.v);
 	if (applied_write(a->applied, &p, &err) == 0)
-		a->told = p.applied;
+		a->told = p;
 	else if (log_limit_pass(&a->retry_limit, rt_mono_us(), &hidden))
 		log_warn("cannot tell capture what is applied", "reason=\"%s\"", err.msg);
 }
@@ -270,7 +275,8 @@ static int take_off(struct applier *a, struct rt_err *err)
 /* Takes what the spool has; an error is kept until what came before it is written. */
 static void gather_more(struct applier *a)
 {
-	if (a->full || a->fatal != 0 || (a->loop.stop > 0 && !a->making->open))
+	if (a->full || a->fatal != 0 || sync_holds(&a->sync) ||
+	    (a->loop.stop > 0 && !a->making->open))
 		return;
 	enum gather_result r =
 		gather_turn(&a->gather, a->making,
@@ -382,7 +388,8 @@ static void spool_prepare(void *ctx, int64_t now, struct loop_want *ret)
 		return;
 	ret->fd = spool_reader_fd(a->gather.reader);
 	/* Where nothing is taken (a full batch waits for the writer; it stops): looking at the spool would only spin. */
-	bool looks = !a->full && a->stage != STAGE_FETCH && a->fatal == 0 && a->loop.stop == 0;
+	bool looks = !a->full && a->stage != STAGE_FETCH && a->fatal == 0 && a->loop.stop == 0 &&
+		     !sync_holds(&a->sync);
 	ret->events = looks ? POLLIN : 0;
 	ret->at_us = a->more && looks ? now : RT_MAX(a->look_us, now);
 }
@@ -393,6 +400,30 @@ static int spool_dispatch(void *ctx, short revents, int64_t now, struct rt_err *
 	a->look_us = now + READER_POLL_US; /* before_sleep looks */
 	tell_applied(a); /* again, should it have failed: capture may wait for it */
 	return 0;
+}
+
+static void sync_source_prepare(void *ctx, int64_t now, struct loop_want *ret)
+{
+	struct applier *a = ctx;
+	if (a->connected)
+		sync_prepare(&a->sync, now, ret);
+}
+
+static int sync_dispatch(void *ctx, short revents, int64_t now, struct rt_err *err)
+{
+	return 0; /* before_sleep looks */
+}
+
+/* Takes part in syncs. Negative: why apply cannot go on. */
+static int turn_sync(struct applier *a, int64_t now, struct rt_err *err)
+{
+	int rc =
+		sync_turn(&a->sync, gather_position(&a->gather, a->making), a->told.keep, now, err);
+	if (a->sync.went_live) /* what is cached of the table is from before its sync */
+		cache_clear(&a->cache);
+	a->sync.went_live = false;
+	tell_applied(a);
+	return rc;
 }
 
 static void log_status(struct applier *a)
@@ -418,7 +449,10 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 	struct applier *a = ctx;
 	take_signals(a);
 	if (a->connected) {
-		int rc = pump(a, err);
+		int rc = turn_sync(a, now, err);
+		if (rc < 0)
+			return rc;
+		rc = pump(a, err);
 		if (rc > 0) {
 			*err = a->fatal_err;
 			return err->code;
@@ -427,7 +461,9 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 			return rc;
 	}
 	if (a->connected)
-		met_state(a->gather.drained ? "live" : "catching_up");
+		met_state(sync_count(&a->sync) > 0 ? "syncing"
+			  : a->gather.drained	   ? "live"
+						   : "catching_up");
 	met_tick(rt_now_us());
 	if (a->loop.stop > 0 && (!a->connected || (a->flying == NULL && !a->making->open)))
 		a->loop.done = true;
@@ -457,6 +493,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	writer_init(&a->writer, s, &a->landed, &a->ledger);
+	sync_init(&a->sync, s, &a->landed, &a->ledger);
 	cache_init(&a->cache, s->apply.cache);
 	batch_init(&a->batch[0], &a->landed);
 	batch_init(&a->batch[1], &a->landed);
@@ -469,6 +506,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	loop_add(&a->loop,
 		 (struct loop_source){"warehouse", a, warehouse_prepare, warehouse_dispatch});
 	loop_add(&a->loop, (struct loop_source){"spool", a, spool_prepare, spool_dispatch});
+	loop_add(&a->loop, (struct loop_source){"sync", a, sync_source_prepare, sync_dispatch});
 	return 0;
 }
 
@@ -479,6 +517,7 @@ static void tear_down(struct applier *a)
 	if (a->making != NULL) {
 		forget(a);
 		writer_release(&a->writer);
+		sync_release(&a->sync);
 		cache_release(&a->cache);
 		batch_release(&a->batch[0]);
 		batch_release(&a->batch[1]);

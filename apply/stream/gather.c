@@ -1,5 +1,5 @@
 /*
- * gather: spool to batch. Guarantees: what a relation has by its first load
+ * gather: spool to batch. Guarantees: what a relation has by a sync
  * is not taken again; a change that no rule covers is an error, never
  * skipped; contents of messages are bounded and checked.
  */
@@ -76,11 +76,14 @@ static int map_relation(struct gather *g, struct gather_relation *r, const struc
 	return rc;
 }
 
-/* Is the relation's part of the open transaction in the warehouse already, by its first load? */
-static bool is_loaded(const struct gather *g, const struct batch *b, int rollup)
+/* Is the relation's part of the open transaction left to a sync, or in the warehouse already by one? */
+static bool is_left_out(const struct gather *g, const struct batch *b, int rollup)
 {
-	return lsn_le(b->transaction[b->transaction_count - 1].end,
-		      g->landed->item[rollup].sync_lsn);
+	const struct landed *l = &g->landed->item[rollup];
+	if (g->rows_only)
+		return false;
+	return l->state == LANDED_SYNCING || l->state == LANDED_PARKED ||
+	       lsn_le(b->transaction[b->transaction_count - 1].end, l->sync_lsn);
 }
 
 static int refuse(const struct schema *s, const char *what, struct lsn lsn, struct rt_err *err)
@@ -96,7 +99,7 @@ static int take_row(struct gather *g, struct batch *b, const struct change *c, s
 {
 	struct gather_relation *r = relation_of(g, c->schema);
 	struct fold_event e;
-	if (r->rollup < 0 || is_loaded(g, b, r->rollup))
+	if (r->rollup < 0 || is_left_out(g, b, r->rollup))
 		return 0;
 	if (c->kind != CHANGE_INSERT)
 		return refuse(c->schema, c->kind == CHANGE_UPDATE ? "UPDATE" : "DELETE", c->lsn,
@@ -118,7 +121,7 @@ static int take_truncate(struct gather *g, const struct batch *b, const struct c
 	for (uint32_t i = 0; i < c->truncated_count; i++) {
 		const struct schema *s = c->truncated[i];
 		int rollup = landed_find_source(g->landed, s->nspname, s->relname);
-		if (rollup >= 0 && !is_loaded(g, b, rollup))
+		if (rollup >= 0 && !is_left_out(g, b, rollup))
 			return refuse(s, "TRUNCATE", c->lsn, err);
 	}
 	return 0;
@@ -175,7 +178,7 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 	case CHANGE_TRUNCATE:
 		return take_truncate(g, b, c, err);
 	case CHANGE_MESSAGE:
-		if (b->open)
+		if (b->open && !g->rows_only)
 			take_message(b, c);
 		return 0;
 	case CHANGE_PROGRESS:
@@ -186,15 +189,36 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 	return rt_fail(err, ERR_PERMANENT, "the spool holds a change of unknown kind %d", c->kind);
 }
 
+void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed)
+{
+	*g = (struct gather){.settings = s, .landed = landed, .rows_only = true};
+}
+
+int gather_take(struct gather *g, struct batch *b, const struct change *c, struct rt_err *err)
+{
+	return take_row(g, b, c, err);
+}
+
+bool gather_is_full(const struct gather *g, const struct batch *b)
+{
+	const struct settings *s = g->settings;
+	return b->event_count >= s->apply.batch_rows || b->bytes >= s->apply.batch_bytes ||
+	       b->arena.used_bytes >= 4 * s->apply.batch_bytes;
+}
+
+struct lsn gather_position(const struct gather *g, const struct batch *b)
+{
+	return b->open ? b->transaction[b->transaction_count - 1].end
+		       : spool_reader_position(g->reader);
+}
+
 enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_changes,
 			       struct rt_err *err)
 {
-	const struct settings *s = g->settings;
 	g->drained = false;
 	for (uint32_t n = 0; n < max_changes; n++) {
 		struct change c;
-		if (b->event_count >= s->apply.batch_rows || b->bytes >= s->apply.batch_bytes ||
-		    b->arena.used_bytes >= 4 * s->apply.batch_bytes)
+		if (gather_is_full(g, b))
 			return GATHER_FULL;
 		int rc = FP_ERROR(GATHER_NEXT, err);
 		if (rc == 0)

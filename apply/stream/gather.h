@@ -18,6 +18,8 @@ struct gather {
 	struct spool_reader *reader;
 	struct gather_relation *relations; /* by schema hash */
 	bool drained;			   /* the last look found nothing more */
+	/* A sync's: only rows count, all of them, whatever state their table is in. */
+	bool rows_only;
 };
 
 enum gather_result {
@@ -34,7 +36,16 @@ enum gather_result {
  */
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
 		const struct ledger *ledger, struct rt_err *err) RT_MUSTCHECK;
+/* A gather that reads no spool: takes what gather_take is given. */
+void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed);
 void gather_close(struct gather *g);
+/* One row's change into the open transaction of b. ERR_PERMANENT as in gather_turn. */
+int gather_take(struct gather *g, struct batch *b, const struct change *c,
+		struct rt_err *err) RT_MUSTCHECK;
+/* No further changes fit in a batch like this. */
+bool gather_is_full(const struct gather *g, const struct batch *b);
+/* Up to here changes were taken, be it as a part of an open transaction that ends here. */
+struct lsn gather_position(const struct gather *g, const struct batch *b);
 /* Adds changes to b until there are no more, it is full, or max_changes were looked at. */
 enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_changes,
 			       struct rt_err *err);

@@ -22,7 +22,9 @@
 
 #include "apply/stream/landed.h"
 #include "apply/stream/ledger.h"
+#include "proto/base/log.h"
 #include "proto/base/loop.h"
+#include "proto/pg/pgconn.h"
 
 #define SYNC_WORKERS_MAX 8
 
@@ -49,9 +51,11 @@ struct sync {
 	int fd, worker_fd; /* messages of all workers: our end, theirs */
 	struct sync_worker worker[SYNC_WORKERS_MAX];
 	struct lsn *keep; /* by landed table; LSN_NONE: needs nothing */
-	int64_t start_us; /* monotonic: when a worker may be started */
-	int64_t told_us;
-	int attempt; /* of starts without success */
+	/* Monotonic: when a worker may be started; when dead ones are looked for. */
+	int64_t start_us, look_us;
+	struct pgc_backoff backoff; /* of workers that ended */
+	struct log_limit told_limit;
+	bool went_live; /* a table did, and what is known of its entities is of before: for apply to see and clear */
 };
 
 /* The set and the ledger are apply's own; the states of the set are kept true by sync from here on. */
@@ -59,8 +63,8 @@ void sync_init(struct sync *s, const struct settings *settings, struct landed_se
 	       const struct ledger *ledger);
 void sync_release(struct sync *s);
 /*
- * Apply is connected (has the fence, knows the states of its tables): starts
- * the first worker. Reads from c what earlier syncs noted.
+ * Apply is connected (has the fence, knows the states of its tables): from now
+ * on there are workers. Reads from c what earlier syncs noted.
  */
 int sync_begin(struct sync *s, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
 /* Apply lost its connection or ends: ends the workers, at once. */
@@ -70,12 +74,14 @@ void sync_end(struct sync *s);
 void sync_prepare(struct sync *s, int64_t now, struct loop_want *ret);
 /*
  * Takes messages, starts workers. gathered: apply's changes are taken up to
- * here. ERR_PERMANENT: what a worker met that only a person can mend.
+ * here. kept: what sync_keep said when capture was told last. ERR_PERMANENT:
+ * what a worker met that only a person can mend.
  */
-int sync_turn(struct sync *s, struct lsn gathered, int64_t now, struct rt_err *err) RT_MUSTCHECK;
+int sync_turn(struct sync *s, struct lsn gathered, struct lsn kept, int64_t now,
+	      struct rt_err *err) RT_MUSTCHECK;
 /* True while apply must not take further changes from the spool. */
 bool sync_holds(const struct sync *s);
-/* The spool must be kept from here on; UINT64_MAX: sync needs nothing of it. */
+/* The spool must be kept behind this; LSN_NONE: sync needs nothing of it. */
 struct lsn sync_keep(const struct sync *s);
 /* How many tables are syncing. */
 unsigned sync_count(const struct sync *s);

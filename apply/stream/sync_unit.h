@@ -12,8 +12,8 @@
 #ifndef APPLY_STREAM_SYNC_UNIT_H
 #define APPLY_STREAM_SYNC_UNIT_H
 
+#include "apply/stream/landed.h"
 #include "proto/base/buf.h"
-#include "proto/lsn.h"
 
 #define SYNC_KEY_MAX 32 /* PostgreSQL's INDEX_MAX_KEYS */
 
@@ -23,29 +23,34 @@ struct sync_unit {
 	const char *relname;
 	/* SELECT list: names as the stream has them; a type without send function as `column::text AS column`. */
 	const char *select;
-	/* Columns in whose order it is read: unique, not NULL, indexed. 0: one COPY of the whole, begun anew if it breaks. */
+	/*
+	 * Columns in whose order it is read: unique, not NULL, indexed; names,
+	 * not quoted. 0: one COPY of the whole, begun anew if it breaks off.
+	 */
 	uint16_t key_count;
-	const char *key[SYNC_KEY_MAX]; /* quoted */
+	const char *key[SYNC_KEY_MAX];
+	const char *target; /* quoted; where it is empty, no rows of earlier times are looked for */
 	/*
 	 * SQL run in the warehouse when a sync begins, in the transaction that
 	 * notes its beginning; "" for nothing. (A rollup: clears half a table. A
 	 * mirror: deletes its rows.)
 	 */
 	const char *clear;
-	const char *target; /* quoted; a sync that finds it empty looks for no rows of earlier times */
 	const char *analyze; /* SQL run when all chunks are there; "" for nothing */
 };
 
-/* Where in its source a sync is: the key of the last row that was written, as text. */
+/* The unit of a rollup; its texts live in the arena. */
+void sync_unit_of(struct arena *a, const struct landed *l, struct sync_unit *ret);
+
+/* Where in its source a sync is: the key of a row, each part as text. */
 struct sync_key {
 	uint16_t count; /* 0: before the first row */
 	struct buf part[SYNC_KEY_MAX];
 };
 
-void sync_key_clear(struct sync_key *k);
 void sync_key_release(struct sync_key *k);
 void sync_key_copy(struct sync_key *to, const struct sync_key *from);
-/* As an array literal for text[], and back; ERR_PERMANENT when it has another number of parts than it should. */
+/* Appends it as an array literal for text[]. */
 void sync_key_print(const struct sync_key *k, struct buf *out);
 
 #endif

@@ -47,6 +47,7 @@ struct capture {
 	bool sync_now;	     /* the core waits for an answer */
 	bool full;	     /* spool full: not reading */
 	bool spilling;	     /* as last said in the log */
+	struct lsn keep;     /* a sync reads the spool again behind this; LSN_NONE: none does */
 	uint64_t unsynced_bytes;
 	int64_t unsynced_since_us; /* 0: all is synced */
 	int64_t commit_us; /* core's time of the newest commit that is not synced; 0: none */
@@ -277,6 +278,8 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 		rc = prog_not_set_back(&f->core, p.applied, err);
 	if (rc < 0)
 		return rc;
+	if (rc == 1)
+		c->keep = p.keep;
 	FAILPOINT(CAPTURE_BEFORE_OPEN);
 	rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
 	if (rc != 0)
@@ -417,7 +420,7 @@ static int sync_if_due(struct capture *c, int64_t now_us, struct rt_err *err)
 /* Is there anything that apply could tell us? */
 static bool applied_matters(const struct capture *c)
 {
-	return lsn_lt(c->prog.applied, c->prog.received);
+	return lsn_lt(c->prog.applied, c->prog.received) || c->keep.v != 0;
 }
 
 static int read_applied(struct capture *c, int64_t now_us, struct rt_err *err)
@@ -428,8 +431,10 @@ static int read_applied(struct capture *c, int64_t now_us, struct rt_err *err)
 	c->applied_poll_us = now_us + POLL_US;
 	FAILPOINT(CAPTURE_READ_APPLIED);
 	int rc = applied_read(c->settings->spool.dir, &p, err);
-	if (rc == 1 && p.timeline == c->core.timeline)
+	if (rc == 1 && p.timeline == c->core.timeline) {
 		prog_applied(&c->prog, p.applied);
+		c->keep = p.keep;
+	}
 	return RT_MIN(rc, 0);
 }
 
@@ -440,7 +445,10 @@ static int trim_spool(struct capture *c, int64_t now_us, struct rt_err *err)
 		return 0;
 	c->trim_at_us = now_us + TRIM_US;
 	FAILPOINT(CAPTURE_TRIM);
-	return spool_trim(c->spool, lsn_min(c->prog.applied, c->prog.durable), err);
+	struct lsn end = lsn_min(c->prog.applied, c->prog.durable);
+	if (c->keep.v != 0)
+		end = lsn_min(end, c->keep);
+	return spool_trim(c->spool, end, err);
 }
 
 /* Full: stop reading (status updates go on). The core's WAL grows instead; only room mends it. */

@@ -178,7 +178,7 @@ class Rig(Pipeline):
     def __init__(self, name, folder, core, warehouse):
         super().__init__(name, folder, core, warehouse, warehouse, {
             "spool": {"segment_size": "64 kB"}, "capture": {"heartbeat_interval": "400 ms", "sync_interval": "10 ms"},
-            "apply": {"load_chunk": 100}}, land=[ROLE, PAYMENT])
+            "sync": {"chunk": 100}}, land=[ROLE, PAYMENT])
         self.env, self.connections, self.bulks, self.cases = {}, {}, 0, 0
         self.broken = False
         self.create()
