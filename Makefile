@@ -124,7 +124,8 @@ COMMANDS_SRC := \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_print.c \
-	cdc/commands/story.c
+	cdc/commands/story.c \
+	cdc/commands/sync.c
 
 MAIN_SRC := cdc/main.c
 

@@ -16,6 +16,8 @@ static const struct cli_command commands[] = {
 	 cmd_check},
 	{"status", "how it goes, in a sentence and a table", &status_usage, cmd_status},
 	{"story", "one entity's versions over all rollups", &story_usage, cmd_story},
+	{"sync", "bring tables up to the core again, while the rest goes on", &sync_usage,
+	 cmd_sync},
 	{"spool", "look at the files between capture and apply", &spool_usage, cmd_spool},
 	{"fold", "every version that a definition makes of a file of events", &fold_usage,
 	 cmd_fold},

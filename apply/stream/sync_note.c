@@ -148,7 +148,7 @@ int sync_note_begin(PGconn *c, const struct settings *s, const struct sync_unit 
 	FAILPOINT_FD(SYNC_BEFORE_BEGIN_COMMIT, PQsocket(c));
 	if (rc == 0)
 		rc = commit(c, err);
-	FAILPOINT_FD(SYNC_BEGUN_NOTED, PQsocket(c));
+	FAILPOINT_FD(SYNC_BEGUN, PQsocket(c));
 	n->there = rc == 0;
 	return undone(c, rc);
 }

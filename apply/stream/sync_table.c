@@ -353,7 +353,7 @@ static int replay(struct sync_table *t, struct rt_err *err)
 		rc = tell(t, SYNC_READY, t->ledger.applied, err);
 	if (rc == 0)
 		rc = sync_hear(t->work, &m, err);
-	FAILPOINT(SYNC_HELD_STILL);
+	FAILPOINT(SYNC_HELD);
 	if (rc == 0)
 		rc = replay_to(t, m.lsn, err);
 	gather_close(&t->gather);

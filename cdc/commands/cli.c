@@ -4,18 +4,22 @@
  */
 #include "cdc/commands/cli.h"
 
+#include <limits.h>
+
 #include "proto/base/yaml.h"
 
 static const char *const global_options[] = {"--config", "--help", "--version"};
 
-/* Positional arguments that usage asks for: words, of which those in [] may be absent. */
+/* Positional arguments that usage asks for: words; those in [] may be absent, "…]" is any number of them. */
 static void count_args(const struct cli_usage *u, int *ret_min, int *ret_max)
 {
 	int min = 0, max = 0;
 	for (const char *p = u->args; p != NULL && *p != '\0';) {
 		size_t n = strcspn(p, " ");
-		max++;
+		max += max < INT_MAX;
 		min += *p != '[';
+		if (n > strlen("…]") && memcmp(p + n - strlen("…]"), "…]", strlen("…]")) == 0)
+			max = INT_MAX;
 		p += n + strspn(p + n, " ");
 	}
 	*ret_min = min;
