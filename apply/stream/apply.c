@@ -88,34 +88,14 @@ static void say_parked(void *ctx, const char *name)
 		 name);
 }
 
-/*
- * Over the role's and the database's settings: a batch takes as long as it
- * takes, and wide rows are compressed by lz4 where the server has it (pglz
- * was 7 % of the backend's time in a catch-up).
- */
-static int set_session(PGconn *c, struct rt_err *err)
-{
-	return pgc_exec(c, NULL, err,
-			"SET statement_timeout = 0; SELECT set_config(name, 'lz4', false) "
-			"FROM pg_settings WHERE name = 'default_toast_compression' "
-			"AND 'lz4' = ANY (enumvals)");
-}
-
 static int connect_all(struct applier *a, struct rt_err *err)
 {
 	const struct settings *s = a->settings;
-	char name[80];
 	PGconn *c = NULL;
-	struct pgc_options o = {.what = "warehouse",
-				.conninfo = s->warehouse.connect,
-				.application_name = ledger_application_name(s, name, sizeof(name)),
-				.loop = &a->loop};
-	int rc = pgc_connect(&c, &o, err);
+	int rc = ledger_connect(&c, s, &a->loop, err);
 	if (rc != 0)
 		return rc;
-	FAILPOINT_FD(APPLY_CONNECTED, PQsocket(c));
-	if ((rc = set_session(c, err)) != 0 ||
-	    (rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
+	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = sync_begin(&a->sync, c, err)) != 0 ||

@@ -155,7 +155,7 @@ static void take_message(struct batch *b, const struct change *c)
 		take_heartbeat(b, c->content);
 	else if (strcmp(c->prefix, "rolag.fence") == 0 && c->transactional && is_run_id(c->content))
 		batch_add_fence(b, c->content);
-	else
+	else if (strcmp(c->prefix, "rolag.sync") != 0) /* that one only moves the position */
 		met_add(MET_MESSAGES_DROPPED, 1);
 }
 

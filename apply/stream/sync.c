@@ -78,8 +78,7 @@ static void become_worker(const struct sync *s, uint16_t n, int in, pid_t parent
 static int start_worker(struct sync *s, uint16_t n, struct rt_err *err)
 {
 	int fd[2];
-	if (FP_FAILS(SYNC_SOCKET) ||
-	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd) != 0)
+	if (FP_FAILS(SYNC_SOCKET) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd) != 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot make a socket pair");
 	const pid_t self = getpid();
 	pid_t pid = FP_FAILS(SYNC_FORK) ? -1 : fork();
@@ -151,8 +150,7 @@ static void look_for_dead(struct sync *s)
 		int status;
 		if (w->pid == 0 || waitpid(w->pid, &status, WNOHANG) != w->pid)
 			continue;
-		if (WIFSIGNALED(status) &&
-		    log_limit_pass(&s->told_limit, rt_mono_us(), &hidden))
+		if (WIFSIGNALED(status) && log_limit_pass(&s->told_limit, rt_mono_us(), &hidden))
 			log_warn("a sync worker was killed, another goes on",
 				 "signal=%d hidden=%" PRIu64, WTERMSIG(status), hidden);
 		bury(s, w);
@@ -240,7 +238,8 @@ static void answer(struct sync_worker *w, enum sync_message_kind kind, struct ls
 {
 	struct sync_message m = {.kind = kind, .at = w->at, .lsn = lsn};
 	if (send(w->fd, &m, sizeof(m), MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)sizeof(m))
-		kill(w->pid, SIGKILL); /* it does not listen any more; it is buried when it is found */
+		kill(w->pid,
+		     SIGKILL); /* it does not listen any more; it is buried when it is found */
 }
 
 /* From now on apply takes nothing of the table; granted once what it took before is written. */
@@ -321,6 +320,7 @@ static int take_message(struct sync *s, const struct sync_message *m, struct lsn
 		met_note("%s", m->text);
 		return 0;
 	case SYNC_READY:
+		take_progress(s, w, m);
 		w->stage = SYNC_HOLDING;
 		answer(w, SYNC_HELD, gathered);
 		return 0;
@@ -367,8 +367,7 @@ void sync_prepare(struct sync *s, int64_t now, struct loop_want *ret)
 	ret->at_us = RT_MAX(s->look_us, now);
 }
 
-int sync_turn(struct sync *s, struct lsn gathered, struct lsn kept, int64_t now,
-	      struct rt_err *err)
+int sync_turn(struct sync *s, struct lsn gathered, struct lsn kept, int64_t now, struct rt_err *err)
 {
 	struct sync_message m;
 	int rc = 0;

@@ -18,7 +18,7 @@ enum sync_message_kind {
 	SYNC_NOTE,     /* text: what it waits for; "": no longer */
 	SYNC_READY,    /* the spool is replayed to its end: hold still */
 	SYNC_LIVE,     /* live, the stream counts behind lsn */
-	SYNC_FAILED,   /* code, text; the worker ends */
+	SYNC_FAILED, /* code, text; the worker ends */
 	/* apply to worker */
 	SYNC_GRANTED, /* nothing of `at` is under way, nor will be */
 	SYNC_REFUSED, /* another worker has it */
@@ -38,13 +38,13 @@ struct sync_message {
 
 struct sync_note {
 	bool there;
-	int64_t step;	       /* counts transactions: a late one of an earlier worker does not count */
-	struct lsn start;      /* replay begins behind this */
-	struct lsn read;       /* all chunks are there; none shows more than was committed up to here */
-	struct lsn replayed;   /* replay got here; LSN_NONE: not begun */
-	uint32_t timeline;     /* of the core when it began */
-	bool fresh;	       /* the table was empty when it began */
-	struct sync_key key;   /* of the last row written */
+	int64_t step;	  /* counts transactions: a late one of an earlier worker does not count */
+	struct lsn start; /* replay begins behind this */
+	struct lsn read;  /* all chunks are there; none shows more than was committed up to here */
+	struct lsn replayed; /* replay got here; LSN_NONE: not begun */
+	uint32_t timeline;   /* of the core when it began */
+	bool fresh;	     /* the table was empty when it began */
+	struct sync_key key; /* of the last row written */
 	uint64_t rows, estimate;
 };
 
@@ -91,8 +91,7 @@ struct sync_work {
 
 /* ERR_RETRY when apply is gone; then the worker ends. */
 int sync_tell(const struct sync_work *w, struct sync_message *m, struct rt_err *err) RT_MUSTCHECK;
-int sync_hear(const struct sync_work *w, struct sync_message *ret,
-	      struct rt_err *err) RT_MUSTCHECK;
+int sync_hear(const struct sync_work *w, struct sync_message *ret, struct rt_err *err) RT_MUSTCHECK;
 /* Returns only when it cannot go on; has said why. */
 void sync_worker_main(const struct sync_work *work);
 

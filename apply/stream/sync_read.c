@@ -1,6 +1,7 @@
 /*
  * sync_read: COPY out. Guarantees: no transaction of ours stays open on the
- * core for longer than SNAPSHOT_US, whoever is slow; nothing is sorted there.
+ * core for longer than SNAPSHOT_US, whoever is slow; nothing is sorted or
+ * written there (but for one logical message).
  */
 #include "apply/stream/sync_read.h"
 
@@ -315,5 +316,9 @@ int sync_reader_position(struct sync_reader *r, struct lsn *ret, struct rt_err *
 		return rc;
 	*ret = pgc_get_lsn(res, 0, 0);
 	PQclear(res);
-	return ret->v != 0 ? 0 : rt_fail(err, ERR_RETRY, "the core does not say its WAL position");
+	/* The stream comes to that position at once, not with the next heartbeat. */
+	rc = pgc_exec(r->c, NULL, err, "SELECT pg_logical_emit_message(true, 'rolag.sync', '')");
+	if (rc == 0 && ret->v == 0)
+		rc = rt_fail(err, ERR_RETRY, "the core does not say its WAL position");
+	return rc;
 }

@@ -60,7 +60,8 @@ static int snapshot_end(PGconn *core, const char *snapshot, char *ret, size_t si
 			  "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 			  "SET TRANSACTION SNAPSHOT '%s'",
 			  snapshot);
-	if (rc != 0) { /* the exporting session has ended, and its snapshot with it: a new one will do */
+	if (rc !=
+	    0) { /* the exporting session has ended, and its snapshot with it: a new one will do */
 		err->code = ERR_RETRY;
 		return err->code;
 	}

@@ -14,13 +14,13 @@
 #include "proto/pg/pgconn.h"
 
 /* Two batches of a worker, folded, beside apply's own: small ones are as fast. */
-#define BATCH_ROWS	 8000
-#define BATCH_BYTES	 (4u << 20)
-#define CACHE_BYTES	 (4u << 20)
-#define FOLDED_FACTOR	 6
-#define SLICE_CHANGES	 64
-#define TELL_EVERY_US	 INT64_C(250000)
-#define SPOOL_POLL_MS	 20
+#define BATCH_ROWS	8000
+#define BATCH_BYTES	(4u << 20)
+#define CACHE_BYTES	(4u << 20)
+#define FOLDED_FACTOR	6
+#define SLICE_CHANGES	64
+#define TELL_EVERY_US	INT64_C(250000)
+#define SPOOL_POLL_MS	20
 #define SOCKETS_POLL_MS 1000
 
 static int tell(struct sync_table *t, enum sync_message_kind kind, struct lsn lsn,
@@ -228,8 +228,7 @@ static bool is_idle(const struct sync_table *t)
 }
 
 /* Until the source has no more, and all of it is written. */
-static int run(struct sync_table *t, bool (*is_over)(const struct sync_table *),
-	       struct rt_err *err)
+static int run(struct sync_table *t, bool (*is_over)(const struct sync_table *), struct rt_err *err)
 {
 	for (;;) {
 		int rc = pump(t, err);
@@ -290,7 +289,8 @@ static int begin(struct sync_table *t, PGconn *core, bool anew, struct rt_err *e
 	if (rc != 0)
 		return rc;
 	t->rows = n->rows;
-	log_info("sync", "table=%s from=" LSN_FMT " rows=%" PRIu64 " of_about=%" PRIu64 " begins=%s",
+	log_info("sync",
+		 "table=%s from=" LSN_FMT " rows=%" PRIu64 " of_about=%" PRIu64 " begins=%s",
 		 t->unit.name, LSN_ARGS(n->start), n->rows, n->estimate,
 		 n->rows == 0 ? "anew" : "again");
 	return tell(t, SYNC_BEGUN, n->replayed.v != 0 ? n->replayed : n->start, err);
@@ -350,7 +350,7 @@ static int replay(struct sync_table *t, struct rt_err *err)
 	if (rc == 0)
 		rc = replay_to(t, t->note.read, err);
 	if (rc == 0)
-		rc = tell(t, SYNC_READY, t->ledger.applied, err);
+		rc = tell(t, SYNC_READY, LSN_NONE, err);
 	if (rc == 0)
 		rc = sync_hear(t->work, &m, err);
 	FAILPOINT(SYNC_HELD);
@@ -367,15 +367,8 @@ static int replay(struct sync_table *t, struct rt_err *err)
 
 static int attach(struct sync_table *t, struct rt_err *err)
 {
-	char name[80];
 	PGconn *c = NULL;
-	struct pgc_options o = {
-		.what = "warehouse",
-		.conninfo = t->settings.warehouse.connect,
-		.application_name = ledger_application_name(&t->settings, name, sizeof(name))};
-	int rc = pgc_connect(&c, &o, err);
-	if (rc == 0 && (rc = pgc_exec(c, NULL, err, "SET statement_timeout = 0")) != 0)
-		pgc_close(c);
+	int rc = ledger_connect(&c, &t->settings, NULL, err);
 	return rc != 0 ? rc : writer_attach(&t->writer, c, err);
 }
 
@@ -437,6 +430,9 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, s
 			 t->unit.name, t->rows, LSN_ARGS(t->ledger.applied));
 	else
 		rt_context(err, "sync of %s", t->unit.name);
+	if (rc == ERR_PERMANENT && t->writer.duplicate_key)
+		rc = err->code =
+			ERR_RETRY; /* a worker before us had written more than it noted when we looked */
 	tear_down(t);
 	free(t);
 	return rc;

@@ -34,7 +34,7 @@ struct sync_table {
 	bool reading;		       /* the core; else the spool */
 	bool ended;		       /* the source has no more, for now or for good */
 	bool full, ends_whole;	       /* `making` takes no more; what flies ends with a position */
-	bool gap;		       /* what the spool lacks must be read from the core: begin anew */
+	bool gap; /* what the spool lacks must be read from the core: begin anew */
 	/* What flies: key of its last row and rows up to there. */
 	struct sync_key flying_key;
 	uint64_t flying_rows, rows;

@@ -35,10 +35,11 @@ int sync_hear(const struct sync_work *w, struct sync_message *ret, struct rt_err
 /* Names of tables that are to be synced. */
 static int find_waiting(PGconn *c, const struct settings *s, PGresult **ret, struct rt_err *err)
 {
-	return pgc_query(c, ret, err,
-			 "SELECT name FROM rolag.relation WHERE pipeline = $1 AND state = 'syncing' "
-			 "ORDER BY changed_at, name",
-			 1, &s->pipeline);
+	return pgc_query(
+		c, ret, err,
+		"SELECT name FROM rolag.relation WHERE pipeline = $1 AND state = 'syncing' "
+		"ORDER BY changed_at, name",
+		1, &s->pipeline);
 }
 
 /* 1: `at` is ours; 0: another's. */
@@ -72,15 +73,8 @@ static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
 
 static int work(const struct sync_work *w, struct rt_err *err)
 {
-	char name[80];
 	PGconn *c = NULL;
-	struct pgc_options o = {
-		.what = "warehouse",
-		.conninfo = w->settings->warehouse.connect,
-		.application_name = ledger_application_name(w->settings, name, sizeof(name))};
-	int rc = pgc_connect(&c, &o, err);
-	if (rc == 0)
-		rc = pgc_exec(c, NULL, err, "SET statement_timeout = 0");
+	int rc = ledger_connect(&c, w->settings, NULL, err);
 	while (rc >= 0) {
 		rc = sync_one(w, c, err);
 		struct pollfd fd = {.fd = w->in, .events = POLLIN};

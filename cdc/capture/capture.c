@@ -128,7 +128,8 @@ static int take_truncate(struct capture *c, const struct pgo_message *m, struct 
 static int take_message(struct capture *c, const struct pgo_message *m, struct rt_err *err)
 {
 	bool ours = strcmp(m->message.prefix, "rolag.heartbeat") == 0 ||
-		    strcmp(m->message.prefix, "rolag.fence") == 0;
+		    strcmp(m->message.prefix, "rolag.fence") == 0 ||
+		    strcmp(m->message.prefix, "rolag.sync") == 0;
 	if (!m->message.transactional) {
 		met_add(MET_MESSAGES_DROPPED, 1);
 		prog_keepalive(&c->prog, m->message.lsn, false);

@@ -11,16 +11,18 @@
 #include "proto/base/yaml.h"
 #include "proto/pg/pgconn.h"
 
-#define LOOK_MS	      500
-#define SAY_EVERY_US  INT64_C(2000000)
-#define TAKEN_UP_US   INT64_C(15000000)
+#define LOOK_MS	     500
+#define SAY_EVERY_US INT64_C(2000000)
+#define TAKEN_UP_US  INT64_C(15000000)
 
 const struct cli_usage sync_usage = {
 	.args = "[TABLE…]",
 	.text = "Reads each TABLE (a name as rolag.relation has it, or its source) again from the "
 		"core while everything\nelse goes on: writes what the warehouse lacks, and takes a "
-		"parked table up again. What is there already\nstays. Apply begins within a second; "
-		"`rolag status` shows how far it is. With --wait the command\nends when all of them "
+		"parked table up again. What is there already\nstays. Apply begins within a "
+		"second; "
+		"`rolag status` shows how far it is. With --wait the command\nends when all of "
+		"them "
 		"follow the stream again, and ^C ends only the watching.\n",
 	.option = {{"--all", NULL, "every landed table"},
 		   {"--wait", NULL, "show how far they are until they are done"}},
@@ -147,13 +149,14 @@ static int look(struct request *q, struct progress *p, struct rt_err *err)
 {
 	const char *params[] = {q->pipeline, buf_cstr(&q->names)};
 	PGresult *res;
-	int rc = pgc_query(q->c, &res, err,
-			   "SELECT count(*) FILTER (WHERE r.state = 'syncing'), count(*) FILTER "
-			   "(WHERE r.state = 'parked'), coalesce(sum(s.rows), 0), coalesce(sum("
-			   "greatest(s.estimated_rows, s.rows)), 0), count(s.*) FROM rolag.relation "
-			   "r LEFT JOIN rolag.sync s USING (pipeline, name) WHERE r.pipeline = $1 "
-			   "AND r.name = ANY ($2::text[])",
-			   2, params);
+	int rc =
+		pgc_query(q->c, &res, err,
+			  "SELECT count(*) FILTER (WHERE r.state = 'syncing'), count(*) FILTER "
+			  "(WHERE r.state = 'parked'), coalesce(sum(s.rows), 0), coalesce(sum("
+			  "greatest(s.estimated_rows, s.rows)), 0), count(s.*) FROM rolag.relation "
+			  "r LEFT JOIN rolag.sync s USING (pipeline, name) WHERE r.pipeline = $1 "
+			  "AND r.name = ANY ($2::text[])",
+			  2, params);
 	if (rc != 0)
 		return rc;
 	int64_t now = rt_mono_us();
@@ -163,7 +166,8 @@ static int look(struct request *q, struct progress *p, struct rt_err *err)
 	uint64_t estimate = strtoull(PQgetvalue(res, 0, 3), NULL, 10);
 	bool begun = strtol(PQgetvalue(res, 0, 4), NULL, 10) > 0;
 	PQclear(res);
-	if (rows < p->rows || p->first_us == 0) { /* a table is done: its rows are counted no more */
+	if (rows < p->rows ||
+	    p->first_us == 0) { /* a table is done: its rows are counted no more */
 		p->first_rows = rows;
 		p->first_us = now;
 	}

@@ -214,6 +214,68 @@ def test_trap_51_a_writer_open_across_the_addition_of_a_table(make_pipeline):
     p.stop()
 
 
+def sync(p, *arguments):
+    code, out, err = p.run("sync", *arguments)
+    assert code == 0, out + err
+    return out
+
+
+def test_a_table_that_is_torn_is_mended_while_the_others_flow(make_pipeline):
+    """Nothing, a part, the middle of an entity's life lost: sync brings what lacks, and only that."""
+    p = make_pipeline(land=SOME)
+    p.init()
+    p.start()
+    bank = Bank(p.core_conninfo, seed=34)
+    bank.bulk(6_000)
+    p.wait_applied()
+    torn, kept = SOME[4], SOME[3]
+    p.warehouse(f"delete from raw.{torn} where version > 2")
+    p.warehouse(f"delete from raw.{torn} where id::text < '8'")
+    p.warehouse(f"truncate raw.{torn}_latest")
+    p.warehouse(f"insert into raw.{torn}_latest select distinct on (id) * from raw.{torn} order by id, version desc")
+    before = p.warehouse(f"select id, version, _lsn, xmin::text from raw.{kept} order by 1, 2")
+    with Writing(bank, rate=60):
+        assert f"{torn}: will be synced" in sync(p, torn, f"public.{kept.removesuffix('_rollup')}", "--wait")
+        p.wait_applied()
+    p.wait_applied()
+    after = p.warehouse(f"select id, version, _lsn, xmin::text from raw.{kept} order by 1, 2")
+    assert set(before) <= set(after), "what was there was written again"
+    p.assert_equal()
+    assert len(p.apply.lines("done=yes")) == len(SOME) + 2
+    p.stop()
+
+
+def test_the_stream_flows_while_a_table_waits_for_its_snapshot(make_pipeline):
+    """Traps 22 and 23: an old transaction of the core holds up the sync only; status says which."""
+    p = make_pipeline(land=[ROLE, SOME[3]])
+    p.init()
+    p.start()
+    bank = Bank(p.core_conninfo, seed=35)
+    with psycopg.connect(p.core_conninfo) as old:
+        old.execute("insert into core_roles values (gen_random_uuid(), 'old', now())")
+        sync(p, ROLE)
+        wait_for("status to name the old transaction", lambda: f"pid {old.info.backend_pid}" in p.run("status")[1])
+        assert "Syncing 1 table" in p.run("status")[1]
+        bank.live(200)
+        wait_for("the other table to get its events", lambda: p.warehouse(f"select count(*) from raw.{SOME[3]}")
+                 == p.core(f"select count(*) from {SOME[3].removesuffix('_rollup')}") != [(0,)])
+        assert p.core("select count(*) from pg_stat_activity where application_name = 'rolag sync' and state = "
+                      "'idle in transaction'") == [(0,)]
+    p.wait_live()
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+def test_sync_says_what_it_cannot_do(make_pipeline):
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    for arguments, words in (([], "--all"), (["--all", ROLE], "--all"), ([ROLE + "x"], f"did you mean {ROLE}")):
+        code, _, err = p.run("sync", *arguments)
+        assert code == 2 and words in err
+    assert "being synced already" in sync(p, "--all")
+
+
 @pytest.mark.parametrize("chunk", [100, 20_000])
 def test_chunks_of_any_size_give_the_same(make_pipeline, chunk):
     """Entities longer than a chunk, chunks that end with an entity, an empty table."""
