@@ -68,8 +68,11 @@ PG_SRC := \
 	proto/pg/zone.c
 
 CAPTURE_SRC := \
+	cdc/capture/alarms.c \
 	cdc/capture/capture.c \
 	cdc/capture/custody.c \
+	cdc/capture/forecast.c \
+	cdc/capture/look.c \
 	cdc/capture/pgoutput.c \
 	cdc/capture/progress.c \
 	cdc/capture/relcache.c \
@@ -136,6 +139,7 @@ UNIT_TESTS := \
 	test_base \
 	test_cache \
 	test_commands \
+	test_custody \
 	test_definition \
 	test_fold \
 	test_frame \

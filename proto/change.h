@@ -3,7 +3,7 @@
  * apply gets it back. Independent of pgoutput's wire form and of the spool's.
  *
  * A transaction is BEGIN, rows, COMMIT, contiguous and in commit order.
- * PROGRESS stands between transactions. All pointers are borrowed: who hands
+ * PROGRESS and GAP stand between transactions. All pointers are borrowed: who hands
  * out a change says how long they live.
  */
 #ifndef PROTO_CHANGE_H
@@ -21,6 +21,7 @@ enum change_kind {
 	CHANGE_TRUNCATE,
 	CHANGE_MESSAGE, /* pg_logical_emit_message; content is untrusted */
 	CHANGE_PROGRESS, /* all of the core up to lsn is in the spool (design: idle or unpublished WAL) */
+	CHANGE_GAP, /* what the core committed between gap_from and lsn is not in the spool, and never will be */
 };
 
 /* Kinds of a column's value, as in pgoutput's TupleData. */
@@ -70,8 +71,9 @@ struct change {
 	/*
 	 * COMMIT: the commit's end LSN, the only position that orders, skips or
 	 * resumes anything. BEGIN: the same transaction's commit LSN (start of
-	 * its commit record). PROGRESS: the position reached. Rows and messages:
-	 * where the record lies, information only.
+	 * its commit record). PROGRESS: the position reached. GAP: where the
+	 * stream goes on, the position reached with it. Rows and messages: where
+	 * the record lies, information only.
 	 */
 	struct lsn lsn;
 	/* BEGIN and COMMIT */
@@ -90,6 +92,8 @@ struct change {
 	bool transactional;
 	const char *prefix;
 	struct slice content;
+	/* GAP: everything up to here was in the spool, or is known to be applied */
+	struct lsn gap_from;
 };
 
 /*

@@ -122,6 +122,7 @@ void record_add_segment(struct buf *out, const struct record_segment *s)
 	m.start_lsn = s->start.v;
 	m.salt = s->salt;
 	m.created_us = s->created_us;
+	m.gap_from_lsn = s->gap_from.v;
 	size_t bytes = rolag__v1__segment__get_packed_size(&m);
 	out->len += rolag__v1__segment__pack(&m, buf_reserve(out, bytes));
 }
@@ -141,6 +142,7 @@ bool record_read_segment(struct slice in, struct arena *a, struct record_segment
 		.start = {m->start_lsn},
 		.salt = m->salt,
 		.created_us = m->created_us,
+		.gap_from = {m->gap_from_lsn},
 	};
 	return true;
 }
@@ -286,6 +288,7 @@ static Rolag__V1__Change__Kind kind_to_pb(enum change_kind kind)
 	case CHANGE_BEGIN:
 	case CHANGE_COMMIT:
 	case CHANGE_PROGRESS:
+	case CHANGE_GAP:
 		break;
 	}
 	rt_bug(__FILE__, __LINE__, "not a change within a transaction");

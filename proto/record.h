@@ -29,6 +29,7 @@ struct record_segment {
 	struct lsn start;
 	uint64_t salt;
 	int64_t created_us;
+	struct lsn gap_from; /* LSN_NONE, or: nothing between it and start was ever received */
 };
 
 struct record_head {

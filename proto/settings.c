@@ -7,6 +7,7 @@
 
 static const char *const confirm_names[] = {"applied", "spooled", NULL};
 static const char *const binary_names[] = {"auto", "on", "off", NULL};
+static const char *const lost_slot_names[] = {"resync", "stop", NULL};
 static const char *const unknown_event_names[] = {"fail", "ignore", NULL};
 static const char *const unknown_key_names[] = {"warn", "ignore", "fail", NULL};
 static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
@@ -92,6 +93,23 @@ const struct conf_key settings_keys[] = {
 	 .help = "Let `rolag check` accept a core with max_slot_wal_keep_size = -1, where nothing "
 		 "but "
 		 "this program keeps the core's disk from filling."},
+	{.name = "capture.on_lost_slot",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(capture.on_lost_slot),
+	 .init = "resync",
+	 .names = lost_slot_names,
+	 .help = "When the slot is gone, invalidated, made anew or cannot be decoded any more: "
+		 "resync "
+		 "= make a new one, say what is missing, and have it synced; stop = end, and leave "
+		 "that to a person."},
+	{.name = "capture.look_interval",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(capture.look_interval),
+	 .init = "60 s",
+	 .min = SECOND,
+	 .max = 3600 * SECOND,
+	 .help = "How often capture looks whether the publications are there and every published "
+		 "table has the replica identity that the core's own statements need."},
 	{.name = "capture.binary",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(capture.binary),

@@ -11,6 +11,7 @@
 
 enum settings_confirm { CONFIRM_APPLIED, CONFIRM_SPOOLED };
 enum settings_binary { BINARY_AUTO, BINARY_ON, BINARY_OFF };
+enum settings_lost_slot { LOST_SLOT_RESYNC, LOST_SLOT_STOP };
 enum settings_unknown_event { UNKNOWN_EVENT_FAIL, UNKNOWN_EVENT_IGNORE };
 enum settings_unknown_key { UNKNOWN_KEY_WARN, UNKNOWN_KEY_IGNORE, UNKNOWN_KEY_FAIL };
 
@@ -34,7 +35,9 @@ struct settings {
 		int confirm; /* enum settings_confirm */
 		uint64_t wal_budget;
 		bool allow_unlimited_wal;
-		int binary; /* enum settings_binary */
+		int on_lost_slot;      /* enum settings_lost_slot */
+		int64_t look_interval; /* between looks at publications and identities */
+		int binary;	       /* enum settings_binary */
 		int64_t heartbeat_interval;
 		int64_t sync_interval;
 	} capture;

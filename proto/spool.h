@@ -32,6 +32,7 @@ struct spool_options {
 		reserve_bytes; /* free space to leave on the file system; below it spool_is_full() */
 	uint64_t frame_bytes;  /* raw bytes after which a frame is written within a transaction */
 	int64_t retain_us;     /* keep applied segments at least this long, while there is room */
+	bool accept_gap; /* the slot was lost: begin at confirmed although the spool ends before it */
 };
 
 struct spool_writer;
@@ -41,12 +42,23 @@ struct spool_writer;
  * a time, by lock). What lies beyond confirmed is cut off, a new segment of a
  * new generation begins there. A spool of another identity, or one whose end
  * lies before confirmed: ERR_PERMANENT saying what to do (a gap is never
- * passed over). An empty directory begins at confirmed.
+ * passed over). With accept_gap the new generation says instead, in its first
+ * segment, what is missing (spool_gap), and readers hand that out as GAP. An
+ * empty directory begins at confirmed.
  */
 int spool_writer_open(struct spool_writer **ret, const char *dir, const struct spool_identity *id,
 		      const struct spool_options *options, struct lsn confirmed,
 		      struct rt_err *err) RT_MUSTCHECK;
 void spool_writer_close(struct spool_writer *w);
+/* Where the gap begins that ends where w was opened; LSN_NONE: there is none. */
+struct lsn spool_gap(const struct spool_writer *w);
+/*
+ * The position that the spool of dir has reached, for a look at it without
+ * writing. 1: *ret is set; 0: it holds nothing yet; ERR_PERMANENT: it is of
+ * another identity, or damaged.
+ */
+int spool_end(const char *dir, const struct spool_identity *id, struct lsn *ret,
+	      struct rt_err *err) RT_MUSTCHECK;
 
 /*
  * Appends one change to the current frame, copying it. Changes of one
@@ -104,13 +116,15 @@ int spool_reader_fd(struct spool_reader *r);
 /*
  * The next change. 1: *ret is set; its pointers live in the arena, schemas
  * until the reader closes. 0: nothing more for now. After a BEGIN was
- * returned, all of its transaction follows without a 0 between. Negative: a
+ * returned, all of its transaction follows without a 0 between. A GAP comes
+ * where the slot was lost, and first of all where `from` is before what is
+ * kept: what was committed in it must be had by other means. Negative: a
  * damaged frame in the middle of the spool (ERR_PERMANENT, naming segment and
- * offset), or a gap before the first change (`from` is before what is kept).
+ * offset).
  */
 int spool_reader_next(struct spool_reader *r, struct arena *a, struct change *ret,
 		      struct rt_err *err) RT_MUSTCHECK;
-/* Where the reader has got to: the last COMMIT or PROGRESS returned (or `from`). */
+/* Where the reader has got to: the last COMMIT, PROGRESS or GAP returned (or `from`). */
 struct lsn spool_reader_position(const struct spool_reader *r);
 /* Commit end LSN of the transaction whose BEGIN was returned last, known before its rows are read. */
 struct lsn spool_reader_transaction_end(const struct spool_reader *r);

@@ -286,6 +286,43 @@ void segment_close(struct segment_file *f)
 	*f = (struct segment_file){0};
 }
 
+int segment_end(const char *dir, const struct segment_entry *e, struct lsn *ret, struct rt_err *err)
+{
+	struct segment_file f;
+	struct segment_look l;
+	int rc = segment_open(&f, dir, e->generation, e->start, err);
+	if (rc <= 0)
+		return rc;
+	*ret = e->start;
+	for (uint64_t at = f.first_bytes;; at += l.frame.bytes) {
+		if ((rc = segment_look(&f, at, &l, err)) != 0 || l.state != FRAME_VALID)
+			break;
+		*ret = lsn_max(*ret, l.frame.lsn);
+	}
+	segment_close(&f);
+	return rc == 0 ? 1 : rc;
+}
+
+int spool_end(const char *dir, const struct spool_identity *id, struct lsn *ret, struct rt_err *err)
+{
+	struct segment_list list = {0};
+	struct segment_file f;
+	int rc = segment_list_read(&list, dir, err);
+	if (rc != 0 || list.count == 0)
+		goto out;
+	const struct segment_entry *last = &list.entry[list.count - 1];
+	rc = segment_open(&f, dir, last->generation, last->start, err);
+	if (rc <= 0)
+		goto out;
+	rc = segment_check_identity(&f, id, err);
+	segment_close(&f);
+	if (rc == 0)
+		rc = segment_end(dir, last, ret, err);
+out:
+	segment_list_release(&list);
+	return rc;
+}
+
 int segment_check_identity(const struct segment_file *f, const struct spool_identity *id,
 			   struct rt_err *err)
 {

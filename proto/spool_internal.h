@@ -21,6 +21,7 @@ struct segment_entry {
 	struct lsn cut;
 	uint64_t bytes;
 	int64_t modified_us; /* last write, µs since 1970 */
+	struct lsn gap_from; /* as its first frame says; known to the writer only */
 };
 
 /* True when all of the segment is void. */
@@ -84,6 +85,9 @@ struct segment_look {
 	bool at_end;	    /* FRAME_SHORT: the file ends exactly here */
 };
 
+/* The position that the segment has reached: the end of what is valid in it. 1: *ret is set; 0: no such segment. */
+int segment_end(const char *dir, const struct segment_entry *e, struct lsn *ret,
+		struct rt_err *err) RT_MUSTCHECK;
 /* Looks at offset. FRAME_NEWER is an error here (ERR_PERMANENT). */
 int segment_look(struct segment_file *f, uint64_t offset, struct segment_look *ret,
 		 struct rt_err *err) RT_MUSTCHECK;

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include "proto/base/failpoint.h"
-#include "proto/settings.h"
 #include "proto/spool_internal.h"
 
 /* The directory is listed at least this often while there is nothing to read, should an event be lost. */
@@ -53,6 +52,8 @@ struct spool_reader {
 	uint64_t offset;		  /* of the next frame */
 	uint64_t tail_at; /* size of the file when its tail was last searched for proof of damage */
 	struct lsn reached; /* end of the last transaction in valid frames so far */
+	bool gap; /* one before the segment at hand is to be handed out first; it begins at */
+	struct lsn gap_from;
 	struct schema_table *schemas;
 
 	enum reader_state state;
@@ -230,6 +231,8 @@ static int enter_segment(struct spool_reader *r, const struct segment_entry *e, 
 	r->offset = f.first_bytes;
 	r->tail_at = 0;
 	r->reached = entry.start;
+	r->gap_from = f.is.gap_from;
+	r->gap = r->gap_from.v != 0 && lsn_lt(r->position, entry.start);
 	r->walking = false;
 	look_up(r);
 	return 1;
@@ -249,22 +252,20 @@ static int enter_first(struct spool_reader *r, struct rt_err *err)
 	}
 	if (first == NULL)
 		return 0;
-	if (lsn_lt(r->position, first->start) && !r->any_start)
-		return rt_fail(err, ERR_PERMANENT,
-			       "spool %s begins at " LSN_FMT ", but what comes after " LSN_FMT
-			       " is needed: the changes between are gone. Was the warehouse "
-			       "restored from a copy, or is this another spool? mend: a newer "
-			       "copy of the warehouse, the spool that has them, or " MEND_LOAD_ANEW
-			       "; a longer spool.retain keeps them next time",
-			       r->dir, LSN_ARGS(first->start), LSN_ARGS(r->position));
 	const struct segment_entry *e = first;
 	for (const struct segment_entry *next = first; next != NULL;
 	     next = segment_list_after(&r->list, next->generation, next->start))
 		if (lsn_le(next->start, r->position))
 			e = next;
+	const struct lsn start = e->start;
 	rc = enter_segment(r, e, err);
 	if (rc == 0)
 		r->dir_changed = true;
+	/* What comes after the position is not kept any more; offline commands begin wherever the spool does. */
+	if (rc == 1 && lsn_lt(r->position, start) && !r->any_start) {
+		r->gap = true;
+		r->gap_from = r->position;
+	}
 	return rc;
 }
 
@@ -281,6 +282,19 @@ static bool joins(const struct spool_reader *r, const struct segment_entry *next
 	return l->state == FRAME_SHORT && l->at_end &&
 	       (lsn_eq(next->start, r->reached) ||
 		(lsn_lt(r->reached, next->start) && lsn_le(next->start, r->position)));
+}
+
+/* Does next say itself that what is between was lost? 1: yes; 0: no, or it was let go of. */
+static int joins_by_gap(const struct spool_reader *r, const struct segment_entry *next,
+			struct rt_err *err)
+{
+	struct segment_file f;
+	int rc = segment_open(&f, r->dir, next->generation, next->start, err);
+	if (rc <= 0)
+		return rc;
+	const struct lsn gap_from = f.is.gap_from;
+	segment_close(&f);
+	return gap_from.v != 0 && lsn_le(gap_from, lsn_max(r->reached, r->position));
 }
 
 static int does_not_join(const struct spool_reader *r, const struct segment_entry *next,
@@ -310,7 +324,11 @@ static int leave_segment(struct spool_reader *r, const struct segment_entry *nex
 		if (r->next == NULL || r->next->generation != was.generation ||
 		    !lsn_eq(r->next->start, was.start))
 			return 0;
-		return does_not_join(r, &was, l, err);
+		next = r->next;
+		if ((rc = joins_by_gap(r, next, err)) < 0)
+			return rc;
+		if (rc == 0)
+			return does_not_join(r, &was, l, err);
 	}
 	FAILPOINT(READER_NEXT_SEGMENT);
 	rc = enter_segment(r, next, err);
@@ -411,7 +429,7 @@ static int walk_piece(struct spool_reader *r, const struct frame *f, uint64_t of
 }
 
 /* What a frame holds for the caller. */
-enum frame_use { USE_NONE, USE_TRANSACTIONS, USE_PIECES, USE_PROGRESS };
+enum frame_use { USE_NONE, USE_TRANSACTIONS, USE_PIECES, USE_PROGRESS, USE_GAP };
 
 /* Takes up the valid frame at offset; *use says what it holds. */
 static int take_frame(struct spool_reader *r, const struct frame *f, uint64_t offset,
@@ -463,6 +481,10 @@ static int next_frame(struct spool_reader *r, enum frame_use *use, struct lsn *r
 	for (;;) {
 		if (!r->is_open && (rc = enter_first(r, err)) <= 0)
 			return rc;
+		if (r->gap) {
+			*use = USE_GAP;
+			return 1;
+		}
 		/* Known before the look: then what the look finds is all that there will be. */
 		const struct segment_entry *next = r->next;
 		if ((rc = segment_look(&r->segment, r->offset, &l, err)) != 0)
@@ -669,6 +691,12 @@ int spool_reader_next(struct spool_reader *r, struct arena *a, struct change *re
 		case USE_PROGRESS:
 			*ret = (struct change){.kind = CHANGE_PROGRESS, .lsn = lsn};
 			r->position = lsn;
+			return 1;
+		case USE_GAP:
+			*ret = (struct change){
+				.kind = CHANGE_GAP, .lsn = r->at.start, .gap_from = r->gap_from};
+			r->position = r->at.start;
+			r->gap = false;
 			return 1;
 		}
 	}

@@ -21,6 +21,7 @@
 
 #include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
+#include "proto/settings.h"
 #include "proto/spool_internal.h"
 
 #include <uthash.h>
@@ -49,6 +50,7 @@ struct spool_writer {
 	struct spool_options options;
 	int lock_fd;
 	struct segment_list segments; /* the last one is being written; its bytes are `offset` */
+	struct lsn gap;		      /* where the gap begins that ends at the opening */
 	struct rt_err dead;	      /* code not 0: a sync failed, nothing goes on */
 
 	int fd;
@@ -104,8 +106,8 @@ static uint64_t segment_limit(const struct spool_writer *w)
 	return RT_MIN(w->options.segment_bytes, w->options.quota_bytes / 2);
 }
 
-static void encode_first(const struct spool_writer *w, struct buf *out, uint32_t generation,
-			 struct lsn start, uint64_t salt)
+static void encode_first(const struct spool_writer *w, struct buf *out,
+			 const struct segment_entry *e, uint64_t salt)
 {
 	struct buf raw = BUF_INIT;
 	const struct record_segment s = {
@@ -113,10 +115,11 @@ static void encode_first(const struct spool_writer *w, struct buf *out, uint32_t
 		.timeline = w->id.timeline,
 		.pipeline = slice_str(w->pipeline),
 		.slot = slice_str(w->slot),
-		.generation = generation,
-		.start = start,
+		.generation = e->generation,
+		.start = e->start,
 		.salt = salt,
 		.created_us = rt_now_us(),
+		.gap_from = e->gap_from,
 	};
 	record_add_segment(&raw, &s);
 	frame_encode(out, &(struct frame){.kind = FRAME_SEGMENT}, buf_slice(&raw), 0);
@@ -148,16 +151,15 @@ out:
 	return rc;
 }
 
-/* Begins a segment and makes it the one being written. On failure nothing has changed. */
-static int segment_begin(struct spool_writer *w, uint32_t generation, struct lsn start,
-			 struct rt_err *err)
+/* Begins a segment (generation, start, gap_from) and makes it the one being written. On failure nothing has changed. */
+static int segment_begin(struct spool_writer *w, const struct segment_entry *e, struct rt_err *err)
 {
 	char name[SPOOL_NAME_BYTES];
 	struct buf first = BUF_INIT;
 	uint64_t salt;
 	int fd = -1;
 	int rc;
-	segment_name(name, generation, start);
+	segment_name(name, e->generation, e->start);
 	char *path = rt_sprintf("%s/%s", w->dir, name);
 	char *tmp = rt_sprintf("%s.tmp", path);
 
@@ -165,7 +167,7 @@ static int segment_begin(struct spool_writer *w, uint32_t generation, struct lsn
 		rc = rt_fail_errno(err, ERR_SYSTEM, "cannot get random bytes");
 		goto out;
 	}
-	encode_first(w, &first, generation, start, salt);
+	encode_first(w, &first, e, salt);
 	if ((rc = make_file(w, tmp, buf_slice(&first), &fd, err)) != 0)
 		goto out;
 	FAILPOINT(SPOOL_MADE);
@@ -188,10 +190,10 @@ static int segment_begin(struct spool_writer *w, uint32_t generation, struct lsn
 	w->offset = w->synced_bytes = first.len;
 	w->holds = false;
 	w->total_bytes += first.len;
-	segment_list_add(&w->segments, &(struct segment_entry){.generation = generation,
-							       .start = start,
-							       .cut = {UINT64_MAX},
-							       .bytes = first.len});
+	struct segment_entry made = *e;
+	made.cut.v = UINT64_MAX;
+	made.bytes = first.len;
+	segment_list_add(&w->segments, &made);
 	fd = -1;
 	path = NULL;
 out:
@@ -267,7 +269,12 @@ static int roll(struct spool_writer *w, struct rt_err *err)
 {
 	int rc;
 	struct segment_entry *last = &w->segments.entry[w->segments.count - 1];
-	const uint32_t generation = w->holds ? last->generation : last->generation + 1;
+	struct segment_entry next = {.generation = last->generation, .start = w->in_out};
+	if (!w->holds) {
+		next.generation++;
+		/* It stands in the place of one that goes, with what that one said. */
+		next.gap_from = lsn_eq(last->start, next.start) ? last->gap_from : LSN_NONE;
+	}
 	if (w->offset + w->out.len < segment_limit(w) ||
 	    (w->holds && lsn_eq(w->in_out, last->start)))
 		return 0;
@@ -276,7 +283,7 @@ static int roll(struct spool_writer *w, struct rt_err *err)
 		return rc;
 	last->modified_us = rt_now_us();
 	const bool is_void = !w->holds;
-	if ((rc = segment_begin(w, generation, w->in_out, err)) != 0)
+	if ((rc = segment_begin(w, &next, err)) != 0)
 		return rc;
 	return is_void ? drop_segment(w, w->segments.count - 2, err) : 0;
 }
@@ -511,6 +518,8 @@ int spool_append(struct spool_writer *w, const struct change *c, struct rt_err *
 	case CHANGE_TRUNCATE:
 	case CHANGE_MESSAGE:
 		return append_change(w, c, err);
+	case CHANGE_GAP: /* only an opening makes one */
+		return rt_fail(err, ERR_PERMANENT, "a gap cannot be appended");
 	}
 	rt_bug(__FILE__, __LINE__, "unknown change");
 }
@@ -624,29 +633,10 @@ int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err)
 
 /* ---- opening and closing ---- */
 
-/* The position that the newest generation has reached, by its last segment. */
-static int find_end(struct spool_writer *w, const struct segment_entry *e, struct lsn *ret,
-		    struct rt_err *err)
-{
-	struct segment_file f;
-	struct segment_look l;
-	int rc = segment_open(&f, w->dir, e->generation, e->start, err);
-	if (rc <= 0)
-		return rc;
-	*ret = e->start;
-	for (uint64_t at = f.first_bytes;; at += l.frame.bytes) {
-		if ((rc = segment_look(&f, at, &l, err)) != 0 || l.state != FRAME_VALID)
-			break;
-		*ret = lsn_max(*ret, l.frame.lsn);
-	}
-	segment_close(&f);
-	return rc;
-}
-
 static int check_segments(struct spool_writer *w, struct rt_err *err)
 {
 	for (size_t i = 0; i < w->segments.count; i++) {
-		const struct segment_entry *e = &w->segments.entry[i];
+		struct segment_entry *e = &w->segments.entry[i];
 		struct segment_file f;
 		int rc = segment_open(&f, w->dir, e->generation, e->start, err);
 		if (rc < 0)
@@ -654,6 +644,7 @@ static int check_segments(struct spool_writer *w, struct rt_err *err)
 		if (rc == 0)
 			return rt_fail(err, ERR_SYSTEM, "a segment of %s went away", w->dir);
 		rc = segment_check_identity(&f, &w->id, err);
+		e->gap_from = f.is.gap_from;
 		segment_close(&f);
 		if (rc != 0)
 			return rc;
@@ -662,8 +653,24 @@ static int check_segments(struct spool_writer *w, struct rt_err *err)
 	return 0;
 }
 
-/* A gap is never passed over: what the slot has let go of must be here. */
-static int check_end(struct spool_writer *w, struct lsn confirmed, struct rt_err *err)
+/* What was written is a part of what the gap's beginning says: it must outlive a power cut. */
+static int sync_segment(struct spool_writer *w, const struct segment_entry *e, struct rt_err *err)
+{
+	struct segment_file f;
+	int rc = segment_open(&f, w->dir, e->generation, e->start, err);
+	if (rc <= 0)
+		return rc;
+	rc = fs_sync_data(f.fd, f.path, err);
+	segment_close(&f);
+	return rc;
+}
+
+/*
+ * A gap is never passed over: what the slot has let go of must be here, or be
+ * said to be missing (*ret_gap, where it begins).
+ */
+static int check_end(struct spool_writer *w, struct lsn confirmed, struct lsn *ret_gap,
+		     struct rt_err *err)
 {
 	if (w->segments.count == 0)
 		return 0;
@@ -671,14 +678,31 @@ static int check_end(struct spool_writer *w, struct lsn confirmed, struct rt_err
 	struct lsn end = last->start;
 	int rc = 0;
 	if (lsn_lt(end, confirmed))
-		rc = find_end(w, last, &end, err);
-	if (rc == 0 && lsn_lt(end, confirmed))
-		rc = rt_fail(err, ERR_PERMANENT,
-			     "spool %s ends at " LSN_FMT ", but slot %s is confirmed to " LSN_FMT
-			     ": the changes between are in neither; let apply finish the spool, "
-			     "then move it away and sync",
-			     w->dir, LSN_ARGS(end), w->slot, LSN_ARGS(confirmed));
-	return rc;
+		rc = segment_end(w->dir, last, &end, err);
+	if (rc < 0 || !lsn_lt(end, confirmed))
+		return RT_MIN(rc, 0);
+	if (!w->options.accept_gap)
+		return rt_fail(err, ERR_PERMANENT,
+			       "spool %s ends at " LSN_FMT ", but slot %s is confirmed to " LSN_FMT
+			       ": the changes between are in neither; mend: capture.on_lost_slot: "
+			       "resync, or let apply finish the spool, then move it away "
+			       "and " MEND_LOAD_ANEW,
+			       w->dir, LSN_ARGS(end), w->slot, LSN_ARGS(confirmed));
+	*ret_gap = end;
+	return sync_segment(w, last, err);
+}
+
+/* A new generation takes the place of what it makes void, and says what that said of a gap before it. */
+static struct lsn inherit_gap(const struct spool_writer *w, struct lsn confirmed)
+{
+	struct lsn gap = LSN_NONE;
+	for (size_t i = 0; i < w->segments.count; i++) {
+		const struct segment_entry *e = &w->segments.entry[i];
+		if (e->gap_from.v != 0 && lsn_le(confirmed, e->start) &&
+		    lsn_lt(e->gap_from, confirmed) && (gap.v == 0 || lsn_lt(e->gap_from, gap)))
+			gap = e->gap_from;
+	}
+	return gap;
 }
 
 /* Deletes segments that the new generation, or one before it, made void. */
@@ -717,16 +741,20 @@ static int drop_temporary(const char *dir, struct rt_err *err)
 
 static int open_in(struct spool_writer *w, struct lsn confirmed, struct rt_err *err)
 {
-	uint32_t generation = 0;
+	struct segment_entry first = {.generation = 1, .start = confirmed};
 	int rc;
 	if ((rc = drop_temporary(w->dir, err)) != 0 ||
 	    (rc = segment_list_read(&w->segments, w->dir, err)) != 0 ||
-	    (rc = check_segments(w, err)) != 0 || (rc = check_end(w, confirmed, err)) != 0)
+	    (rc = check_segments(w, err)) != 0 ||
+	    (rc = check_end(w, confirmed, &first.gap_from, err)) != 0)
 		return rc;
 	if (w->segments.count > 0)
-		generation = w->segments.entry[w->segments.count - 1].generation;
-	if ((rc = segment_begin(w, generation + 1, confirmed, err)) != 0)
+		first.generation = w->segments.entry[w->segments.count - 1].generation + 1;
+	if (first.gap_from.v == 0)
+		first.gap_from = inherit_gap(w, confirmed);
+	if ((rc = segment_begin(w, &first, err)) != 0)
 		return rc;
+	w->gap = first.gap_from;
 	FAILPOINT(SPOOL_OPENED);
 	w->appended = w->in_out = w->received = w->durable = confirmed;
 	return drop_void(w, confirmed, err);
@@ -754,6 +782,11 @@ out:
 	free(lock);
 	spool_writer_close(w);
 	return rc;
+}
+
+struct lsn spool_gap(const struct spool_writer *w)
+{
+	return w->gap;
 }
 
 void spool_writer_close(struct spool_writer *w)

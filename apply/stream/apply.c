@@ -58,6 +58,7 @@ struct applier {
 	struct applied_file *applied;
 	int lock;		      /* of state_dir, for the life of the process */
 	struct applied_position told; /* written to the applied file */
+	struct lsn gap; /* to be passed at the next connection; LSN_NONE: none */
 	int fatal;		      /* the stream cannot go on behind `making`; why: */
 	struct rt_err fatal_err;
 	struct log_limit unknown_limit, retry_limit;
@@ -98,6 +99,8 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
+	    (a->gap.v != 0 &&
+	     (rc = sync_over_gap(c, s, &a->landed, &a->ledger, a->gap, err)) != 0) ||
 	    (rc = sync_begin(&a->sync, c, err)) != 0 ||
 	    (rc = gather_open(&a->gather, s, &a->landed, &a->ledger, err)) != 0) {
 		pgc_close(c);
@@ -107,6 +110,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	rc = writer_attach(&a->writer, c, err); /* owns c from here on */
 	if (rc != 0)
 		return rc;
+	a->gap = LSN_NONE;
 	a->connected = true;
 	a->look_us = 0;
 	a->ask_us = 0;
@@ -435,7 +439,11 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 		rc = pump(a, err);
 		if (rc > 0) {
 			*err = a->fatal_err;
-			return err->code;
+			if (a->gather.gap.v == 0)
+				return err->code;
+			a->gap = a->gather.gap;
+			forget(a);
+			a->retry_us = now;
 		}
 		if (rc < 0 && (rc = fail(a, rc, err)) < 0)
 			return rc;

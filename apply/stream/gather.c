@@ -95,6 +95,16 @@ static int refuse(const struct schema *s, const char *what, struct lsn lsn, stru
 		       s->nspname, s->relname, LSN_ARGS(lsn), what);
 }
 
+/* What was committed in it is in no spool: all that came before is written, then tables are synced. */
+static int stop_at_gap(struct gather *g, const struct change *c, struct rt_err *err)
+{
+	g->gap = c->lsn;
+	return rt_fail(err, ERR_RETRY,
+		       "the spool has a gap from " LSN_FMT " to " LSN_FMT
+		       " (the slot was lost, or the warehouse was set back)",
+		       LSN_ARGS(c->gap_from), LSN_ARGS(c->lsn));
+}
+
 static int take_row(struct gather *g, struct batch *b, const struct change *c, struct rt_err *err)
 {
 	struct gather_relation *r = relation_of(g, c->schema);
@@ -185,6 +195,8 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 		FAILPOINT(GATHER_PROGRESS);
 		b->end = lsn_max(b->end, c->lsn);
 		return 0;
+	case CHANGE_GAP:
+		return stop_at_gap(g, c, err);
 	}
 	return rt_fail(err, ERR_PERMANENT, "the spool holds a change of unknown kind %d", c->kind);
 }

@@ -18,6 +18,8 @@ struct gather {
 	struct spool_reader *reader;
 	struct gather_relation *relations; /* by schema hash */
 	bool drained;			   /* the last look found nothing more */
+	/* The spool goes on here behind a gap, and cannot be gone on with: what is in it must be synced; LSN_NONE: no gap. */
+	struct lsn gap;
 	/* A sync's: only rows count, all of them, whatever state their table is in. */
 	bool rows_only;
 };
@@ -26,7 +28,7 @@ enum gather_result {
 	GATHER_EMPTY,  /* nothing more for now */
 	GATHER_SOME,   /* max_changes were taken; there may be more */
 	GATHER_FULL,   /* limits reached; b->open: in the middle of a transaction */
-	GATHER_FAILED, /* err: a change that cannot be applied; b holds what came before */
+	GATHER_FAILED, /* err: a change that cannot be applied, or a gap; b holds what came before */
 };
 
 /*

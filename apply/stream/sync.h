@@ -67,6 +67,13 @@ void sync_release(struct sync *s);
  * on there are workers. Reads from c what earlier syncs noted.
  */
 int sync_begin(struct sync *s, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * What lies between the ledger's position and `to` is in no spool: in one
+ * transaction moves the ledger there and makes all tables that follow the
+ * stream syncing, so that nothing of it is missed. On disk when it returns.
+ */
+int sync_over_gap(PGconn *c, const struct settings *s, struct landed_set *landed,
+		  struct ledger *l, struct lsn to, struct rt_err *err) RT_MUSTCHECK;
 /* Apply lost its connection or ends: ends the workers, at once. */
 void sync_end(struct sync *s);
 

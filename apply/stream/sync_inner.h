@@ -61,6 +61,9 @@ int sync_note_all_read(PGconn *c, const struct settings *s, const struct sync_un
 int sync_note_live(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   const struct ledger *l, const struct sync_note *n, struct lsn lsn,
 		   struct rt_err *err) RT_MUSTCHECK;
+/* The spool lacks what the sync would replay: the next worker begins it anew. */
+int sync_note_void(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		   const struct sync_note *n, struct rt_err *err) RT_MUSTCHECK;
 /*
  * Stands where a batch's ledger row would: $1 pipeline, $2 name, $3 epoch, $4
  * step, $5 key (text[] or NULL: as it was), $6 rows, $7 replayed (or NULL).

@@ -7,6 +7,7 @@
 
 #include "apply/stream/sync_inner.h"
 #include "proto/base/failpoint.h"
+#include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
 
 #define MINE "pipeline = $1::text AND name = $2::text"
@@ -83,6 +84,27 @@ static int commit(PGconn *c, struct rt_err *err)
 		rc = rt_fail(err, ERR_RETRY, "the warehouse rolled a step of a sync back");
 	PQclear(res);
 	return rc;
+}
+
+/* Moves the ledger, with every table that follows the stream called syncing. */
+static int move_ledger(PGconn *c, const struct settings *s, const struct ledger *l, struct lsn to,
+		       struct rt_err *err)
+{
+	char lsn[32], timeline[16], epoch[24];
+	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(to));
+	snprintf(timeline, sizeof(timeline), "%" PRIu32, l->timeline);
+	snprintf(epoch, sizeof(epoch), "%" PRId64, l->epoch);
+	const char *params[] = {s->pipeline, lsn, timeline, NULL, epoch};
+	int rc = pgc_exec(c, NULL, err, "BEGIN; SET LOCAL synchronous_commit = on");
+	if (rc == 0 && (rc = pgc_query(c, NULL, err, ledger_insert_sql, 5, params)) != 0)
+		return rt_fail(err, ERR_RETRY, "the ledger did not take the end of a gap");
+	if (rc == 0)
+		rc = pgc_query(c, NULL, err,
+			       "UPDATE rolag.relation SET state = 'syncing', changed_at = now() "
+			       "WHERE pipeline = $1 AND state = 'live'",
+			       1, &s->pipeline);
+	FAILPOINT_FD(SYNC_GAP, PQsocket(c));
+	return rc != 0 ? rc : commit(c, err);
 }
 
 /* Nothing of an earlier transaction is left open, whatever became of it. */
@@ -224,4 +246,30 @@ int sync_note_live(PGconn *c, const struct settings *s, const struct sync_unit *
 		rc = commit(c, err);
 	FAILPOINT_FD(SYNC_AFTER_LIVE_COMMIT, PQsocket(c));
 	return undone(c, rc);
+}
+
+int sync_note_void(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		   const struct sync_note *n, struct rt_err *err)
+{
+	return own_row(c, s, u, n,
+		       "UPDATE rolag.sync SET timeline = 0, step = step + 1 WHERE " MINE
+		       " AND step = $3::int8",
+		       NULL, err);
+}
+
+int sync_over_gap(PGconn *c, const struct settings *s, struct landed_set *landed,
+		  struct ledger *l, struct lsn to, struct rt_err *err)
+{
+	if (!lsn_lt(l->applied, to))
+		return 0; /* it was done */
+	log_warn("what lies in a gap of the spool is read from the core: all tables are synced",
+		 "from=" LSN_FMT " to=" LSN_FMT, LSN_ARGS(l->applied), LSN_ARGS(to));
+	int rc = undone(c, move_ledger(c, s, l, to, err));
+	if (rc != 0)
+		return rc;
+	l->applied = to;
+	for (uint16_t i = 0; i < landed->count; i++)
+		if (landed->item[i].state == LANDED_LIVE)
+			landed->item[i].state = LANDED_SYNCING;
+	return 0;
 }

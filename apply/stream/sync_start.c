@@ -140,7 +140,7 @@ int sync_start(PGconn *core, const struct settings *s, const struct ledger *l,
 	if (rc == 0 && lsn_lt(slot.consistent_point, l->applied))
 		rc = rt_fail(err, ERR_PERMANENT,
 			     "the core is at " LSN_FMT ", behind what the warehouse holds, " LSN_FMT
-			     ": it went back (a restore), as nobody said",
+			     ": it went back (a restore); mend: " MEND_LOAD_ANEW,
 			     LSN_ARGS(slot.consistent_point), LSN_ARGS(l->applied));
 	if (rc == 0)
 		*ret = slot.consistent_point;

@@ -270,13 +270,13 @@ static int estimate(PGconn *core, const struct sync_unit *u, uint64_t *ret, stru
 }
 
 /* Where the last sync got to, or a new begin. */
-static int begin(struct sync_table *t, PGconn *core, bool anew, struct rt_err *err)
+static int begin(struct sync_table *t, PGconn *core, struct rt_err *err)
 {
 	struct sync_note *n = &t->note;
 	int rc = sync_note_read(t->control, &t->settings, &t->unit, n, err);
 	if (rc != 0)
 		return rc;
-	if (!n->there || anew || n->timeline != t->ledger.timeline) {
+	if (!n->there || n->timeline != t->ledger.timeline) {
 		n->timeline = t->ledger.timeline;
 		rc = estimate(core, &t->unit, &n->estimate, err);
 		if (rc == 0)
@@ -349,6 +349,11 @@ static int replay(struct sync_table *t, struct rt_err *err)
 	t->gather.rows_only = true;
 	if (rc == 0)
 		rc = replay_to(t, t->note.read, err);
+	if (rc == ERR_RETRY && t->gather.gap.v != 0) { /* then the core has to be read anew */
+		struct rt_err failed;
+		if (sync_note_void(t->control, &t->settings, &t->unit, &t->note, &failed) != 0)
+			rt_context(err, "%s", failed.msg);
+	}
 	if (rc == 0)
 		rc = tell(t, SYNC_READY, LSN_NONE, err);
 	if (rc == 0)
@@ -372,12 +377,12 @@ static int attach(struct sync_table *t, struct rt_err *err)
 	return rc != 0 ? rc : writer_attach(&t->writer, c, err);
 }
 
-static int stages(struct sync_table *t, bool anew, struct rt_err *err)
+static int stages(struct sync_table *t, struct rt_err *err)
 {
 	PGconn *core = NULL;
 	int rc = connect_core(t, &core, err);
 	if (rc == 0)
-		rc = begin(t, core, anew, err);
+		rc = begin(t, core, err);
 	if (rc == 0 && t->note.read.v == 0)
 		rc = read_core(t, core, err); /* owns core */
 	else
@@ -424,7 +429,7 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, s
 	set_up(t, work, at);
 	int rc = attach(t, err);
 	if (rc == 0)
-		rc = stages(t, false, err);
+		rc = stages(t, err);
 	if (rc == 0)
 		log_info("sync", "table=%s rows=%" PRIu64 " live_behind=" LSN_FMT " done=yes",
 			 t->unit.name, t->rows, LSN_ARGS(t->ledger.applied));

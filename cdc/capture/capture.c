@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include "cdc/capture/alarms.h"
 #include "cdc/capture/custody.h"
 #include "cdc/capture/pgoutput.h"
 #include "cdc/capture/progress.h"
@@ -35,6 +36,7 @@ struct capture {
 	struct loop loop;
 	struct stream stream;
 	struct custody custody;
+	struct alarms alarms;
 	struct relcache relations;
 	struct prog prog;
 	struct prog_core core; /* as first met; system_id 0: not yet */
@@ -252,42 +254,96 @@ static void on_keepalive(void *ctx, struct lsn end, bool reply)
 
 /* ---- connections ---- */
 
+static struct spool_identity identity_of(const struct capture *c, const struct stream_facts *f)
+{
+	return (struct spool_identity){
+		.system_id = f->core.system_id,
+		.timeline = f->core.timeline,
+		.pipeline = c->settings->pipeline,
+		.slot = c->settings->core.slot,
+	};
+}
+
+/* Apply's last word, of the core's timeline; none: LSN_NONE. Negative: it is of a core that was set back. */
+static int read_held(const struct capture *c, const struct stream_facts *f, struct lsn *ret,
+		     struct rt_err *err)
+{
+	struct applied_position p;
+	*ret = LSN_NONE;
+	int rc = applied_read(c->settings->spool.dir, &p, err);
+	if (rc != 1 || p.timeline != f->core.timeline)
+		return RT_MIN(rc, 0);
+	*ret = p.applied;
+	return prog_not_set_back(&f->core, p.applied, err);
+}
+
 static int open_spool(struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
 	const struct settings *s = c->settings;
-	const struct spool_identity id = {
-		.system_id = f->core.system_id,
-		.timeline = f->core.timeline,
-		.pipeline = s->pipeline,
-		.slot = s->core.slot,
-	};
+	const struct spool_identity id = identity_of(c, f);
 	const struct spool_options o = {
 		.segment_bytes = s->spool.segment_size,
 		.quota_bytes = s->spool.quota,
 		.reserve_bytes = s->spool.reserve,
 		.frame_bytes = FRAME_BYTES,
 		.retain_us = s->spool.retain,
+		.accept_gap = s->capture.on_lost_slot == LOST_SLOT_RESYNC,
 	};
 	const struct prog_options po = {
 		.confirm_spooled = s->capture.confirm == CONFIRM_SPOOLED,
 		.wal_budget_bytes = s->capture.wal_budget,
 		.frame_interval_us = FRAME_INTERVAL_US,
 	};
-	struct applied_position p;
-	int rc = applied_read(s->spool.dir, &p, err);
-	if (rc == 1 && p.timeline == f->core.timeline)
-		rc = prog_not_set_back(&f->core, p.applied, err);
+	struct lsn held;
+	int rc = read_held(c, f, &held, err);
 	if (rc < 0)
 		return rc;
-	if (rc == 1)
-		c->keep = p.keep;
 	FAILPOINT(CAPTURE_BEFORE_OPEN);
 	rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
 	if (rc != 0)
 		return rc;
 	prog_init(&c->prog, &po, f->core.confirmed);
 	c->core = f->core;
+	c->keep.v = 1; /* all of it, until apply's word is read */
+	const struct lsn gap = spool_gap(c->spool);
+	if (gap.v == 0)
+		return 0;
+	met_add(MET_CAPTURE_GAPS, 1);
+	log_error("a gap: the slot that had these changes is lost, apply must sync",
+		  "slot=%s from=" LSN_FMT " to=" LSN_FMT, s->core.slot, LSN_ARGS(gap),
+		  LSN_ARGS(f->core.confirmed));
 	return 0;
+}
+
+/* The slot goes on behind what we hold: another one, in the place of one that was lost. The spool says so. */
+static int open_behind_gap(struct capture *c, const struct stream_facts *f, struct rt_err *err)
+{
+	int rc = spool_sync(c->spool, err);
+	if (rc != 0)
+		return rc;
+	spool_writer_close(c->spool);
+	c->spool = NULL;
+	c->unwritten = false;
+	c->unsynced_since_us = 0;
+	c->unsynced_bytes = 0;
+	return open_spool(c, f, err);
+}
+
+/* Is it the core that we know, whatever became of the slot? */
+static int same_core(const struct capture *c, const struct stream_facts *f, struct rt_err *err)
+{
+	struct prog_core now = f->core;
+	now.confirmed = LSN_NONE;
+	return prog_same_core(&c->core, &now, c->prog.appended, err);
+}
+
+static int reconnected(struct capture *c, const struct stream_facts *f, struct rt_err *err)
+{
+	if (c->settings->capture.on_lost_slot == LOST_SLOT_STOP ||
+	    lsn_le(f->core.confirmed, c->prog.appended))
+		return prog_same_core(&c->core, &f->core, c->prog.appended, err);
+	int rc = same_core(c, f, err);
+	return rc != 0 ? rc : open_behind_gap(c, f, err);
 }
 
 static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret_start,
@@ -295,8 +351,7 @@ static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret
 {
 	struct capture *c = ctx;
 	bool first = c->spool == NULL;
-	int rc = first ? open_spool(c, f, err)
-		       : prog_same_core(&c->core, &f->core, c->prog.appended, err);
+	int rc = first ? open_spool(c, f, err) : reconnected(c, f, err);
 	if (rc != 0)
 		return rc;
 	/* A new process cut the spool back to confirmed; an old one goes on behind what it holds. */
@@ -304,7 +359,7 @@ static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret
 	if (!first)
 		met_add(MET_CAPTURE_RECONNECTS, 1);
 	met_set(MET_CAPTURE_CONNECTED, 1);
-	met_note("%s", "");
+	alarms_note(&c->alarms);
 	c->last_why[0] = '\0';
 	c->applied_poll_us = 0;
 	c->custody.core_is_closing = false; /* it was, before it came back */
@@ -312,6 +367,84 @@ static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret
 		 c->settings->core.slot, LSN_ARGS(c->prog.appended), f->binary ? "on" : "off",
 		 f->core.timeline, f->server_version);
 	return 0;
+}
+
+/* ---- a lost slot ---- */
+
+static const char *loss_text(enum stream_loss loss)
+{
+	switch (loss) {
+	case STREAM_SLOT_GONE:
+		return "does not exist in the core";
+	case STREAM_SLOT_INVALIDATED:
+		return "was invalidated: the core no longer has the WAL that we need "
+		       "(max_slot_wal_keep_size)";
+	case STREAM_SLOT_UNDECODABLE:
+		return "cannot be decoded any further: a publication did not exist when a change "
+		       "was made";
+	case STREAM_SLOT_GOOD:
+		break;
+	}
+	return "is good";
+}
+
+/* It is our core, and a slot was there before: one of the name is, or the spool holds something, or apply has told. */
+static int was_there(const struct capture *c, const struct stream_facts *f, struct rt_err *err)
+{
+	const struct spool_identity id = identity_of(c, f);
+	struct lsn end = LSN_NONE, held;
+	int rc = read_held(c, f, &held, err);
+	if (rc == 0 && c->spool != NULL)
+		return same_core(c, f, err);
+	if (rc == 0)
+		rc = spool_end(c->settings->spool.dir, &id, &end, err);
+	if (rc < 0)
+		return rc;
+	if (f->loss == STREAM_SLOT_GONE && end.v == 0 && held.v == 0)
+		return rt_fail(err, ERR_PERMANENT,
+			       "replication slot %s %s, and nothing came from it yet; mend: rolag "
+			       "init",
+			       c->settings->core.slot, loss_text(f->loss));
+	return prog_not_set_back(&f->core, end, err);
+}
+
+static int on_slot_lost(void *ctx, const struct stream_facts *f, struct rt_err *err)
+{
+	struct capture *c = ctx;
+	const char *slot = c->settings->core.slot;
+	int rc = was_there(c, f, err);
+	if (rc != 0)
+		return rc;
+	if (c->settings->capture.on_lost_slot == LOST_SLOT_STOP)
+		return rt_fail(err, ERR_PERMANENT,
+			       "replication slot %s %s; mend: capture.on_lost_slot: resync, which "
+			       "makes a new one and syncs what is missing, or " MEND_LOAD_ANEW,
+			       slot, loss_text(f->loss));
+	log_error("the slot is lost: a new one is made in its place", "slot=%s reason=\"it %s\"",
+		  slot, loss_text(f->loss));
+	met_note("slot %s %s; a new one is being made", slot, loss_text(f->loss));
+	met_add(MET_CAPTURE_SLOTS_MADE, 1);
+	return 0;
+}
+
+static bool on_slot_waits(void *ctx, const struct slot_wait *w)
+{
+	const struct capture *c = ctx;
+	log_warn("the new slot waits for old transactions of the core to end",
+		 "slot=%s waited_s=%lld pid=%d open_s=%lld", c->settings->core.slot,
+		 (long long)(w->waited_us / 1000000), w->pid,
+		 (long long)(w->xact_age_us / 1000000));
+	met_note("slot %s: the new one waits for old transactions of the core to end (pid %d, open "
+		 "for %lld s)",
+		 c->settings->core.slot, w->pid, (long long)(w->xact_age_us / 1000000));
+	return false;
+}
+
+static bool on_slot_turn(void *ctx)
+{
+	struct capture *c = ctx;
+	met_tick(rt_now_us());
+	return loop_stopping(&c->loop);
 }
 
 static int forget_open_transaction(struct capture *c, struct rt_err *err)
@@ -475,10 +608,11 @@ static void watch_room(struct capture *c, int64_t now_us)
 			 (unsigned long long)spool_bytes(c->spool));
 }
 
-static void watch_core(struct capture *c)
+static void watch_core(struct capture *c, int64_t now_us)
 {
 	if (c->custody.facts.asked_at_us != 0)
 		prog_current(&c->prog, c->custody.facts.current);
+	alarms_wal(&c->alarms, &c->custody, &c->prog, c->full, now_us);
 	if (c->prog.spilling == c->spilling)
 		return;
 	c->spilling = c->prog.spilling;
@@ -601,6 +735,22 @@ static int let_core_go(struct capture *c, int64_t now_us, struct rt_err *err)
 	return stream_drop(&c->stream, &why, now_us, err);
 }
 
+static int watch_catalog(struct capture *c, int64_t now_us, struct rt_err *err)
+{
+	if (!c->custody.looked_anew)
+		return 0;
+	c->custody.looked_anew = false;
+	if (!alarms_catalog(&c->alarms, &c->custody.look, c->custody.o.publication,
+			    c->stream.facts.server_version) ||
+	    !stream_is_running(&c->stream))
+		return 0;
+	struct rt_err why;
+	rt_fail(&why, ERR_RETRY,
+		"a publication was made again, and this core passes over what was "
+		"written without it");
+	return stream_lose_slot(&c->stream, &why, now_us, err);
+}
+
 static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
 {
 	struct capture *c = ctx;
@@ -609,7 +759,8 @@ static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
 	if (c->custody.connected_anew && !stream_is_running(&c->stream))
 		stream_hurry(&c->stream);
 	c->custody.connected_anew = false;
-	if (c->spool != NULL) {
+	rc = watch_catalog(c, now_us, err);
+	if (rc == 0 && c->spool != NULL) {
 		rc = write_spool(c, now_us, err);
 		if (rc == 0)
 			rc = sync_if_due(c, now_us, err);
@@ -620,7 +771,7 @@ static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
 		if (rc != 0)
 			return rc;
 		watch_room(c, now_us);
-		watch_core(c);
+		watch_core(c, now_us);
 		stream_behind(&c->stream, is_behind(c));
 		const struct prog_feedback f = prog_feedback(&c->prog);
 		rc = stream_status(&c->stream, &f, now_us, err);
@@ -679,6 +830,9 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 			so.binary = binary[i].to;
 	const struct stream_handler h = {
 		.ctx = c,
+		.slot_lost = on_slot_lost,
+		.slot_waits = on_slot_waits,
+		.slot_turn = on_slot_turn,
 		.connected = on_connected,
 		.data = on_data,
 		.keepalive = on_keepalive,
@@ -690,6 +844,9 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 		.application_name = application_name,
 		.slot = s->core.slot,
 		.heartbeat_interval_us = s->capture.heartbeat_interval,
+		.publication = so.publication,
+		.publication_count = so.publication_count,
+		.look_interval_us = s->capture.look_interval,
 	};
 	stream_init(&c->stream, &so, &h);
 	custody_init(&c->custody, &co, on_notice, c);

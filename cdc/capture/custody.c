@@ -100,7 +100,7 @@ static void go_on_connecting(struct custody *c, int64_t now_us)
 		PQsetnonblocking(c->conn, 1);
 		c->core_is_closing = false;
 		c->connected_anew = true;
-		c->ask_at_us = c->beat_at_us = now_us;
+		c->ask_at_us = c->beat_at_us = c->look_at_us = now_us;
 		move_to(c, CUSTODY_IDLE, 0);
 	}
 }
@@ -146,6 +146,7 @@ static void take_facts(struct custody *c, const PGresult *res, int64_t now_us)
 	};
 	snprintf(f.wal_status, sizeof(f.wal_status), "%s", PQgetvalue(res, 0, 4));
 	c->facts = f;
+	forecast_look(&c->forecast, now_us, custody_retained_bytes(c));
 	if (c->failure_told)
 		c->notice(c->ctx, "the second connection to the core works again", "");
 	c->failure_told = false;
@@ -154,6 +155,16 @@ static void take_facts(struct custody *c, const PGresult *res, int64_t now_us)
 		c->beat_refused = true;
 		say(c, "no heartbeat", "the core is a standby, which cannot write");
 	}
+}
+
+static void look(struct custody *c, int64_t now_us)
+{
+	struct buf b = BUF_INIT;
+	c->look_at_us = now_us + c->o.look_interval_us;
+	look_sql(&b, c->o.publication, c->o.publication_count);
+	FAILPOINT_FD(CUSTODY_LOOK, PQsocket(c->conn));
+	send_query(c, buf_cstr(&b), CUSTODY_LOOKING, now_us);
+	buf_release(&b);
 }
 
 /* ---- the heartbeat ---- */
@@ -182,6 +193,9 @@ static bool take_result(struct custody *c, const PGresult *res, int64_t now_us)
 	if (st == PGRES_TUPLES_OK && c->state == CUSTODY_ASKING && PQntuples(res) == 1) {
 		FAILPOINT_FD(CUSTODY_FACTS, PQsocket(c->conn));
 		take_facts(c, res, now_us);
+	} else if (st == PGRES_TUPLES_OK && c->state == CUSTODY_LOOKING) {
+		look_read(res, c->o.publication_count, &c->look);
+		c->looked_anew = true;
 	} else if (st == PGRES_TUPLES_OK && c->state == CUSTODY_BEATING) {
 		FAILPOINT_FD(CUSTODY_BEATEN, PQsocket(c->conn));
 		c->beats++;
@@ -190,7 +204,7 @@ static bool take_result(struct custody *c, const PGresult *res, int64_t now_us)
 		struct rt_err err;
 		int code = pgc_fail(c->conn, res, &err, "heartbeat and slot facts");
 		if (code == ERR_RETRY || PQstatus(c->conn) == CONNECTION_BAD ||
-		    c->state == CUSTODY_ASKING) {
+		    c->state != CUSTODY_BEATING) {
 			fail(c, err.msg, now_us);
 			return false;
 		}
@@ -210,7 +224,7 @@ static void take_answers(struct custody *c, int64_t now_us)
 	while (!PQisBusy(c->conn)) {
 		PGresult *res = PQgetResult(c->conn);
 		if (res == NULL) {
-			if (c->state == CUSTODY_ASKING || c->state == CUSTODY_BEATING)
+			if (c->state != CUSTODY_IDLE)
 				move_to(c, CUSTODY_IDLE, 0);
 			return;
 		}
@@ -225,7 +239,8 @@ static void take_answers(struct custody *c, int64_t now_us)
 
 static int64_t idle_until_us(const struct custody *c)
 {
-	return may_beat(c) ? RT_MIN(c->ask_at_us, c->beat_at_us) : c->ask_at_us;
+	int64_t at_us = RT_MIN(c->ask_at_us, c->look_at_us);
+	return may_beat(c) ? RT_MIN(at_us, c->beat_at_us) : at_us;
 }
 
 static void custody_prepare(void *ctx, int64_t now_us, struct loop_want *ret)
@@ -250,6 +265,8 @@ static void go_idle(struct custody *c, short revents, int64_t now_us)
 		beat(c, now_us);
 	else if (now_us >= c->ask_at_us)
 		ask(c, now_us);
+	else if (now_us >= c->look_at_us)
+		look(c, now_us);
 }
 
 static int custody_dispatch(void *ctx, short revents, int64_t now_us, struct rt_err *err)
@@ -272,6 +289,7 @@ static int custody_dispatch(void *ctx, short revents, int64_t now_us, struct rt_
 		go_idle(c, revents, now_us);
 		break;
 	case CUSTODY_ASKING:
+	case CUSTODY_LOOKING:
 	case CUSTODY_BEATING:
 		take_answers(c, now_us);
 		break;

@@ -1,6 +1,7 @@
 /*
  * custody: the second connection to the core, ordinary SQL: what the slot
- * costs the core (facts), and the heartbeat. Nothing here ever holds up the
+ * costs the core (facts) and when it is lost at that rate, the heartbeat, and
+ * a look at the catalog now and then. Nothing here ever holds up the
  * stream: it connects, asks and fails by itself, without blocking a turn.
  *
  * The heartbeat is a transactional logical message, prefix rolag.heartbeat,
@@ -12,6 +13,8 @@
 
 #include <libpq-fe.h>
 
+#include "cdc/capture/forecast.h"
+#include "cdc/capture/look.h"
 #include "proto/base/loop.h"
 #include "proto/base/rt.h"
 #include "proto/lsn.h"
@@ -22,6 +25,9 @@ struct custody_options {
 	const char *application_name;
 	const char *slot;
 	int64_t heartbeat_interval_us;
+	const char *const *publication; /* names, LOOK_PUBLICATIONS_MAX at most */
+	int publication_count;
+	int64_t look_interval_us;
 };
 
 /* What the core said last. */
@@ -42,6 +48,7 @@ enum custody_state {
 	CUSTODY_CONNECTING,
 	CUSTODY_IDLE,
 	CUSTODY_ASKING,
+	CUSTODY_LOOKING,
 	CUSTODY_BEATING
 };
 
@@ -57,12 +64,16 @@ struct custody {
 	int64_t due_us;	      /* DOWN: next attempt; else: when the state has lasted too long */
 	int64_t ask_at_us;    /* next facts */
 	int64_t beat_at_us;   /* next heartbeat */
+	int64_t look_at_us;   /* next look */
 	bool beat_refused;    /* said so already */
 	bool failure_told;    /* said so already; cleared when it works again */
 	bool connected_anew;  /* set at each connection; the owner clears it */
 	bool core_is_closing; /* the core shuts down: it waits for its walsenders, so let it go */
 	uint64_t beats;
 	struct custody_facts facts;
+	struct forecast forecast;
+	struct look look; /* the newest */
+	bool looked_anew; /* set at each; the owner clears it */
 };
 
 /* Strings stay the caller's. */

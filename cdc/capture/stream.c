@@ -241,26 +241,24 @@ static int judge_slot(struct stream *s, PGconn *c, const PGresult *res, struct s
 			       "this server is a standby, which slot %s cannot be read from; the "
 			       "primary is waited for",
 			       slot);
-	if (PQntuples(res) != 1)
-		return rt_fail(err, ERR_PERMANENT,
-			       "replication slot %s does not exist in the core; mend: rolag init",
-			       slot);
+	if (PQntuples(res) != 1) {
+		f->loss = STREAM_SLOT_GONE;
+		return 0;
+	}
 	if (strcmp(PQgetvalue(res, 0, 0), "pgoutput") != 0 || PQgetvalue(res, 0, 1)[0] != 't')
 		return rt_fail(err, ERR_PERMANENT,
 			       "slot %s is not a pgoutput slot of this database; mend: choose "
 			       "another name (core.slot) and run rolag init",
 			       slot);
 	f->core.confirmed = pgc_get_lsn(res, 0, 3);
-	if (strcmp(PQgetvalue(res, 0, 4), "lost") == 0 || f->core.confirmed.v == 0)
-		return rt_fail(
-			err, ERR_PERMANENT,
-			"slot %s was invalidated: the core no longer has the WAL we need "
-			"(max_slot_wal_keep_size); mend: drop the slot, then " MEND_LOAD_ANEW,
-			slot);
 	int pid = (int)strtol(PQgetvalue(res, 0, 2), NULL, 10);
 	if (pid != 0)
 		return slot_is_busy(s, c, pid, err);
 	s->busy_pid = 0;
+	if (strcmp(PQgetvalue(res, 0, 4), "lost") == 0 || f->core.confirmed.v == 0)
+		f->loss = STREAM_SLOT_INVALIDATED;
+	else if (s->undecodable)
+		f->loss = STREAM_SLOT_UNDECODABLE;
 	return 0;
 }
 
@@ -280,6 +278,50 @@ static int check_slot(struct stream *s, PGconn *c, struct stream_facts *f, struc
 	return rc;
 }
 
+static int drop_slot(struct stream *s, PGconn *c, struct rt_err *err)
+{
+	struct buf b = BUF_INIT;
+	buf_str(&b, "DROP_REPLICATION_SLOT ");
+	pgc_ident(&b, s->o.slot);
+	return exec_buf(c, NULL, &b, err);
+}
+
+/*
+ * A new slot in the place of one that is lost. Its creation waits for old
+ * transactions to end, as long as that takes: a second connection asks which.
+ */
+static int replace_slot(struct stream *s, PGconn *c, struct stream_facts *f, struct rt_err *err)
+{
+	struct slot_created made;
+	struct rt_err ignored;
+	struct slot_options o = {.name = s->o.slot,
+				 .failover = true,
+				 .on_wait = s->h.slot_waits,
+				 .on_turn = s->h.slot_turn,
+				 .ctx = s->h.ctx};
+	const struct pgc_options monitor = {.what = "core",
+					    .conninfo = s->o.conninfo,
+					    .application_name = s->o.application_name};
+	int rc = s->h.slot_lost(s->h.ctx, f, err);
+	FAILPOINT_FD(LOST_SLOT_TOLD, PQsocket(c));
+	if (rc == 0 && f->loss != STREAM_SLOT_GONE)
+		rc = drop_slot(s, c, err);
+	FAILPOINT_FD(LOST_SLOT_DROPPED, PQsocket(c));
+	if (rc != 0)
+		return rc;
+	if (pgc_connect(&o.monitor, &monitor, &ignored) != 0)
+		o.monitor = NULL; /* nobody says what it waits for, then */
+	rc = slot_create(c, &o, &made, err);
+	pgc_close(o.monitor);
+	if (rc != 0)
+		return rc;
+	FAILPOINT_FD(LOST_SLOT_MADE, PQsocket(c));
+	f->core.confirmed = made.consistent_point;
+	f->core.flushed = lsn_max(f->core.flushed, made.consistent_point);
+	s->undecodable = false;
+	return 0;
+}
+
 static int start_replication(struct stream *s, PGconn *c, const struct stream_facts *f,
 			     struct lsn start, struct rt_err *err)
 {
@@ -297,6 +339,8 @@ static int start_replication(struct stream *s, PGconn *c, const struct stream_fa
 	buf_printf(&b, ", messages 'true', binary '%s')", f->binary ? "true" : "false");
 	buf_release(&names);
 	int rc = exec_buf(c, &res, &b, err);
+	if (rc == ERR_PERMANENT && strstr(err->msg, "55000") != NULL)
+		rc = err->code = ERR_RETRY; /* invalidated since it was looked at: look again */
 	if (rc != 0)
 		return rc;
 	if (PQresultStatus(res) != PGRES_COPY_BOTH)
@@ -332,7 +376,10 @@ static int prepare_session(struct stream *s, PGconn *c, struct stream_facts *f, 
 	}
 	FAILPOINT_FD(STREAM_CHECK_PUBLICATION, PQsocket(c));
 	if (rc == 0)
-		rc = check_publications(s, c, err);
+		rc = check_publications(
+			s, c, err); /* before a slot is made: it decodes what comes later */
+	if (rc == 0 && f->loss != STREAM_SLOT_GOOD)
+		rc = replace_slot(s, c, f, err);
 	if (rc == 0)
 		rc = choose_binary(s, c, f, err);
 	return rc;
@@ -387,6 +434,12 @@ int stream_drop(struct stream *s, const struct rt_err *why, int64_t now_us, stru
 	return s->h.disconnected(s->h.ctx, why, wait, err);
 }
 
+int stream_lose_slot(struct stream *s, const struct rt_err *why, int64_t now_us, struct rt_err *err)
+{
+	s->undecodable = true;
+	return stream_drop(s, why, now_us, err);
+}
+
 /* Tries again what can be tried again; everything else goes up. */
 static int retry_or_fail(struct stream *s, int rc, int64_t now_us, struct rt_err *err)
 {
@@ -409,11 +462,12 @@ static int judge_end(struct stream *s, const PGresult *res, struct rt_err *err)
 		return rt_fail(err, ERR_RETRY, "reconnecting in text mode");
 	}
 	int rc = pgc_fail(s->conn, res, err, "replication");
-	if (pgc_is_state(res, "42704"))
-		return rt_fail(err, ERR_PERMANENT,
+	if (pgc_is_state(res, "42704")) {
+		s->undecodable = true;
+		return rt_fail(err, ERR_RETRY,
 			       "the core stopped the stream: a publication did not exist when a "
-			       "change was made (it was dropped or created later); "
-			       "mend: " MEND_LOAD_ANEW);
+			       "change was made (it was dropped, or made again later)");
+	}
 	if (pgc_is_state(res, "58P01")) {
 		size_t n = strlen(err->msg);
 		snprintf(err->msg + n, sizeof(err->msg) - n,

@@ -19,6 +19,15 @@
 #include "proto/base/rt.h"
 #include "proto/lsn.h"
 #include "proto/pg/pgconn.h"
+#include "proto/pg/slot.h"
+
+/* What is wrong with the slot that a new one must mend. */
+enum stream_loss {
+	STREAM_SLOT_GOOD,
+	STREAM_SLOT_GONE,
+	STREAM_SLOT_INVALIDATED, /* the core has thrown away WAL that it needed */
+	STREAM_SLOT_UNDECODABLE, /* its publication did not exist when a change was made */
+};
 
 enum stream_binary { STREAM_BINARY_AUTO, STREAM_BINARY_ON, STREAM_BINARY_OFF };
 
@@ -36,12 +45,21 @@ struct stream_facts {
 	struct prog_core core;
 	int64_t wal_sender_timeout_us; /* 0: the server never gives up on us */
 	bool in_recovery;	       /* a standby */
+	enum stream_loss loss;	       /* not GOOD: the slot was made anew in this attempt */
 	int server_version;	       /* as PQserverVersion: 150008 */
 	bool binary;
 };
 
 struct stream_handler {
 	void *ctx;
+	/*
+	 * The slot is lost; f->core.confirmed means nothing. 0: drop it and make
+	 * a new one, which begins at the core's present; else the attempt fails.
+	 */
+	int (*slot_lost)(void *ctx, const struct stream_facts *f, struct rt_err *err);
+	/* While the core makes it (it waits for old transactions to end): as in slot_options. */
+	bool (*slot_waits)(void *ctx, const struct slot_wait *w);
+	bool (*slot_turn)(void *ctx);
 	/*
 	 * Connected, not started yet: checks that this is our core, and sets
 	 * where to start. ERR_RETRY or worse ends the attempt.
@@ -82,6 +100,7 @@ struct stream {
 	int64_t rest_until_us; /* leave the socket alone until then */
 	bool pending_input;    /* the turn's budget ended before libpq's buffer did */
 	bool text_only;	       /* the server refused binary once */
+	bool undecodable;      /* the slot stopped at a change that no publication was there for */
 	bool flushing;	       /* output waits for the socket */
 	bool reply_wanted;
 	struct prog_feedback told; /* last status sent */
@@ -117,6 +136,9 @@ void stream_hurry(struct stream *s);
 /* Ends the connection for a reason of the caller's; it will be tried again. */
 int stream_drop(struct stream *s, const struct rt_err *why, int64_t now_us,
 		struct rt_err *err) RT_MUSTCHECK;
+/* The same, and the slot is of no use any more: the next attempt takes it for undecodable. */
+int stream_lose_slot(struct stream *s, const struct rt_err *why, int64_t now_us,
+		     struct rt_err *err) RT_MUSTCHECK;
 /*
  * Clean end: the final status, CopyDone, and at most 2 s for the server to
  * take both (what it still sends is thrown away). Best effort.

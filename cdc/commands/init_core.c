@@ -257,8 +257,11 @@ static int make_slot(struct init *in, struct rt_err *err)
 			  LSN_ARGS(in->slot.confirmed));
 		return 0;
 	}
-	const struct slot_options o = {
-		.name = slot, .monitor = in->core, .on_wait = say_wait, .ctx = in};
+	const struct slot_options o = {.name = slot,
+				       .failover = true,
+				       .monitor = in->core,
+				       .on_wait = say_wait,
+				       .ctx = in};
 	struct slot_created made;
 	int rc = slot_create(in->replication, &o, &made, err);
 	if (rc != 0)

@@ -129,6 +129,9 @@ static void put_change(const struct change *c, bool show)
 	case CHANGE_PROGRESS:
 		printf("PROGRESS " LSN_FMT, LSN_ARGS(c->lsn));
 		break;
+	case CHANGE_GAP:
+		printf("GAP " LSN_FMT " " LSN_FMT, LSN_ARGS(c->gap_from), LSN_ARGS(c->lsn));
+		break;
 	case CHANGE_INSERT:
 		put_row("INSERT", c, show);
 		break;
@@ -293,8 +296,13 @@ static int read_spool(const struct options *o, bool print, struct totals *t, str
 	while ((rc = spool_reader_next(r, &a, &c, err)) == 1) {
 		if (print)
 			put_change(&c, o->values);
+		else if (c.kind == CHANGE_GAP)
+			printf("note: the slot was lost: nothing between " LSN_FMT " and " LSN_FMT
+			       "\n",
+			       LSN_ARGS(c.gap_from), LSN_ARGS(c.lsn));
 		t->transactions += c.kind == CHANGE_COMMIT;
-		t->changes += c.kind != CHANGE_COMMIT && c.kind != CHANGE_BEGIN;
+		t->changes +=
+			c.kind != CHANGE_COMMIT && c.kind != CHANGE_BEGIN && c.kind != CHANGE_GAP;
 		arena_reset(&a);
 	}
 	t->end = spool_reader_position(r);

@@ -19,8 +19,9 @@ const struct cli_usage status_usage = {
 	.text = "Works although databases and roles are down: it reads the counter files in "
 		"state_dir.\nThe first line says how it goes; exit code 0 when that is well, else "
 		"1.\nStates: live, idle, catching_up, loading, starting, spilling, spool_full, "
-		"stalled, stopped.\nKeys of --json: healthy, state, sentence, lag_seconds, "
-		"lag_bytes, visible_p50_seconds,\nvisible_p99_seconds, visible_buckets (pairs of "
+		"alarm, stalled, stopped.\nKeys of --json: healthy, state, sentence, lag_seconds, "
+		"lag_bytes, slot_lost_in_seconds (a forecast), "
+		"visible_p50_seconds,\nvisible_p99_seconds, visible_buckets (pairs of "
 		"microseconds and commits),\nroles.capture|apply.(life, pid, state, up_seconds, "
 		"seen_seconds_ago, note,\nnote_seconds_ago), metrics.NAME. "
 		"Unknown durations are null. Keys are only ever added.\n",

@@ -32,8 +32,9 @@ struct status_facts {
 };
 
 enum status_state {
-	STATUS_STOPPED,	   /* a role is not running */
-	STATUS_STALLED,	   /* running, and nothing arrives or nothing gets on */
+	STATUS_STOPPED, /* a role is not running */
+	STATUS_STALLED, /* running, and nothing arrives or nothing gets on */
+	STATUS_ALARM, /* it flows, but the core's tables or publications are not as they must be */
 	STATUS_SPOOL_FULL, /* capture has stopped reading the core */
 	STATUS_SPILLING, /* past the WAL budget: the spool is confirmed, the warehouse is behind */
 	STATUS_STARTING,
@@ -49,6 +50,7 @@ struct status_view {
 	int64_t lag_us;	    /* age of the newest heartbeat or commit applied; −1: none yet */
 	int64_t ahead_us;   /* the same is so far in the future, by our clock */
 	uint64_t lag_bytes; /* received − applied */
+	int64_t lost_in_us; /* forecast of the slot's loss; −1: not foreseen */
 	char sentence[900]; /* one line that says it all */
 };
 

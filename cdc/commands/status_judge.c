@@ -70,15 +70,11 @@ enum status_life status_life(const struct met_file *f, bool process_is_there, in
 const char *status_state_name(enum status_state state)
 {
 	static const char *const name[] = {
-		[STATUS_STOPPED] = "stopped",
-		[STATUS_STALLED] = "stalled",
-		[STATUS_SPOOL_FULL] = "spool_full",
-		[STATUS_SPILLING] = "spilling",
-		[STATUS_STARTING] = "starting",
-		[STATUS_SYNCING] = "syncing",
-		[STATUS_CATCHING_UP] = "catching_up",
-		[STATUS_IDLE] = "idle",
-		[STATUS_LIVE] = "live",
+		[STATUS_STOPPED] = "stopped",	[STATUS_STALLED] = "stalled",
+		[STATUS_ALARM] = "alarm",	[STATUS_SPOOL_FULL] = "spool_full",
+		[STATUS_SPILLING] = "spilling", [STATUS_STARTING] = "starting",
+		[STATUS_SYNCING] = "syncing",	[STATUS_CATCHING_UP] = "catching_up",
+		[STATUS_IDLE] = "idle",		[STATUS_LIVE] = "live",
 	};
 	return name[state];
 }
@@ -112,14 +108,26 @@ static void add_note(struct judging *j, int role)
 	buf_printf(&j->text, " ago: %s", f->note);
 }
 
-/* "core keeps 34 MB of WAL for us (budget 4 GB)." */
+/* The slot is near its loss: by forecast, or because nothing holds the core's disk any more. */
+static bool is_slot_near_loss(const struct judging *j)
+{
+	return value(j, STATUS_CAPTURE, MET_CORE_SLOT_ALARM) != 0;
+}
+
+/* "core keeps 34 MB of WAL for us (budget 4 GB)." and, where it matters, ", slot lost in 3 h 10 min at this rate." */
 static void add_wal(struct judging *j)
 {
 	buf_str(&j->text, "core keeps ");
 	status_bytes(&j->text, value(j, STATUS_CAPTURE, MET_CORE_RETAINED_BYTES));
 	buf_str(&j->text, " of WAL for us (budget ");
 	status_bytes(&j->text, j->f->wal_budget_bytes);
-	buf_str(&j->text, ").");
+	buf_u8(&j->text, ')');
+	if (is_slot_near_loss(j) && j->v->lost_in_us >= 0) {
+		buf_str(&j->text, ", slot lost in ");
+		status_duration(&j->text, j->v->lost_in_us);
+		buf_str(&j->text, " at this rate");
+	}
+	buf_u8(&j->text, '.');
 }
 
 static void add_lag(struct judging *j)
@@ -235,6 +243,30 @@ static bool judge_connections(struct judging *j)
 	return true;
 }
 
+/* What the core's catalog shows: said before the traffic that would suffer from it. */
+static bool judge_catalog(struct judging *j)
+{
+	uint64_t tables = value(j, STATUS_CAPTURE, MET_CORE_TABLES_WITHOUT_IDENTITY);
+	uint64_t publications = value(j, STATUS_CAPTURE, MET_CORE_PUBLICATIONS_MISSING);
+	if (tables == 0 && publications == 0)
+		return false;
+	conclude(j, STATUS_ALARM, false);
+	if (tables > 0)
+		buf_printf(&j->text,
+			   "Alarm: %" PRIu64 " published tables have no replica identity, so that "
+			   "the core's own UPDATE and DELETE of them fail; ",
+			   tables);
+	else
+		buf_printf(&j->text,
+			   "Alarm: %" PRIu64 " of our publications are gone from the core, and "
+			   "what is written meanwhile cannot be decoded; ",
+			   publications);
+	add_lag(j);
+	add_wal(j);
+	add_note(j, STATUS_CAPTURE);
+	return true;
+}
+
 static bool judge_space(struct judging *j)
 {
 	uint64_t spool_bytes = value(j, STATUS_CAPTURE, MET_SPOOL_BYTES);
@@ -256,6 +288,19 @@ static bool judge_space(struct judging *j)
 	} else {
 		return false;
 	}
+	add_lag(j);
+	add_wal(j);
+	add_note(j, STATUS_APPLY);
+	return true;
+}
+
+/* The slot's loss is near although the flow may be well. */
+static bool judge_slot(struct judging *j)
+{
+	if (!is_slot_near_loss(j))
+		return false;
+	conclude(j, STATUS_ALARM, false);
+	buf_str(&j->text, "Alarm: the core is about to give our slot up; ");
 	add_lag(j);
 	add_wal(j);
 	add_note(j, STATUS_APPLY);
@@ -362,6 +407,8 @@ static void measure_lag(struct judging *j)
 	j->v->ahead_us = RT_MAX((int64_t)newest - j->f->now_us, 0);
 	j->v->lag_us = newest == 0 ? -1 : RT_MAX(j->f->now_us - (int64_t)newest, 0);
 	j->v->lag_bytes = received > applied ? received - applied : 0;
+	uint64_t lost_in_us = value(j, STATUS_CAPTURE, MET_CORE_SLOT_LOST_IN_US);
+	j->v->lost_in_us = lost_in_us == 0 ? -1 : (int64_t)lost_in_us;
 }
 
 void status_judge(const struct status_facts *f, struct status_view *ret)
@@ -369,9 +416,12 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	struct judging j = {.f = f, .v = ret, .text = BUF_INIT};
 	*ret = (struct status_view){0};
 	measure_lag(&j);
-	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) && !judge_space(&j) &&
+	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) &&
+	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) &&
 	    !judge_clocks(&j))
 		judge_flow(&j);
+	if (is_slot_near_loss(&j))
+		ret->healthy = false;
 	snprintf(ret->sentence, sizeof(ret->sentence), "%s", buf_cstr(&j.text));
 	buf_release(&j.text);
 }

@@ -97,6 +97,38 @@ static void print_work(const struct status_facts *f, const struct status_facts *
 	buf_str(out, " after the commit in the core\n");
 }
 
+/* What the core keeps, what of it is ours to release, and whose the rest is. */
+static void print_wal(const struct status_facts *f, const struct status_view *v, struct buf *out)
+{
+	uint64_t retained = value(f, STATUS_CAPTURE, MET_CORE_RETAINED_BYTES);
+	uint64_t limit = value(f, STATUS_CAPTURE, MET_CORE_SLOT_LIMIT_BYTES);
+	uint64_t current = value(f, STATUS_CAPTURE, MET_CORE_CURRENT_LSN);
+	uint64_t confirmed = value(f, STATUS_CAPTURE, MET_CAPTURE_CONFIRMED_LSN);
+	uint64_t pid = value(f, STATUS_CAPTURE, MET_CORE_OLDEST_PID);
+	uint64_t ours = RT_MIN(current > confirmed ? current - confirmed : 0, retained);
+	buf_str(out, "  core WAL   ");
+	status_bytes(out, retained);
+	buf_str(out, " kept since restart_lsn");
+	if (limit > 0) {
+		buf_str(out, ", slot lost past ");
+		status_bytes(out, limit);
+	}
+	if (v->lost_in_us >= 0) {
+		buf_str(out, ", in ");
+		status_duration(out, v->lost_in_us);
+		buf_str(out, " at this rate");
+	}
+	buf_str(out, "\n             ");
+	status_bytes(out, ours);
+	buf_str(out, " of it not confirmed by us");
+	if (pid > 0) {
+		buf_printf(out, "; not ours: the core's oldest transaction, pid %" PRIu64 ", open ",
+			   pid);
+		status_duration(out, (int64_t)value(f, STATUS_CAPTURE, MET_CORE_OLDEST_US));
+	}
+	buf_u8(out, '\n');
+}
+
 static void print_stores(const struct status_facts *f, struct buf *out)
 {
 	uint64_t hits = value(f, STATUS_APPLY, MET_CACHE_HITS);
@@ -165,6 +197,7 @@ void status_print_table(const struct status_facts *f, const struct status_view *
 {
 	print_stages(f, v, out);
 	print_work(f, before, out);
+	print_wal(f, v, out);
 	print_stores(f, out);
 	print_oddities(f, out);
 	print_roles(f, out);
@@ -255,6 +288,8 @@ void status_print_json(const struct status_facts *f, const struct status_view *v
 	buf_str(out, ",\n  ");
 	json_seconds(out, "lag_seconds", v->lag_us);
 	buf_printf(out, ",\n  \"lag_bytes\": %" PRIu64 ",\n  ", v->lag_bytes);
+	json_seconds(out, "slot_lost_in_seconds", v->lost_in_us);
+	buf_str(out, ",\n  ");
 	json_seconds(out, "visible_p50_seconds", counted ? met_quantile(h, 0.5) : -1);
 	buf_str(out, ",\n  ");
 	json_seconds(out, "visible_p99_seconds", counted ? met_quantile(h, 0.99) : -1);

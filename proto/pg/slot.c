@@ -7,6 +7,7 @@
 
 #define FIRST_WORD_US 2000000
 #define NEXT_WORD_US  10000000
+#define FAILOVER_MIN  170000
 
 static int no_timeouts(PGconn *c, struct rt_err *err)
 {
@@ -46,6 +47,10 @@ static bool wait_for_answer(PGconn *c, const struct slot_options *o)
 			if (given_up)
 				pgc_cancel(c);
 			word_at = now + NEXT_WORD_US;
+		}
+		if (!given_up && o->on_turn != NULL && o->on_turn(o->ctx)) {
+			given_up = true;
+			pgc_cancel(c);
 		}
 		struct pollfd fd = {.fd = PQsocket(c), .events = POLLIN};
 		poll(&fd, 1, 200);
@@ -93,6 +98,18 @@ static int read_created(const PGresult *res, struct slot_created *ret, struct rt
 	return 0;
 }
 
+void slot_create_sql(struct buf *out, const struct slot_options *o, int server_version)
+{
+	buf_str(out, "CREATE_REPLICATION_SLOT ");
+	pgc_ident(out, o->name);
+	buf_printf(out, "%s LOGICAL pgoutput (SNAPSHOT '%s'", o->temporary ? " TEMPORARY" : "",
+		   o->snapshot == SLOT_EXPORT ? "export" : "nothing");
+	/* A temporary slot is its session's, which no failover outlives. */
+	if (o->failover && !o->temporary && server_version >= FAILOVER_MIN)
+		buf_str(out, ", FAILOVER true");
+	buf_str(out, ")");
+}
+
 int slot_create(PGconn *replication, const struct slot_options *o, struct slot_created *ret,
 		struct rt_err *err)
 {
@@ -100,10 +117,7 @@ int slot_create(PGconn *replication, const struct slot_options *o, struct slot_c
 	int rc = no_timeouts(replication, err);
 	if (rc != 0)
 		return rc;
-	buf_str(&b, "CREATE_REPLICATION_SLOT ");
-	pgc_ident(&b, o->name);
-	buf_printf(&b, "%s LOGICAL pgoutput (SNAPSHOT '%s')", o->temporary ? " TEMPORARY" : "",
-		   o->snapshot == SLOT_EXPORT ? "export" : "nothing");
+	slot_create_sql(&b, o, PQserverVersion(replication));
 	PGresult *res = NULL;
 	bool given_up = false;
 	FAILPOINT_FD(SLOT_CREATE, PQsocket(replication));

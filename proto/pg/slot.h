@@ -26,6 +26,7 @@ struct slot_wait {
 struct slot_options {
 	const char *name;
 	bool temporary; /* gone when the connection ends */
+	bool failover;	/* have it copied to standbys, where the server can (17 and later) */
 	enum slot_snapshot snapshot;
 	/*
 	 * Creation waits until every transaction that was open at its start has
@@ -36,6 +37,8 @@ struct slot_options {
 	 */
 	PGconn *monitor;
 	bool (*on_wait)(void *ctx, const struct slot_wait *w);
+	bool (*on_turn)(
+		void *ctx); /* five times a second while it waits, may be NULL; true gives up */
 	void *ctx;
 };
 
@@ -47,5 +50,8 @@ struct slot_options {
  */
 int slot_create(PGconn *replication, const struct slot_options *o, struct slot_created *ret,
 		struct rt_err *err) RT_MUSTCHECK;
+
+/* Appends the replication command, as a server of this version (150008) takes it. */
+void slot_create_sql(struct buf *out, const struct slot_options *o, int server_version);
 
 #endif

@@ -17,7 +17,8 @@ enum { START = 0x100, SALT = 4711 };
 
 static void build(struct rd *in, struct buf *file)
 {
-	struct record_segment is = {1, 1, slice_str("p"), slice_str("s"), 1, {START}, SALT, 0};
+	struct record_segment is = {1,	  1, slice_str("p"), slice_str("s"), 1, {START},
+				    SALT, 0, LSN_NONE};
 	struct frame f = {.kind = FRAME_SEGMENT};
 	struct buf header = BUF_INIT;
 	uint64_t lsn = START;
@@ -53,8 +54,9 @@ static void read_all(const char *dir)
 	RT_ASSERT(spool_reader_open(&r, dir, last, 128, NULL, &err) == 0);
 	while ((rc = spool_reader_next(r, &a, &c, &err)) == 1) {
 		RT_ASSERT(c.kind == CHANGE_MESSAGE ||
-			  open != (c.kind == CHANGE_BEGIN || c.kind == CHANGE_PROGRESS));
-		if (c.kind == CHANGE_COMMIT || c.kind == CHANGE_PROGRESS) {
+			  open != (c.kind == CHANGE_BEGIN || c.kind == CHANGE_PROGRESS ||
+				   c.kind == CHANGE_GAP));
+		if (c.kind == CHANGE_COMMIT || c.kind == CHANGE_PROGRESS || c.kind == CHANGE_GAP) {
 			RT_ASSERT(lsn_lt(last, c.lsn));
 			last = c.lsn;
 		}

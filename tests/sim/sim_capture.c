@@ -241,6 +241,11 @@ int stream_drop(struct stream *s, const struct rt_err *why, int64_t now_us, stru
 	return s->conn == NULL ? 0 : lost(s, why, err);
 }
 
+int stream_lose_slot(struct stream *s, const struct rt_err *why, int64_t now_us, struct rt_err *err)
+{
+	return stream_drop(s, why, now_us, err); /* no look here finds a publication made again */
+}
+
 void stream_stop(struct stream *s, const struct prog_feedback *f)
 {
 	call_point();

@@ -3,6 +3,7 @@
  * test knows what must be in it. Reads commands, one a line, from stdin:
  *
  *   open LSN SEGMENT-BYTES FRAME-BYTES     a writer's start (a new generation)
+ *   regain LSN SEGMENT-BYTES FRAME-BYTES   the same with a slot made anew, beyond all there is
  *   begin LSN XID µs | commit LSN µs | abort | progress LSN
  *   insert LSN VALUE… | update LSN O|K|- OLD… NEW… | delete LSN O|K OLD…
  *   truncate LSN FLAGS | message LSN 0|1 PREFIX HEX
@@ -98,13 +99,13 @@ static void append(struct probe *p, const struct change *c)
 		stop(err.msg);
 }
 
-static void open_writer(struct probe *p)
+static void open_writer(struct probe *p, bool accept_gap)
 {
 	static const struct spool_identity id = {UINT64_C(7312345678901234567), 3, "lana",
 						 "rolag_lana"};
 	struct rt_err err;
 	struct lsn confirmed = {hex_word(p)};
-	struct spool_options options = {.quota_bytes = UINT64_C(1) << 40};
+	struct spool_options options = {.quota_bytes = UINT64_C(1) << 40, .accept_gap = accept_gap};
 	options.segment_bytes = (uint64_t)decimal_word(p);
 	options.frame_bytes = (uint64_t)decimal_word(p);
 	if (spool_writer_open(&p->writer, p->dir, &id, &options, confirmed, &err) != 0)
@@ -164,7 +165,9 @@ static void run(struct probe *p, char *line)
 	(void)buf_reserve(&p->bytes, strlen(line));
 	const char *command = word(p);
 	if (strcmp(command, "open") == 0)
-		open_writer(p);
+		open_writer(p, false);
+	else if (strcmp(command, "regain") == 0)
+		open_writer(p, true);
 	else if (strcmp(command, "insert") == 0)
 		append_row(p, CHANGE_INSERT);
 	else if (strcmp(command, "update") == 0)

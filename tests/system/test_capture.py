@@ -93,10 +93,10 @@ class Bank:
                 f.write(f"{group}:\n" + "".join(f"  {k}: {v}\n" for k, v in values.items()))
         return path
 
-    def start(self):
+    def start(self, program=ROLAG):
         self.logs.append(os.path.join(self.folder, f"log{len(self.logs)}"))
         with open(self.logs[-1], "wb") as out:
-            self.process = subprocess.Popen([ROLAG, "capture", "--config", self.configure()], stderr=out)
+            self.process = subprocess.Popen([program, "capture", "--config", self.configure()], stderr=out)
         return self
 
     def log(self):
@@ -520,7 +520,7 @@ def test_a_core_that_has_nothing_to_say_is_not_taken_for_dead(make_bank):
 
 
 def test_trap_04_a_recreated_slot_is_refused(make_bank):
-    bank = make_bank().start()
+    bank = make_bank(capture__on_lost_slot="stop").start()
     bank.sql.execute("insert into events values (1, 0, '')")
     bank.arrived([1])
     assert bank.signal(signal.SIGTERM).ends() == 0
@@ -531,7 +531,7 @@ def test_trap_04_a_recreated_slot_is_refused(make_bank):
 
 
 def test_trap_04_a_slot_recreated_behind_a_running_capture_is_refused(make_bank):
-    bank = make_bank().start()
+    bank = make_bank(capture__on_lost_slot="stop").start()
     bank.sql.execute("insert into events values (1, 0, '')")
     bank.arrived([1])
     bank.signal(signal.SIGSTOP)
@@ -546,7 +546,8 @@ def test_trap_04_a_slot_recreated_behind_a_running_capture_is_refused(make_bank)
 
 
 @pytest.mark.parametrize("what, drop, says", [
-    ("slot", "select pg_drop_replication_slot('{0.slot}')", "does not exist in the core; mend: rolag init"),
+    ("slot", "select pg_drop_replication_slot('{0.slot}')",
+     "does not exist in the core, and nothing came from it yet; mend: rolag init"),
     ("publication", "drop publication {0.pipeline}_inserts", "does not exist in the core; mend: rolag init"),
 ])
 def test_what_is_missing_is_said_with_its_mend(make_bank, what, drop, says):
@@ -568,7 +569,7 @@ def test_a_publication_dropped_while_streaming_is_said_with_its_mend(make_bank):
 def test_trap_25_a_slot_that_lost_its_wal_is_said_with_its_mend(make_bank):
     with Cluster("tight", settings={"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB",
                                     "min_wal_size": "32MB"}) as tight:
-        bank = make_bank(tight)
+        bank = make_bank(tight, capture__on_lost_slot="stop")
         for _ in range(4):
             bank.sql.execute("insert into private select g, repeat('x', 300) from generate_series(1, 50000) g")
             bank.sql.execute("select pg_switch_wal()")
@@ -607,7 +608,7 @@ def test_a_standby_is_not_taken_for_a_core_that_lost_its_slot(make_bank, slot):
         bank.sql = bank.connect()
         if slot == "without the slot":
             assert bank.ends() == 100
-            assert "does not exist in the core; mend: rolag init" in bank.log()
+            assert "and nothing came from it yet; mend: rolag init" in bank.log()
         else:
             bank.sql.execute("insert into events values (1, 0, '')")
             bank.arrived([1])

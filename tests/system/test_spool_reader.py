@@ -139,9 +139,14 @@ def read_spool(directory, pb):
     """All progress and transactions that are in force, in order."""
     reached, last_generation = None, None
     for generation, start, cut, path in segments(directory):
+        gap_from = first_frame(path.read_bytes(), pb).gap_from_lsn
         if reached is not None:
-            if (generation == last_generation and start != reached) or start > reached:
+            if generation == last_generation and start != reached:
                 raise Damaged(path)
+            if start > reached and not 0 < gap_from <= reached:
+                raise Damaged(path)
+        if gap_from and (reached is None or start > reached):
+            yield "gap", (gap_from, start), None
         for item in read_segment(path.read_bytes(), pb, cut):
             if item[0] == "end":
                 reached = item[2]
@@ -207,6 +212,9 @@ def dump(directory, pb):
     for what, item, schemas in read_spool(directory, pb):
         if what == "progress":
             out.append(f"PROGRESS {lsn_text(item)}")
+            continue
+        if what == "gap":
+            out.append("GAP " + " ".join(lsn_text(v) for v in item))
             continue
         if not item.head.outside:
             out.append(f"BEGIN commit={lsn_text(item.head.commit_lsn)} xid={item.head.xid}"
@@ -300,6 +308,14 @@ class Script:
         self.commands.append(f"open {confirmed:X} {segment} {frame}")
         self.expected = [e for e in self.expected if e[0] <= confirmed]
 
+    def lose_slot(self, confirmed, segment, frame):
+        """A start with a slot made anew, beyond all that is there."""
+        self.commands.append(f"regain {confirmed:X} {segment} {frame}")
+        self.expected.append((confirmed, [f"GAP {lsn_text(self.end())} {lsn_text(confirmed)}"]))
+
+    def end(self):
+        return max(end for end, lines in self.expected if not lines[0].startswith("MESSAGE"))
+
     def lines(self):
         return [line for _, lines in self.expected for line in lines]
 
@@ -355,6 +371,24 @@ def test_both_readers_find_what_was_put_in(seed, tmp_path, pb, programs):
                             text=True)
     assert verify.returncode == 0, verify.stdout
     assert "no findings" in verify.stdout
+
+
+def test_both_readers_find_the_gap_that_a_lost_slot_leaves(tmp_path, pb, programs):
+    script = Script(7)
+    script.open(0x1000, 2000, 500)
+    fill(script, 0x1000, 20)
+    first = script.end()
+    script.lose_slot(first + 0x5000, 2000, 500)
+    fill(script, first + 0x5000, 20)
+    script.open(script.end(), 2000, 500)
+    fill(script, script.end(), 5)
+    write(programs[0], tmp_path, script)
+    found = dump(tmp_path, pb)
+    assert found == script.lines() and sum(line.startswith("GAP") for line in found) == 1
+    assert rolag_dump(programs[1], tmp_path) == found
+    verify = subprocess.run([programs[1], "spool", "verify", "--dir", tmp_path], capture_output=True,
+                            text=True)
+    assert verify.returncode == 0 and "the slot was lost" in verify.stdout and "no findings" in verify.stdout
 
 
 def test_segments_say_what_they_belong_to(tmp_path, pb, programs):

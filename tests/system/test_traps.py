@@ -49,7 +49,7 @@ def test_trap_01_overlapping_transactions_with_restarts_between(make_pipeline):
 
 
 def test_trap_04_a_slot_dropped_and_made_again_is_refused_by_every_part(make_pipeline):
-    p = make_pipeline(land=[ROLE])
+    p = make_pipeline(settings={"capture": {"on_lost_slot": "stop"}}, land=[ROLE])
     p.init()
     p.start()
     with p.writing() as conn:

@@ -149,6 +149,52 @@ static void expect(const struct status_facts *f, enum status_state state, bool w
 	assert_int_equal(v.healthy, well);
 }
 
+static void test_trap_25_status_says_when_the_slot_is_lost(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	uint64_t *capture = f->role[STATUS_CAPTURE].f.value;
+	capture[MET_CORE_SLOT_LOST_IN_US] = UINT64_C(11400) * 1000000;
+	expect(f, STATUS_LIVE, true,
+	       "Healthy: 0.4 s behind"); /* far from its limit: the table says it */
+	capture[MET_CORE_SLOT_LIMIT_BYTES] = UINT64_C(16) << 30;
+	capture[MET_CORE_OLDEST_PID] = 4711;
+	capture[MET_CORE_OLDEST_US] = UINT64_C(300) * 1000000;
+	struct buf out = BUF_INIT;
+	status_judge(f, &v);
+	status_print_table(f, &v, NULL, &out);
+	assert_non_null(strstr(buf_cstr(&out),
+			       "34 MB kept since restart_lsn, slot lost past 16 GB, in "
+			       "3 h 10 min at this rate"));
+	assert_non_null(strstr(buf_cstr(&out),
+			       "not ours: the core's oldest transaction, pid 4711, open "
+			       "5 min"));
+	buf_clear(&out);
+	status_print_json(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "\"slot_lost_in_seconds\": 11400.000000"));
+	buf_release(&out);
+	capture[MET_CORE_SLOT_ALARM] = 1;
+	expect(f, STATUS_ALARM, false,
+	       "Alarm: the core is about to give our slot up; 0.4 s behind, core keeps 34 MB of "
+	       "WAL "
+	       "for us (budget 4 GB), slot lost in 3 h 10 min at this rate.");
+	snprintf(f->role[STATUS_CAPTURE].f.state, 24, "spilling");
+	expect(f, STATUS_SPILLING, false, "slot lost in 3 h 10 min at this rate");
+}
+
+static void test_trap_53_status_says_that_a_table_lost_its_identity(void **state)
+{
+	struct status_facts *f = healthy();
+	f->role[STATUS_CAPTURE].f.value[MET_CORE_PUBLICATIONS_MISSING] = 1;
+	expect(f, STATUS_ALARM, false, "1 of our publications are gone");
+	f->role[STATUS_CAPTURE].f.value[MET_CORE_TABLES_WITHOUT_IDENTITY] = 2;
+	set_note(&f->role[STATUS_CAPTURE].f, "public.loans is published without");
+	expect(f, STATUS_ALARM, false, "2 published tables have no replica identity");
+	expect(f, STATUS_ALARM, false, "public.loans is published without");
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_CONNECTED] = 0; /* what is worse goes first */
+	expect(f, STATUS_STALLED, false, "no connection to the core");
+}
+
 static void test_status_live(void **state)
 {
 	expect(healthy(), STATUS_LIVE, true,
@@ -398,6 +444,8 @@ int main(void)
 		cmocka_unit_test(test_cli_takes_options_before_and_behind_the_command),
 		cmocka_unit_test(test_cli_help_and_version_need_nothing_else),
 		cmocka_unit_test(test_cli_errors_name_what_was_meant),
+		cmocka_unit_test(test_trap_25_status_says_when_the_slot_is_lost),
+		cmocka_unit_test(test_trap_53_status_says_that_a_table_lost_its_identity),
 		cmocka_unit_test(test_status_live),
 		cmocka_unit_test(test_trap_31_idle_is_not_lag),
 		cmocka_unit_test(test_trap_31_dead_is_not_idle),

@@ -270,7 +270,8 @@ static void test_trap_03_confirmed_only_after_a_sync_that_returned_0(void **stat
 	struct spool_writer *w;
 	struct prog p;
 	const struct spool_identity id = {1, 1, "p", "s"};
-	const struct spool_options o = {1 << 20, 1 << 30, 0, 1 << 16, 0};
+	const struct spool_options o = {
+		.segment_bytes = 1 << 20, .quota_bytes = 1 << 30, .frame_bytes = 1 << 16};
 	assert_non_null(mkdtemp(dir));
 	assert_rc(spool_writer_open(&w, dir, &id, &o, at(100), &err), err);
 	prog_init(&p, &spooled_mode, at(100));

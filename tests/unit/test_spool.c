@@ -97,6 +97,18 @@ static void expect_transaction(struct spool_reader *r, uint64_t end, unsigned ro
 	assert_int_equal(spool_reader_position(r).v, end);
 }
 
+static void expect_gap(struct spool_reader *r, uint64_t from, uint64_t to)
+{
+	struct change got;
+	int rc = spool_reader_next(r, &arena, &got, &err);
+	assert_rc(rc, err);
+	assert_int_equal(rc, 1);
+	assert_int_equal(got.kind, CHANGE_GAP);
+	assert_int_equal(got.gap_from.v, from);
+	assert_int_equal(got.lsn.v, to);
+	assert_int_equal(spool_reader_position(r).v, to);
+}
+
 static void expect_error(struct spool_reader *r, const char *says)
 {
 	struct change got;
@@ -141,6 +153,7 @@ static int read_all(struct spool_reader *r, uint64_t *ret_last, unsigned *ret_co
 		case CHANGE_TRUNCATE:
 		case CHANGE_MESSAGE:
 		case CHANGE_PROGRESS:
+		case CHANGE_GAP:
 			fail();
 		}
 	}
@@ -510,7 +523,7 @@ static void test_a_missing_segment_is_an_error(void **state)
 	/* And one that was let go of before the reader's position: a gap. */
 	unlink(files[0].path);
 	r = open_reader(0x100);
-	expect_error(r, "are gone");
+	expect_gap(r, 0x100, strtoull(strrchr(files[2].path, '-') + 1, NULL, 16));
 	spool_reader_close(r);
 	spool_writer_close(w);
 	unload(files, n);
@@ -587,6 +600,112 @@ static void test_a_gap_between_slot_and_spool_is_refused(void **state)
 	spool_writer_close(w);
 }
 
+/* The slot was lost: a generation says what is missing, to readers that are there and that come. */
+static void test_trap_04_a_lost_slot_leaves_a_gap_that_is_handed_out(void **state)
+{
+	struct spool_options o = small;
+	struct spool_writer *w = open_writer(0x100, &small);
+	write_transactions(w, 0x200, 0x240, 1);
+	struct spool_reader *r = open_reader(0x100);
+	expect_transaction(r, 0x200, 1);
+	spool_writer_close(w);
+	o.accept_gap = true;
+	w = open_writer(0x300, &o);
+	assert_int_equal(spool_gap(w).v, 0x240);
+	write_transactions(w, 0x310, 0x310, 1);
+	for (uint64_t end = 0x210; end <= 0x240; end += 0x10)
+		expect_transaction(r, end, 1); /* what came before it stays */
+	expect_gap(r, 0x240, 0x300);
+	expect_transaction(r, 0x310, 1);
+	expect_nothing(r);
+	spool_reader_close(r);
+	r = open_reader(0x300); /* what is behind it has no gap */
+	expect_transaction(r, 0x310, 1);
+	spool_reader_close(r);
+	/* A start that takes its place says the same again, one behind it does not. */
+	spool_writer_close(w);
+	w = open_writer(0x300, &small);
+	assert_int_equal(spool_gap(w).v, 0x240);
+	write_transactions(w, 0x320, 0x330, 1);
+	spool_writer_close(w);
+	w = open_writer(0x320, &small);
+	assert_int_equal(spool_gap(w).v, 0);
+	write_transactions(w, 0x340, 0x340, 1);
+	r = open_reader(0x240);
+	expect_gap(r, 0x240, 0x300);
+	expect_transaction(r, 0x320, 1);
+	expect_transaction(r, 0x340, 1);
+	expect_nothing(r);
+	spool_reader_close(r);
+	/* What the gap's generation has is not taken for the end of the one before it. */
+	assert_int_equal(spool_trim(w, data_lsn(0x240), &err), 0);
+	r = open_reader(0x230);
+	expect_transaction(r, 0x240, 1);
+	expect_gap(r, 0x240, 0x300);
+	spool_reader_close(r);
+	spool_writer_close(w);
+}
+
+static void test_a_gap_over_what_was_not_synced_begins_where_the_files_end(void **state)
+{
+	struct spool_options o = small;
+	struct lsn end;
+	o.accept_gap = true;
+	assert_int_equal(spool_end(dir, &data_identity, &end, &err), 0);
+	struct spool_writer *w = open_writer(0x100, &o);
+	assert_int_equal(spool_gap(w).v, 0); /* nothing was there to compare with */
+	write_transactions(w, 0x200, 0x210, 1);
+	data_transaction(w, 0x220, 1);
+	assert_rc(spool_write(w, &err), err); /* and no sync */
+	spool_writer_close(w);
+	assert_int_equal(spool_end(dir, &data_identity, &end, &err), 1);
+	assert_int_equal(end.v, 0x220);
+	const struct spool_identity other = {1, 3, "lana", "rolag_lana"};
+	assert_int_equal(spool_end(dir, &other, &end, &err), ERR_PERMANENT);
+	w = open_writer(0x220, &o); /* the slot goes on exactly there: no gap */
+	assert_int_equal(spool_gap(w).v, 0);
+	spool_writer_close(w);
+	w = open_writer(0x230, &o);
+	assert_int_equal(spool_gap(w).v, 0x220);
+	spool_writer_close(w);
+	w = open_writer(0x400, &o); /* lost again before anything came: one gap, the whole of it */
+	assert_int_equal(spool_gap(w).v, 0x230);
+	struct spool_reader *r = open_reader(0x210);
+	expect_transaction(r, 0x220, 1);
+	expect_gap(r, 0x220, 0x230);
+	expect_gap(r, 0x230, 0x400);
+	expect_nothing(r);
+	spool_reader_close(r);
+	spool_writer_close(w);
+}
+
+/* A segment of nothing but broken attempts right behind a gap: what takes its place still has the gap. */
+static void test_a_gap_outlives_the_segment_that_said_it(void **state)
+{
+	struct spool_options o = small;
+	struct value v[5];
+	o.accept_gap = true;
+	struct spool_writer *w = open_writer(0x100, &small);
+	write_transactions(w, 0x200, 0x200, 1);
+	spool_writer_close(w);
+	w = open_writer(0x300, &o);
+	for (int attempt = 0; attempt < 12; attempt++) {
+		struct change begin = data_begin(0x3F8, 7);
+		assert_rc(spool_append(w, &begin, &err), err);
+		for (int row = 0; row < 8; row++) {
+			struct change event = data_event(v, 0x3F0, "{\"broken\": true}");
+			assert_rc(spool_append(w, &event, &err), err);
+		}
+		assert_rc(spool_abort_transaction(w, &err), err);
+	}
+	write_transactions(w, 0x400, 0x400, 1);
+	struct spool_reader *r = open_reader(0x200);
+	expect_gap(r, 0x200, 0x300);
+	expect_transaction(r, 0x400, 1);
+	spool_reader_close(r);
+	spool_writer_close(w);
+}
+
 /* Taken away and begun anew, with the directory or without it, while a reader is in it. */
 static void test_trap_04_a_spool_replaced_under_its_reader(void **state)
 {
@@ -609,7 +728,8 @@ static void test_trap_04_a_spool_replaced_under_its_reader(void **state)
 		write_transactions(w, gap ? 0x230 : 0x210, 0x230, 1);
 		poll(NULL, 0, turn / 2 != 0 ? 1100 : 0); /* a new directory is found by time */
 		if (gap) {
-			expect_error(r, "are gone");
+			expect_gap(r, 0x210, 0x220);
+			expect_transaction(r, 0x230, 1);
 		} else {
 			expect_transaction(r, 0x220, 1);
 			expect_transaction(r, 0x230, 1);
@@ -838,6 +958,9 @@ int main(void)
 		TEST(test_a_spool_of_another_identity_is_refused),
 		TEST(test_one_writer_at_a_time),
 		TEST(test_a_gap_between_slot_and_spool_is_refused),
+		TEST(test_trap_04_a_lost_slot_leaves_a_gap_that_is_handed_out),
+		TEST(test_a_gap_over_what_was_not_synced_begins_where_the_files_end),
+		TEST(test_a_gap_outlives_the_segment_that_said_it),
 		TEST(test_trap_04_a_spool_replaced_under_its_reader),
 		TEST(test_a_new_generation_voids_what_was_not_confirmed),
 		TEST(test_several_cuts_one_below_the_other),
