@@ -99,6 +99,7 @@ APPLY_SRC := \
 	apply/stream/ledger.c \
 	apply/stream/source.c \
 	apply/stream/sync.c \
+	apply/stream/sync_fork.c \
 	apply/stream/sync_note.c \
 	apply/stream/sync_read.c \
 	apply/stream/sync_start.c \

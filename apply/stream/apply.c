@@ -58,8 +58,11 @@ struct applier {
 	struct applied_file *applied;
 	int lock;		      /* of state_dir, for the life of the process */
 	struct applied_position told; /* written to the applied file */
-	struct lsn gap; /* to be passed at the next connection; LSN_NONE: none */
-	int fatal;		      /* the stream cannot go on behind `making`; why: */
+	/* To be passed at the next connection: a gap up to here (LSN_NONE: none); a change to this timeline (0: none), at. */
+	struct lsn gap;
+	uint32_t next_timeline;
+	struct lsn next_timeline_start;
+	int fatal; /* the stream cannot go on behind `making`; why: */
 	struct rt_err fatal_err;
 	struct log_limit unknown_limit, retry_limit;
 };
@@ -89,6 +92,18 @@ static void say_parked(void *ctx, const char *name)
 		 name);
 }
 
+/* Where the spool does not simply go on. */
+static int pass_breaks(struct applier *a, PGconn *c, struct rt_err *err)
+{
+	int rc = 0;
+	if (a->gap.v != 0)
+		rc = sync_over_gap(c, a->settings, &a->landed, &a->ledger, a->gap, err);
+	if (rc == 0 && a->next_timeline > a->ledger.timeline)
+		rc = sync_fork(c, a->settings, &a->landed, &a->ledger, a->next_timeline,
+			       a->next_timeline_start, err);
+	return rc;
+}
+
 static int connect_all(struct applier *a, struct rt_err *err)
 {
 	const struct settings *s = a->settings;
@@ -99,9 +114,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
-	    (a->gap.v != 0 &&
-	     (rc = sync_over_gap(c, s, &a->landed, &a->ledger, a->gap, err)) != 0) ||
-	    (rc = sync_begin(&a->sync, c, err)) != 0 ||
+	    (rc = pass_breaks(a, c, err)) != 0 || (rc = sync_begin(&a->sync, c, err)) != 0 ||
 	    (rc = gather_open(&a->gather, s, &a->landed, &a->ledger, err)) != 0) {
 		pgc_close(c);
 		return rc;
@@ -111,6 +124,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	a->gap = LSN_NONE;
+	a->next_timeline = 0;
 	a->connected = true;
 	a->look_us = 0;
 	a->ask_us = 0;
@@ -194,6 +208,8 @@ static void tell_applied(struct applier *a)
 				     .timeline = a->ledger.timeline,
 				     .at_us = rt_now_us(),
 				     .keep = sync_keep(&a->sync)};
+	if (a->told.timeline != p.timeline)
+		a->told.applied = LSN_NONE; /* positions of timelines do not compare */
 	bool moved = lsn_lt(a->told.applied, p.applied);
 	if (!moved && (a->told.applied.v == 0 || lsn_eq(a->told.keep, p.keep)))
 		return;
@@ -439,9 +455,11 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 		rc = pump(a, err);
 		if (rc > 0) {
 			*err = a->fatal_err;
-			if (a->gather.gap.v == 0)
+			if (a->gather.gap.v == 0 && a->gather.next_timeline == 0)
 				return err->code;
 			a->gap = a->gather.gap;
+			a->next_timeline = a->gather.next_timeline;
+			a->next_timeline_start = a->gather.next_timeline_start;
 			forget(a);
 			a->retry_us = now;
 		}

@@ -201,6 +201,14 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 	return rt_fail(err, ERR_PERMANENT, "the spool holds a change of unknown kind %d", c->kind);
 }
 
+/* The reader failed: was it a timeline's end? Then it is no error for good. */
+static void note_timeline(struct gather *g, struct rt_err *err)
+{
+	g->next_timeline = spool_reader_next_timeline(g->reader, &g->next_timeline_start);
+	if (g->next_timeline != 0)
+		err->code = ERR_RETRY;
+}
+
 void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed)
 {
 	*g = (struct gather){.settings = s, .landed = landed, .rows_only = true};
@@ -241,6 +249,8 @@ enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_c
 		}
 		if (rc > 0)
 			rc = take(g, b, &c, err);
+		else
+			note_timeline(g, err);
 		if (rc < 0) {
 			if (b->open)
 				batch_cut_open(b);

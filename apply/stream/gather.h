@@ -20,6 +20,9 @@ struct gather {
 	bool drained;			   /* the last look found nothing more */
 	/* The spool goes on here behind a gap, and cannot be gone on with: what is in it must be synced; LSN_NONE: no gap. */
 	struct lsn gap;
+	/* The spool goes on with this timeline of the core, at; 0: it does not. Then sync_fork is needed. */
+	uint32_t next_timeline;
+	struct lsn next_timeline_start;
 	/* A sync's: only rows count, all of them, whatever state their table is in. */
 	bool rows_only;
 };

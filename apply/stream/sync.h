@@ -72,8 +72,18 @@ int sync_begin(struct sync *s, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
  * transaction moves the ledger there and makes all tables that follow the
  * stream syncing, so that nothing of it is missed. On disk when it returns.
  */
-int sync_over_gap(PGconn *c, const struct settings *s, struct landed_set *landed,
-		  struct ledger *l, struct lsn to, struct rt_err *err) RT_MUSTCHECK;
+int sync_over_gap(PGconn *c, const struct settings *s, struct landed_set *landed, struct ledger *l,
+		  struct lsn to, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * The core has gone over to a later timeline (a failover), with which the
+ * spool goes on at `start`. Asks the core where the two part, and takes back
+ * what the warehouse has from behind that (design §5, Forks): in one
+ * transaction, with the ledger set to where the spool goes on, and every table
+ * syncing of which something is missing. ERR_PERMANENT when the core does not
+ * descend from the timeline that the warehouse follows.
+ */
+int sync_fork(PGconn *c, const struct settings *s, struct landed_set *landed, struct ledger *l,
+	      uint32_t timeline, struct lsn start, struct rt_err *err) RT_MUSTCHECK;
 /* Apply lost its connection or ends: ends the workers, at once. */
 void sync_end(struct sync *s);
 

@@ -257,8 +257,8 @@ int sync_note_void(PGconn *c, const struct settings *s, const struct sync_unit *
 		       NULL, err);
 }
 
-int sync_over_gap(PGconn *c, const struct settings *s, struct landed_set *landed,
-		  struct ledger *l, struct lsn to, struct rt_err *err)
+int sync_over_gap(PGconn *c, const struct settings *s, struct landed_set *landed, struct ledger *l,
+		  struct lsn to, struct rt_err *err)
 {
 	if (!lsn_lt(l->applied, to))
 		return 0; /* it was done */

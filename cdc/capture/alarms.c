@@ -62,9 +62,10 @@ bool alarms_catalog(struct alarms *a, const struct look *l, const char *const *p
 	judge_identity(a, l);
 	write_note(a, l);
 	if (again >= 0)
-		log_error("a publication was made again: changes of its tables meanwhile are not in "
-			  "the stream",
-			  "publication=%s", publication[again]);
+		log_error(
+			"a publication was made again: changes of its tables meanwhile are not in "
+			"the stream",
+			"publication=%s", publication[again]);
 	met_set(MET_CORE_PUBLICATIONS_MISSING, l->missing);
 	met_set(MET_CORE_TABLES_WITHOUT_IDENTITY, l->without_identity);
 	/* What was there before a loss is remembered, so that its return is seen. */
@@ -86,12 +87,13 @@ static void judge_full(struct alarms *a, const struct prog *p, bool full)
 		return;
 	a->all_full = all;
 	if (all)
-		log_error("WAL budget and spool are both full: only max_slot_wal_keep_size saves "
-			  "the core's disk now",
-			  "unconfirmed_bytes=%llu budget=%llu mend=\"bring apply back, or make room "
-			  "for the spool\"",
-			  (unsigned long long)(p->current.v - p->confirmed.v),
-			  (unsigned long long)p->o.wal_budget_bytes);
+		log_error(
+			"WAL budget and spool are both full: only max_slot_wal_keep_size saves "
+			"the core's disk now",
+			"unconfirmed_bytes=%llu budget=%llu mend=\"bring apply back, or make room "
+			"for the spool\"",
+			(unsigned long long)(p->current.v - p->confirmed.v),
+			(unsigned long long)p->o.wal_budget_bytes);
 	else
 		log_info("WAL budget and spool are no longer both full", "%s", "");
 }

@@ -17,7 +17,7 @@ struct alarms {
 	bool all_full;	 /* as last said in the log */
 	bool at_end;	 /* wal_status unreserved, as last said */
 	int64_t told_us; /* of the slot's loss foreseen, when last; monotonic, 0: never */
-	char note[400]; /* "": nothing to say */
+	char note[400];	 /* "": nothing to say */
 };
 
 /*

@@ -277,11 +277,29 @@ static int read_held(const struct capture *c, const struct stream_facts *f, stru
 	return prog_not_set_back(&f->core, p.applied, err);
 }
 
+/*
+ * Is the core on a later timeline than apply was when it gave its last word (a
+ * failover)? What was of the old one then stays in the spool, behind which a
+ * generation of the new one begins; apply finds out what to take back.
+ */
+static int is_later_timeline(const struct capture *c, const struct stream_facts *f, bool *ret,
+			     struct rt_err *err)
+{
+	struct applied_position p;
+	*ret = false;
+	if (c->settings->capture.on_lost_slot != LOST_SLOT_RESYNC)
+		return 0;
+	int rc = applied_read(c->settings->spool.dir, &p, err);
+	*ret = (rc == 1 && p.timeline < f->core.timeline) ||
+	       (c->core.system_id != 0 && c->core.timeline < f->core.timeline);
+	return RT_MIN(rc, 0);
+}
+
 static int open_spool(struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
 	const struct settings *s = c->settings;
 	const struct spool_identity id = identity_of(c, f);
-	const struct spool_options o = {
+	struct spool_options o = {
 		.segment_bytes = s->spool.segment_size,
 		.quota_bytes = s->spool.quota,
 		.reserve_bytes = s->spool.reserve,
@@ -296,8 +314,15 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 	};
 	struct lsn held;
 	int rc = read_held(c, f, &held, err);
+	if (rc == 0)
+		rc = is_later_timeline(c, f, &o.accept_timeline, err);
 	if (rc < 0)
 		return rc;
+	if (o.accept_timeline)
+		log_warn("the core is on a later timeline (a failover): apply takes back what is "
+			 "not of it",
+			 "timeline=%u from=" LSN_FMT, f->core.timeline,
+			 LSN_ARGS(f->core.confirmed));
 	FAILPOINT(CAPTURE_BEFORE_OPEN);
 	rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
 	if (rc != 0)
@@ -321,6 +346,7 @@ static int open_behind_gap(struct capture *c, const struct stream_facts *f, stru
 	int rc = spool_sync(c->spool, err);
 	if (rc != 0)
 		return rc;
+	c->begun = c->open = false;
 	spool_writer_close(c->spool);
 	c->spool = NULL;
 	c->unwritten = false;
@@ -333,14 +359,24 @@ static int open_behind_gap(struct capture *c, const struct stream_facts *f, stru
 static int same_core(const struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
 	struct prog_core now = f->core;
+	bool later;
+	int rc = is_later_timeline(c, f, &later, err);
+	if (rc != 0)
+		return rc;
+	if (later && now.system_id == c->core.system_id)
+		return 0;
 	now.confirmed = LSN_NONE;
 	return prog_same_core(&c->core, &now, c->prog.appended, err);
 }
 
 static int reconnected(struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
+	bool later;
+	int failed = is_later_timeline(c, f, &later, err);
+	if (failed != 0)
+		return failed;
 	if (c->settings->capture.on_lost_slot == LOST_SLOT_STOP ||
-	    lsn_le(f->core.confirmed, c->prog.appended))
+	    (!later && lsn_le(f->core.confirmed, c->prog.appended)))
 		return prog_same_core(&c->core, &f->core, c->prog.appended, err);
 	int rc = same_core(c, f, err);
 	return rc != 0 ? rc : open_behind_gap(c, f, err);
@@ -391,9 +427,15 @@ static const char *loss_text(enum stream_loss loss)
 /* It is our core, and a slot was there before: one of the name is, or the spool holds something, or apply has told. */
 static int was_there(const struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
-	const struct spool_identity id = identity_of(c, f);
+	struct spool_identity id = identity_of(c, f);
 	struct lsn end = LSN_NONE, held;
+	bool later;
 	int rc = read_held(c, f, &held, err);
+	if (rc == 0)
+		rc = is_later_timeline(c, f, &later, err);
+	/* cppcheck-suppress uninitvar; set where rc is 0 */
+	if (rc == 0 && later)
+		id.timeline = 0;
 	if (rc == 0 && c->spool != NULL)
 		return same_core(c, f, err);
 	if (rc == 0)
@@ -405,7 +447,8 @@ static int was_there(const struct capture *c, const struct stream_facts *f, stru
 			       "replication slot %s %s, and nothing came from it yet; mend: rolag "
 			       "init",
 			       c->settings->core.slot, loss_text(f->loss));
-	return prog_not_set_back(&f->core, end, err);
+	/* Positions of an earlier timeline say nothing about it. */
+	return later ? 0 : prog_not_set_back(&f->core, end, err);
 }
 
 static int on_slot_lost(void *ctx, const struct stream_facts *f, struct rt_err *err)

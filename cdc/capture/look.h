@@ -13,12 +13,12 @@
 #define LOOK_PUBLICATIONS_MAX 4
 
 struct look {
-	unsigned missing; /* publications */
-	char publication[64]; /* the first of them */
+	unsigned missing;		     /* publications */
+	char publication[64];		     /* the first of them */
 	uint32_t oid[LOOK_PUBLICATIONS_MAX]; /* 0: missing */
-	unsigned without_identity; /* tables */
-	char relation[140]; /* the first of them, quoted as SQL wants it */
-	char published_by[64]; /* the publication that it is in */
+	unsigned without_identity;	     /* tables */
+	char relation[140];		     /* the first of them, quoted as SQL wants it */
+	char published_by[64];		     /* the publication that it is in */
 };
 
 /* Appends the query. Reads the catalog only. */

@@ -417,8 +417,7 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	*ret = (struct status_view){0};
 	measure_lag(&j);
 	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) &&
-	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) &&
-	    !judge_clocks(&j))
+	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) && !judge_clocks(&j))
 		judge_flow(&j);
 	if (is_slot_near_loss(&j))
 		ret->healthy = false;

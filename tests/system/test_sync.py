@@ -4,12 +4,14 @@ The bank that lived before is small here; ROLAG_SYNC_EVENTS makes it larger (200
 """
 import os
 import random
+import shutil
 import signal
 import threading
 
 import psycopg
 import pytest
-from pipeline import PERMANENT, ROLE, SOME, Bank, wait_for, write_role, write_roles
+from cluster import Cluster
+from pipeline import PERMANENT, ROLE, SOME, Bank, Pipeline, entity, wait_for, write_role, write_roles
 
 
 EVENTS = int(os.environ.get("ROLAG_SYNC_EVENTS", "100000"))
@@ -274,6 +276,138 @@ def test_sync_says_what_it_cannot_do(make_pipeline):
         code, _, err = p.run("sync", *arguments)
         assert code == 2 and words in err
     assert "being synced already" in sync(p, "--all")
+
+
+def drop_slot(p):
+    name = "rolag_" + p.name
+    p.core("select pg_terminate_backend(active_pid, 10000) from pg_replication_slots where slot_name = %s and active",
+           name)
+    wait_for("the slot to be dropped", lambda: p.core("select count(*) from pg_replication_slots where slot_name = %s",
+                                                      name) == [(0,)] or try_drop(p, name))
+
+
+def try_drop(p, name):
+    try:
+        p.core("select pg_drop_replication_slot(%s)", name)
+    except psycopg.errors.ObjectInUse:      # capture was faster
+        p.core("select pg_terminate_backend(active_pid, 10000) from pg_replication_slots where slot_name = %s", name)
+    return False
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_trap_04_a_lost_slot_is_repaired_by_sync(make_pipeline, running):
+    """What was committed while there was no slot is in no stream: it is read from the core, and nothing else."""
+    p = make_pipeline(land=SOME)
+    p.init()
+    p.start()
+    bank = Bank(p.core_conninfo, seed=36)
+    bank.bulk(3_000)
+    p.wait_applied()
+    if not running:
+        p.capture.kill9()
+    with Writing(bank, rate=80):
+        bank_events = p.events()
+        drop_slot(p)
+        wait_for("events that no slot has", lambda: p.events() > bank_events + 40)
+        if not running:
+            p.start_capture()
+        wait_for("apply to find the gap", lambda: p.check_alive() or p.apply.lines("gap of the spool"))
+        p.wait_live()
+        p.wait_applied()
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+def test_a_slot_lost_while_tables_are_synced(make_pipeline):
+    """What a sync would replay is gone: it begins anew by itself."""
+    p = make_pipeline({"sync": {"chunk": 100}, "apply": {"batch_rows": 100}}, land=SOME)
+    bank = Bank(p.core_conninfo, seed=37)
+    bank.bulk(12_000)
+    p.init()
+    p.start_capture()
+    with Writing(bank, rate=40):
+        p.start_apply()
+        wait_for("syncs to be under way", lambda: p.warehouse("select count(*) from rolag.sync where rows > 0") != [(0,)])
+        p.capture.kill9()
+        drop_slot(p)
+        bank_events = p.events()
+        wait_for("events that no slot has", lambda: p.events() > bank_events + 40)
+        p.start_capture()
+        p.wait_live()
+        p.wait_applied()
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+def make_standby(primary):
+    """A physical standby of it, not started."""
+    standby = Cluster("standby", settings=dict(primary.settings))
+    standby._run("pg_basebackup", "-h", primary.socket, "-p", str(primary.port), "-U", "postgres", "-D", standby.data,
+                 "-c", "fast", "-R")
+    os.chmod(standby.data, 0o700)
+    standby._run_command(["mkdir", "-m", "755", standby.socket])
+    standby.configure({**standby.settings, "primary_conninfo": f"host={primary.socket} user=postgres"})
+    return standby
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_traps_50_and_59_a_standby_promoted_while_behind(make_pipeline, own_clusters, stays):
+    """The warehouse has what the new core never had: it is taken back, entity by entity, although the new core's
+    events have the same numbers, and positions that were passed already."""
+    primary, _ = own_clusters()
+    p = make_pipeline(land=[ROLE, *SOME[:4]], core=primary)
+    p.init()
+    p.start()
+    bank = Bank(p.core_conninfo, seed=38)
+    bank.bulk(4_000)
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+        write_role(conn, 2, 1)
+    p.wait_applied()
+    standby = make_standby(primary)
+    try:
+        standby.start()
+        wait_for("the standby", lambda: Pipeline.query(standby.conninfo(p.core_database),
+                                                       "select count(*) from core_roles where id = %s", (entity(2),))
+                 == [(1,)])
+        standby.stop()
+        with p.writing() as conn:       # what only the old core had
+            write_role(conn, 1, 2)
+            write_role(conn, 1, 3)
+            write_role(conn, 3, 1)
+        bank.bulk(2_000)
+        p.wait_applied()
+        assert p.warehouse(f"select count(*) from raw.{ROLE} where id = %s", entity(1)) == [(3,)]
+        if not stays:
+            p.stop()
+        primary.kill9()
+        standby.start()
+        standby.psql("select pg_promote()", database="postgres")
+        p.core_cluster, p.core_conninfo = standby, standby.conninfo(p.core_database)
+        with p.writing() as conn:       # the same numbers, another life
+            write_role(conn, 1, 2, type_="permission_set_removed")
+            write_role(conn, 4, 1)
+        if stays:       # the new core at the old one's address
+            shutil.rmtree(primary.socket)
+            os.symlink(standby.socket, primary.socket)
+        else:
+            p.configure({"core": {"connect": p.core_conninfo}})
+            p.start_capture()
+            p.start_apply()
+        wait_for("the fork to be seen", lambda: p.check_alive() or p.apply.lines("failover", "taken_back=yes"))
+        p.wait_live()
+        with p.writing() as conn:
+            write_role(conn, 1, 3)
+        p.wait_applied()
+        assert p.warehouse(f"select version, event_type from raw.{ROLE} where id = %s order by 1", entity(1)) == [
+            (1, "initialized"), (2, "permission_set_removed"), (3, "permission_set_added")]
+        assert p.warehouse(f"select count(*) from raw.{ROLE}_latest where id = %s", entity(3)) == [(0,)]
+        p.assert_equal()
+        p.stop()
+    finally:
+        standby.destroy()
 
 
 @pytest.mark.parametrize("chunk", [100, 20_000])

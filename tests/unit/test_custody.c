@@ -71,16 +71,20 @@ static void expect_sql(const struct slot_options *o, int version, const char *sq
 static void test_failover_slots_where_the_server_has_them(void **state)
 {
 	struct slot_options o = {.name = "rolag_lana", .failover = true};
-	expect_sql(&o, 150018, "CREATE_REPLICATION_SLOT \"rolag_lana\" LOGICAL pgoutput (SNAPSHOT 'nothing')");
-	expect_sql(&o, 169999, "CREATE_REPLICATION_SLOT \"rolag_lana\" LOGICAL pgoutput (SNAPSHOT 'nothing')");
+	expect_sql(&o, 150018,
+		   "CREATE_REPLICATION_SLOT \"rolag_lana\" LOGICAL pgoutput (SNAPSHOT 'nothing')");
+	expect_sql(&o, 169999,
+		   "CREATE_REPLICATION_SLOT \"rolag_lana\" LOGICAL pgoutput (SNAPSHOT 'nothing')");
 	expect_sql(&o, 170000,
 		   "CREATE_REPLICATION_SLOT \"rolag_lana\" LOGICAL pgoutput (SNAPSHOT 'nothing', "
 		   "FAILOVER true)");
 	o.failover = false;
-	expect_sql(&o, 170000, "CREATE_REPLICATION_SLOT \"rolag_lana\" LOGICAL pgoutput (SNAPSHOT 'nothing')");
+	expect_sql(&o, 170000,
+		   "CREATE_REPLICATION_SLOT \"rolag_lana\" LOGICAL pgoutput (SNAPSHOT 'nothing')");
 	o = (struct slot_options){
 		.name = "t", .failover = true, .temporary = true, .snapshot = SLOT_EXPORT};
-	expect_sql(&o, 170000, "CREATE_REPLICATION_SLOT \"t\" TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')");
+	expect_sql(&o, 170000,
+		   "CREATE_REPLICATION_SLOT \"t\" TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')");
 }
 
 static void test_trap_57_a_publication_made_again_is_another_one(void **state)
