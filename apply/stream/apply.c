@@ -111,6 +111,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	int rc = ledger_connect(&c, s, &a->loop, err);
 	if (rc != 0)
 		return rc;
+	FAILPOINT_FD(APPLY_CONNECTED, PQsocket(c));
 	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||

@@ -48,7 +48,6 @@ int ledger_connect(PGconn **ret, const struct settings *s, struct loop *loop, st
 	int rc = pgc_connect(&c, &o, err);
 	if (rc != 0)
 		return rc;
-	FAILPOINT_FD(APPLY_CONNECTED, PQsocket(c));
 	rc = pgc_exec(c, NULL, err,
 		      "SET statement_timeout = 0; SELECT set_config(name, 'lz4', false) "
 		      "FROM pg_settings WHERE name = 'default_toast_compression' "

@@ -140,13 +140,13 @@ int sync_fork(PGconn *c, const struct settings *s, struct landed_set *landed, st
 	f.to = lsn_min(f.left, l->applied);
 	f.sync = f.beyond || lsn_lt(f.to, start); /* the stream does not have what lies between */
 	f.to = lsn_max(f.to, start);
+	if ((rc = write_fork(c, s, landed, l, timeline, &f, err)) != 0)
+		return rc; /* its transaction ends with its connection */
 	log_warn("the core went over to another timeline (a failover)",
 		 "timeline=%" PRIu32 " was=%" PRIu32 " left_at=" LSN_FMT " applied=" LSN_FMT
 		 " goes_on_at=" LSN_FMT " taken_back=%s synced=%s",
 		 timeline, l->timeline, LSN_ARGS(f.left), LSN_ARGS(l->applied), LSN_ARGS(f.to),
 		 f.beyond ? "yes" : "no", f.sync ? "yes" : "no");
-	if ((rc = write_fork(c, s, landed, l, timeline, &f, err)) != 0)
-		return rc; /* its transaction ends with its connection */
 	l->timeline = timeline;
 	l->applied = f.to;
 	for (uint16_t i = 0; i < landed->count; i++) {

@@ -262,11 +262,11 @@ int sync_over_gap(PGconn *c, const struct settings *s, struct landed_set *landed
 {
 	if (!lsn_lt(l->applied, to))
 		return 0; /* it was done */
-	log_warn("what lies in a gap of the spool is read from the core: all tables are synced",
-		 "from=" LSN_FMT " to=" LSN_FMT, LSN_ARGS(l->applied), LSN_ARGS(to));
 	int rc = undone(c, move_ledger(c, s, l, to, err));
 	if (rc != 0)
 		return rc;
+	log_warn("what lies in a gap of the spool is read from the core: all tables are synced",
+		 "from=" LSN_FMT " to=" LSN_FMT, LSN_ARGS(l->applied), LSN_ARGS(to));
 	l->applied = to;
 	for (uint16_t i = 0; i < landed->count; i++)
 		if (landed->item[i].state == LANDED_LIVE)

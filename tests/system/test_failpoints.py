@@ -73,13 +73,16 @@ AFTER_ERRNO = {"fs.statvfs": SURVIVES, "fs.write=EINTR": SURVIVES, "fs.read=EINT
                "spool.unlink=ENOENT": SURVIVES, "fs.lock_open=EACCES": PERMANENT}
 # What cannot be: a name that goes away under the only process that takes names away.
 NEVER = {("capture", "segment.stat", "ENOENT"), ("capture", "segment.open", "ENOENT")}
-LOAD = ("load.", "landed.before", "landed.locked", "landed.after", "slot.")
+LOAD = ("sync.", "landed.before", "landed.locked", "landed.after", "slot.")
+# Passed by a child of apply, which takes its death for its own matter.
+IN_WORKER = ("sync.", "slot.")
+NOT_IN_WORKER = {"sync.socket", "sync.fork"}
 BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "writer.copy", "writer.mid_copy")
 # Passed where the slot has moved into the newest segment: then a start keeps it, and a trim lets it go.
 OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
 STOP = {"capture.finish", "stream.stop"}
-# Walked by another test: test_custody.py.
-ELSEWHERE = ("lost_slot.",)
+# Walked by other tests: test_custody.py, test_sync.py.
+ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked")
 PROGRESS = {"capture.progress", "gather.progress"}
 
 
@@ -118,8 +121,7 @@ def more_cases():
             cases.append(Case("apply", "writer.step", action, hit, "backlog"))
         for point in ("ledger.before_insert", "ledger.before_commit", "ledger.commit_sent", "ledger.after_commit"):
             cases.append(Case("apply", point, action, 1, "backlog"))
-        for point, hit in (("load.before_chunk", 3), ("load.row", 150), ("load.before_chunk_commit", 2),
-                           ("load.after_chunk_commit", 3)):
+        for point, hit in (("sync.chunk", 3), ("sync.row", 150), ("sync.take_off", 2)):
             cases.append(Case("apply", point, action, hit))
         for p in read_points():
             if p.name.startswith(("takeover.", "writer.prepar", "apply.connected")) and p.name != "takeover.rivals":
@@ -135,7 +137,8 @@ CASES = make_cases() + more_cases()
 def after(case):
     """How the role ends: a set of exit codes and SURVIVES."""
     if case.action == "kill":
-        return {-signal.SIGKILL}
+        in_worker = case.point.startswith(IN_WORKER) and case.point not in NOT_IN_WORKER
+        return {SURVIVES if in_worker else -signal.SIGKILL}
     if case.action in ("disconnect", "short") or case.action.startswith("delay"):
         return {0} if case.point in STOP else {SURVIVES}
     found = AFTER_ERRNO.get(f"{case.point}={case.action}", AFTER_ERRNO.get(case.point, TEMPORARY))
@@ -236,7 +239,7 @@ class Rig(Pipeline):
                 from made""", (self.bulks * 2000, self.bulks * 2000 + 1099))
 
     def load_anew(self):
-        """The payments' tables are gone: a new applier makes and loads them."""
+        """The payments' tables are gone: a new applier makes and syncs them."""
         self.warehouse(f"drop table raw.{PAYMENT}, raw.{PAYMENT}_latest")
         self.warehouse("delete from rolag.relation where pipeline = %s and name = %s", self.name, PAYMENT)
 
@@ -386,15 +389,30 @@ def test_failpoint(rig, case):
     p.broken = rows > ROWS_MOST
 
 
-def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_ours(rig):
-    """Long enough before: its snapshot cannot be had any more. The load begins with another."""
+def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_looked_at(rig):
+    """Long enough before: its snapshot cannot be had any more. The sync begins with another."""
     p = rig
     assert p.apply.stop() == 0
     p.load_anew()
-    process = p.begin("apply", "slot.created=disconnect;load.slot=delay:500")
-    wait_for("the load to lose its snapshot", lambda: p.check_alive() or process.lines("trying again", "first load"))
+    process = p.begin("apply", "slot.created=disconnect;sync.slot=delay:500")
+    wait_for("the sync to lose its snapshot", lambda: p.check_alive() or process.lines("given up", "sync of"))
     p.check()
     assert process.running() and len(process.lines("failpoint fired")) == 2
+    p.broken = False
+
+
+def test_workers_die_at_one_point_after_the_other(rig):
+    p = rig
+    points = ["slot.create", "sync.slot", "sync.before_begin_commit", "sync.begun", "sync.chunk@2", "sync.row@150",
+              "sync.take_off@2", "sync.all_read", "sync.replay", "sync.held", "sync.before_live_commit",
+              "sync.after_live_commit"]
+    assert p.apply.stop() == 0
+    p.load_anew()
+    process = p.begin("apply", ";".join("=kill@".join((point + "@1").split("@")[:2]) for point in points))
+    wait_for("all of them to fire", lambda: p.check_alive() or len(process.lines("failpoint fired")) == len(points))
+    p.check()
+    assert process.running()
+    p.judge()
     p.broken = False
 
 
@@ -402,9 +420,8 @@ def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_ours(rig):
     ("capture", ["spool.made", "spool.renamed", "spool.opened", "spool.void", "spool.renamed", "spool.renamed",
                  "stream.before_start", "spool.first_sync", "walsender.after_row", "spool.written",
                  "capture.before_open"]),
-    ("apply", ["landed.locked", "landed.after_create", "load.truncated", "load.snapshot", "load.mid_copy",
-               "load.after_chunk_commit", "load.before_finish_commit", "takeover.before_commit", "takeover.after_commit",
-               "load.after_finish_commit", "ledger.before_commit", "ledger.commit_sent"])])
+    ("apply", ["landed.locked", "landed.after_create", "sync.socket", "sync.fork", "takeover.before_commit",
+               "takeover.after_commit", "ledger.before_commit", "ledger.commit_sent"])])
 def test_death_upon_death(rig, role, points):
     """Killed at one point after the other, with no time to recover in between."""
     p = rig
