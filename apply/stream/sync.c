@@ -20,7 +20,8 @@
 #include "proto/base/log.h"
 #include "proto/base/metrics.h"
 
-#define LOOK_US INT64_C(200000) /* for workers that ended, and ones to be started */
+#define CLAIM_US INT64_C(2000)	 /* claims are looked at again after this */
+#define LOOK_US	 INT64_C(200000) /* for workers that ended, and ones to be started */
 
 void sync_init(struct sync *s, const struct settings *settings, struct landed_set *landed,
 	       const struct ledger *ledger)
@@ -273,8 +274,10 @@ static void grant(struct sync *s, struct lsn kept)
 
 static void take_progress(struct sync *s, struct sync_worker *w, const struct sync_message *m)
 {
-	if (m->rows > w->rows && w->estimate != 0)
+	if (m->rows > w->rows && w->estimate != 0) {
 		met_add(MET_SYNC_ROWS, m->rows - w->rows);
+		pgc_backoff_reset(&s->backoff);
+	}
 	w->rows = m->rows;
 	w->estimate = RT_MAX(m->estimate, 1);
 	if (m->lsn.v != 0)
@@ -365,6 +368,9 @@ void sync_prepare(struct sync *s, int64_t now, struct loop_want *ret)
 	ret->fd = s->fd;
 	ret->events = POLLIN;
 	ret->at_us = RT_MAX(s->look_us, now);
+	for (size_t i = 0; i < ARRAY_LEN(s->worker); i++)
+		if (s->worker[i].stage == SYNC_CLAIMING)
+			ret->at_us = RT_MIN(ret->at_us, now + CLAIM_US);
 }
 
 int sync_turn(struct sync *s, struct lsn gathered, struct lsn kept, int64_t now, struct rt_err *err)

@@ -16,12 +16,16 @@
 static const char copy_signature[11] = "PGCOPY\n\377\r\n";
 #define COPY_HEADER_BYTES 19
 
-/* Keyset chunks follow an index; with the role's own settings the core might sort, and write files. */
+/*
+ * Keyset chunks follow an index; with the role's own settings the core might
+ * sort, and write files. What is off counts as dear, and would be compiled.
+ */
 static int set_session(PGconn *c, struct rt_err *err)
 {
-	return pgc_exec(c, NULL, err,
-			"SET enable_sort = off; SET enable_seqscan = off; SET statement_timeout = "
-			"0; SET TimeZone = 'UTC'; SET search_path = pg_catalog");
+	return pgc_exec(
+		c, NULL, err,
+		"SET enable_sort = off; SET enable_seqscan = off; SET jit = off; "
+		"SET statement_timeout = 0; SET TimeZone = 'UTC'; SET search_path = pg_catalog");
 }
 
 static void source_name(const struct sync_unit *u, struct buf *out)
