@@ -9,7 +9,7 @@
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
 #   make deps       installs from Debian what is missing (quiet where nothing is)
-#   make test-faults  faults from outside: servers, networks, disks, clocks (minutes)
+#   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
 #   make test-asan  the system tests with a program under ASan and UBSan
 #   make fuzz       every fuzz target for a short while; T=json SECONDS=60 for one (clang 14)
 #   make analyze    gcc -fanalyzer, cppcheck, clang-tidy: no findings (minutes)
@@ -34,6 +34,7 @@ GEN := build/gen
 # ---- what is built: explicit lists, one file a line ----
 
 BASE_SRC := \
+	proto/base/aio.c \
 	proto/base/arena.c \
 	proto/base/buf.c \
 	proto/base/conf.c \
@@ -147,6 +148,7 @@ UNIT_TESTS := \
 	test_json \
 	test_pgoutput \
 	test_progress \
+	test_record \
 	test_relcache \
 	test_spool \
 	test_spool_disk \
@@ -188,7 +190,7 @@ SIM_SRC := \
 # Functions that the simulation has in place of the kernel's, the C library's and ours.
 SIM_WRAP := \
 	open close write pwrite pread read fdatasync fsync ftruncate fstat fstatat unlink unlinkat \
-	rename mkdir opendir readdir closedir dirfd flock statvfs getrandom \
+	aio_sync_open aio_sync_close aio_sync_begin aio_sync_end rename mkdir opendir readdir closedir dirfd flock statvfs getrandom \
 	inotify_init1 inotify_add_watch inotify_rm_watch \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
@@ -234,8 +236,9 @@ LINK_asan     := -fsanitize=address,undefined
 LINK_cov      := --coverage
 LINK_fail     := -pie
 LINK_fuzz     := -fsanitize=fuzzer,address,undefined
-# With the failpoints of proto/base/failpoints.def; no other mode has them.
+# With the failpoints of proto/base/failpoints.def; cov has them for what only an error reaches.
 DEFINE_fail   := -DROLAG_FAILPOINTS
+DEFINE_cov    := -DROLAG_FAILPOINTS
 # With optimisation gcc follows paths that the sanitizers' checks add; it then warns of what cannot be.
 # Clang knows other warnings: of formats that arguments carry, of uthash's switch. gcc is the one that counts.
 WARN_fuzz     := -Wno-unknown-warning-option -Wno-format-nonliteral -Wno-implicit-fallthrough
@@ -245,7 +248,7 @@ CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLA
 	$(DEFINE_$(MODE))
 CFLAGS   += -std=gnu17 $(FLAGS_$(MODE)) $(WARN) $(WARN_$(MODE)) -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS  += $(LINK_$(MODE))
-LDLIBS   += $(PKG_LIBS)
+LDLIBS   += $(PKG_LIBS) -laio
 
 # A change of flags rebuilds everything of this mode.
 FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS)
@@ -408,7 +411,7 @@ cov:
 	@find build/cov -name '*.gcda' -delete 2>/dev/null || true
 	@$(MAKE) --no-print-directory -j$$(nproc) MODE=cov check-unit all
 ifneq ($(SYSTEM),)
-	@ROLAG=build/cov/rolag $(PYTHON) -m pytest -q -p no:cacheprovider tests/system \
+	-@ROLAG=build/cov/rolag ROLAG_FAIL_BINARY=build/cov/rolag $(SYSTEM_TESTS) tests/system \
 		--ignore tests/system/test_demo.py $(SYSTEM)
 endif
 	@gcovr -r . --object-directory build/cov --exclude-unreachable-branches -e tests/ -e build/ --json - \
@@ -451,9 +454,9 @@ hdr-check: $(PB_HDR)
 
 # Debian packages that building, testing and the demo need.
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
-	protobuf-compiler liblz4-dev libxxhash-dev libyaml-dev uthash-dev libcmocka-dev \
+	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
-	python3-psycopg python3-protobuf python3-lz4 python3-xxhash tzdata
+	python3-pytest-xdist python3-psycopg python3-protobuf python3-lz4 python3-xxhash tzdata
 
 deps:
 	@have=$$(dpkg-query -W -f=' $${Package}=$${db:Status-Status} ' $(DEBIAN_PACKAGES) 2>/dev/null); missing=; \
@@ -471,13 +474,17 @@ test: deps
 	$(MAKE) --no-print-directory check
 	$(MAKE) --no-print-directory test-system
 
+# Several groups of tests at a time (tests/system/conftest.py), as most of them wait more than they compute; each
+# worker has clusters of its own. The first failure ends it. WORKERS=0: one after the other.
+WORKERS ?= 3
+SYSTEM_TESTS := $(PYTHON) -m pytest -q -p no:cacheprovider -n $(WORKERS) --dist loadgroup --maxfail 1 --durations 10
+
 # Real clusters, real kills. PYTEST="-k name" runs a part.
 test-system:
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=release all $(TEST_TOOLS:%=build/release/tests/%)
-	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%)
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan $(TEST_TOOLS:%=build/asan/tests/%) build/asan/rolag
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=fail build/fail/rolag
-	@$(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system \
-		--ignore tests/system/test_faults.py $(PYTEST) \
+	@$(SYSTEM_TESTS) tests/system $(PYTEST) \
 		&& echo "System tests: all passed." || { echo "System tests: FAILED."; exit 1; }
 
 # Beside what one would use instead; about 40 minutes. BENCH="--only catchup --repeats 1" and the like.
@@ -486,23 +493,25 @@ bench: deps
 	@exec $(PYTHON) tests/bench/bench.py $(BENCH)
 
 # An hour of a bank under load with a fault every 10 to 30 seconds, and continuous comparison (SOAK="--only network_cut").
+# With failpoints among the faults; MODE=asan: without them, and with the sanitizers.
 HOURS ?= 1
 SEED  ?=
+SOAK_MODE := $(if $(filter release,$(MODE)),fail,$(MODE))
 soak: deps
-	$(MAKE) --no-print-directory -j$$(nproc) all
-	@exec env ROLAG=$(CURDIR)/$(B)/rolag $(PYTHON) tests/soak/soak.py --hours $(HOURS) \
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=$(SOAK_MODE) build/$(SOAK_MODE)/rolag
+	@exec env ROLAG=$(CURDIR)/build/$(SOAK_MODE)/rolag $(PYTHON) tests/soak/soak.py --hours $(HOURS) \
 		$(if $(SEED),--seed $(SEED)) $(SOAK)
 
-# Faults from outside: servers, networks, disks, clocks, copies. Some minutes; some need root (mounts, namespaces).
+# Those of them that are faults from outside: servers, networks, disks, clocks, copies. Some need root (mounts, namespaces).
 test-faults: deps
 	@$(MAKE) -s --no-print-directory -j$$(nproc) MODE=release all
-	@$(PYTHON) -m pytest -x -q -p no:cacheprovider tests/system/test_faults.py $(PYTEST)
+	@$(SYSTEM_TESTS) tests/system/test_faults.py $(PYTEST)
 
 # The same with the sanitizers in the program; a report of theirs fails its test. test_demo is about the demo, not the program.
 test-asan: deps
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan all $(TEST_TOOLS:%=build/asan/tests/%)
-	@ROLAG=build/asan/rolag $(PYTHON) -m pytest -x -q -p no:cacheprovider --durations=10 tests/system \
-		--ignore tests/system/test_demo.py $(PYTEST)
+	$(MAKE) --no-print-directory -j$$(nproc) MODE=fail build/fail/rolag
+	@ROLAG=build/asan/rolag $(SYSTEM_TESTS) tests/system --ignore tests/system/test_demo.py $(PYTEST)
 
 # ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
 

@@ -81,9 +81,18 @@ int spool_abort_transaction(struct spool_writer *w, struct rt_err *err) RT_MUSTC
 int spool_write(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
 /* spool_write, then fdatasync. A failed sync is final: every later call fails too. */
 int spool_sync(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * The same without waiting: spool_write, then a sync begins; none may be under
+ * way. spool_sync_end: 1 when it is done and spool_durable has moved, else 0;
+ * spool_sync_fd is readable then (-1: it is done already).
+ */
+int spool_sync_begin(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
+int spool_sync_end(struct spool_writer *w, struct rt_err *err) RT_MUSTCHECK;
+bool spool_is_syncing(const struct spool_writer *w);
+int spool_sync_fd(const struct spool_writer *w);
 /* End of the last whole transaction or progress appended and written (spool_write). */
 struct lsn spool_received(const struct spool_writer *w);
-/* The same, as of the last spool_sync that returned 0. */
+/* The same, as of the last sync that ended well. */
 struct lsn spool_durable(const struct spool_writer *w);
 /* True when quota or reserve is reached: stop reading the core (and keep answering it). */
 bool spool_is_full(struct spool_writer *w);

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/base/aio.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
 #include "proto/settings.h"
@@ -79,6 +80,9 @@ struct spool_writer {
 	struct lsn in_out;   /* the same, of what is in frames */
 	struct lsn received; /* written */
 	struct lsn durable;
+	struct aio_sync aio;	/* of the newest segment, up to … */
+	uint64_t syncing_bytes; /* … here, … */
+	struct lsn syncing;	/* … so that this is durable when it ends */
 
 	struct used_schema *by_hash;
 	struct used_schema *last_used;
@@ -229,14 +233,35 @@ static int flush_out(struct spool_writer *w, struct rt_err *err)
 	return 0;
 }
 
+/* The newest segment's file is on disk up to `bytes`, unless rc says otherwise. */
+static int synced(struct spool_writer *w, int rc, uint64_t bytes, struct lsn durable,
+		  struct rt_err *err)
+{
+	if (rc < 0 || FP_ERROR(SPOOL_SYNC, err) != 0)
+		return die(w, err);
+	FAILPOINT(SPOOL_SYNCED);
+	w->synced_bytes = bytes;
+	w->durable = durable;
+	return 0;
+}
+
+/* Takes the end of a sync that was begun: 1, when it has one. */
+static int end_sync(struct spool_writer *w, bool wait, struct rt_err *err)
+{
+	int rc = aio_sync_end(&w->aio, wait, w->path, err);
+	if (rc == 0)
+		return 0;
+	rc = synced(w, rc, w->syncing_bytes, w->syncing, err);
+	return rc != 0 ? rc : 1;
+}
+
 static int sync_file(struct spool_writer *w, struct rt_err *err)
 {
-	if (w->synced_bytes != w->offset) {
-		if (FP_ERROR(SPOOL_SYNC, err) != 0 || fs_sync_data(w->fd, w->path, err) != 0)
-			return die(w, err);
-		FAILPOINT(SPOOL_SYNCED);
-		w->synced_bytes = w->offset;
-	}
+	int rc = end_sync(w, true, err);
+	if (rc < 0)
+		return rc;
+	if (w->synced_bytes != w->offset)
+		return synced(w, fs_sync_data(w->fd, w->path, err), w->offset, w->received, err);
 	w->durable = w->received;
 	return 0;
 }
@@ -548,6 +573,32 @@ int spool_sync(struct spool_writer *w, struct rt_err *err)
 	return rc != 0 ? rc : sync_file(w, err);
 }
 
+int spool_sync_begin(struct spool_writer *w, struct rt_err *err)
+{
+	int rc = spool_write(w, err);
+	if (rc != 0)
+		return rc;
+	w->syncing_bytes = w->offset;
+	w->syncing = w->received;
+	rc = aio_sync_begin(&w->aio, w->fd, w->path, err);
+	return rc != 0 ? die(w, err) : 0;
+}
+
+int spool_sync_end(struct spool_writer *w, struct rt_err *err)
+{
+	return w->dead.code != 0 ? fail_dead(w, err) : end_sync(w, false, err);
+}
+
+bool spool_is_syncing(const struct spool_writer *w)
+{
+	return w->aio.busy;
+}
+
+int spool_sync_fd(const struct spool_writer *w)
+{
+	return w->aio.at_once ? -1 : w->aio.event_fd;
+}
+
 struct lsn spool_received(const struct spool_writer *w)
 {
 	return w->received;
@@ -774,6 +825,7 @@ int spool_writer_open(struct spool_writer **ret, const char *dir, const struct s
 	w->id = (struct spool_identity){id->system_id, id->timeline, w->pipeline, w->slot};
 	w->options = *options;
 	w->fd = w->lock_fd = -1;
+	aio_sync_open(&w->aio);
 	w->open_number = w->whole_number = 1;
 	char *lock = rt_sprintf("%s/lock", dir);
 	if ((rc = fs_mkdirs(dir, 0700, err)) != 0 || (rc = fs_lock(lock, &w->lock_fd, err)) != 0 ||
@@ -803,6 +855,7 @@ void spool_writer_close(struct spool_writer *w)
 		buf_release(&s->packed);
 		free(s);
 	}
+	aio_sync_close(&w->aio);
 	if (w->fd >= 0)
 		close(w->fd);
 	if (w->lock_fd >= 0)

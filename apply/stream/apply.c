@@ -142,14 +142,14 @@ static int fail(struct applier *a, int rc, struct rt_err *err)
 {
 	uint64_t hidden;
 	FAILPOINT(APPLY_FAILED);
-	if (a->writer.duplicate_key && !a->distrust) {
+	if (a->writer.distrust && !a->distrust) {
 		a->distrust = true;
 		rc = ERR_RETRY;
-		log_warn("a version was there already; states are fetched anew", "reason=\"%s\"",
-			 err->msg);
+		log_warn("the tables hold other versions than thought; states are fetched anew",
+			 "reason=\"%s\"", err->msg);
 	}
 	forget(a);
-	a->writer.duplicate_key = false;
+	a->writer.distrust = false;
 	if (rc != ERR_RETRY || a->loop.stop > 0)
 		return rc == ERR_RETRY ? 0 : rc;
 	int64_t wait = pgc_backoff_next(&a->backoff);

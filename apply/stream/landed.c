@@ -226,7 +226,7 @@ static void create_table(const struct landed *l, bool latest, struct buf *out)
 	buf_str(out, "    _lsn pg_lsn NOT NULL,\n    _committed_at timestamptz,\n");
 	/* Room on each page lets an update of a latest row stay on its page (HOT). */
 	buf_printf(out, "    PRIMARY KEY (id%s)\n)%s;\n", latest ? "" : ", version",
-		   latest ? " WITH (fillfactor = 70)" : "");
+		   latest ? " WITH (fillfactor = 50)" : "");
 }
 
 static void comment(struct buf *out, const char *table, const char *column, const char *text)
@@ -276,14 +276,14 @@ void landed_ddl(const struct landed *l, struct buf *out)
 	table_comments(l, true, out);
 }
 
-void landed_copy_sql(const struct landed *l, bool latest, struct buf *out)
+void landed_copy_sql(const struct landed *l, struct buf *out)
 {
-	buf_printf(out, "COPY %s (", latest ? l->latest : l->history);
+	buf_printf(out, "COPY %s (", l->history);
 	column_names(l, "", out);
 	buf_str(out, ") FROM STDIN (FORMAT binary)");
 }
 
-void landed_write_sql(const struct landed *l, bool history, struct buf *out)
+void landed_write_sql(const struct landed *l, struct buf *out)
 {
 	const struct rollup *r = l->rollup;
 	int n = LANDED_BEFORE + r->column_count + LANDED_BEHIND, p = 1;
@@ -307,11 +307,9 @@ void landed_write_sql(const struct landed *l, bool history, struct buf *out)
 			buf_printf(&values, "::%s", pgt_name(r->column[i].type));
 	}
 	buf_str(&values, ", _lsn, _committed_at");
-	if (history) {
-		buf_printf(out, ", h AS (INSERT INTO %s (", l->history);
-		column_names(l, "", out);
-		buf_printf(out, ") SELECT %s FROM s)", buf_cstr(&values));
-	}
+	buf_printf(out, ", h AS (INSERT INTO %s (", l->history);
+	column_names(l, "", out);
+	buf_printf(out, ") SELECT %s FROM s)", buf_cstr(&values));
 	buf_printf(out, " INSERT INTO %s AS l (", l->latest);
 	column_names(l, "", out);
 	buf_printf(out, ") SELECT %s FROM s WHERE _last ON CONFLICT (id) DO UPDATE SET (",
@@ -321,6 +319,38 @@ void landed_write_sql(const struct landed *l, bool history, struct buf *out)
 	column_names(l, "excluded.", out);
 	buf_str(out, ")");
 	buf_release(&values);
+}
+
+/*
+ * The newest version of one entity in history. Both statements below look it
+ * up by key, one entity after the other, whatever the planner thinks of the
+ * size of a table that it saw empty.
+ */
+static void newest_version(const struct landed *l, const char *of, struct buf *out)
+{
+	buf_str(out, "(SELECT ");
+	column_names(l, "h.", out);
+	buf_printf(out, " FROM %s AS h WHERE h.id = %s.id ORDER BY h.version DESC LIMIT 1)",
+		   l->history, of);
+}
+
+void landed_begin_sql(const struct landed *l, struct buf *out)
+{
+	buf_printf(out, "INSERT INTO %s (", l->latest);
+	column_names(l, "", out);
+	buf_printf(out, ") SELECT n.* FROM unnest($1::%s[]) AS k (id), LATERAL ",
+		   before_type(l, LANDED_ID));
+	newest_version(l, "k", out);
+	buf_str(out, " AS n");
+}
+
+void landed_renew_sql(const struct landed *l, struct buf *out)
+{
+	buf_printf(out, "UPDATE %s AS l SET (", l->latest);
+	column_names(l, "", out);
+	buf_str(out, ") = ");
+	newest_version(l, "l", out);
+	buf_printf(out, " WHERE l.id = ANY($1::%s[])", before_type(l, LANDED_ID));
 }
 
 void landed_fetch_sql(const struct landed *l, struct buf *out)

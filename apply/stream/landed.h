@@ -77,15 +77,22 @@ void landed_ddl(const struct landed *l, struct buf *out);
 int landed_set_state(PGconn *c, const struct settings *s, struct landed *l, enum landed_state state,
 		     struct lsn sync_lsn, struct rt_err *err) RT_MUSTCHECK;
 
-/* Appends `COPY table (columns) FROM STDIN (FORMAT binary)`. */
-void landed_copy_sql(const struct landed *l, bool latest, struct buf *out);
+/* Appends `COPY history (columns) FROM STDIN (FORMAT binary)`. */
+void landed_copy_sql(const struct landed *l, struct buf *out);
 /*
  * Appends the statement that writes rows given as one array per column ($1 …,
  * in table order; an array column comes as text[] and is cast; the parameter
- * behind the columns is bool[]: is this the entity's last row of the batch?).
- * history: write all of them to history, too.
+ * behind the columns is bool[]: is this the entity's last row of the batch?)
+ * to history, and the last ones to latest.
  */
-void landed_write_sql(const struct landed *l, bool history, struct buf *out);
+void landed_write_sql(const struct landed *l, struct buf *out);
+/*
+ * Append the statements that take the newest version in history of the
+ * entities $1 to latest: of entities that are not there yet, and of those that
+ * are. What is in history already need not be sent and parsed again.
+ */
+void landed_begin_sql(const struct landed *l, struct buf *out);
+void landed_renew_sql(const struct landed *l, struct buf *out);
 /* Appends `SELECT id, version, …declared FROM latest WHERE id = ANY($1)`. */
 void landed_fetch_sql(const struct landed *l, struct buf *out);
 

@@ -435,7 +435,7 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, s
 			 t->unit.name, t->rows, LSN_ARGS(t->ledger.applied));
 	else
 		rt_context(err, "sync of %s", t->unit.name);
-	if (rc == ERR_PERMANENT && t->writer.duplicate_key)
+	if (rc == ERR_PERMANENT && t->writer.distrust)
 		rc = err->code =
 			ERR_RETRY; /* a worker before us had written more than it noted when we looked */
 	tear_down(t);

@@ -62,13 +62,17 @@ static int prepare_landed(struct writer *w, uint16_t i, struct rt_err *err)
 	struct buf sql = BUF_INIT;
 	char name[16];
 	int rc = 0;
-	for (int kind = 0; rc == 0 && kind < 3; kind++) {
+	static const struct {
+		char kind;
+		void (*sql)(const struct landed *, struct buf *);
+	} each[] = {{'w', landed_write_sql},
+		    {'b', landed_begin_sql},
+		    {'r', landed_renew_sql},
+		    {'f', landed_fetch_sql}};
+	for (size_t k = 0; rc == 0 && k < ARRAY_LEN(each); k++) {
 		buf_clear(&sql);
-		if (kind == 2)
-			landed_fetch_sql(&w->landed->item[i], &sql);
-		else
-			landed_write_sql(&w->landed->item[i], kind == 0, &sql);
-		snprintf(name, sizeof(name), "%c%u", "wlf"[kind], i);
+		each[k].sql(&w->landed->item[i], &sql);
+		snprintf(name, sizeof(name), "%c%u", each[k].kind, i);
 		rc = send_prepare(w, name, buf_cstr(&sql), err);
 	}
 	buf_release(&sql);
@@ -114,7 +118,8 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 	int rc = pgc_exec(c, NULL, err,
 			  "SET synchronous_commit = off; SET idle_in_transaction_session_timeout = "
 			  "'60s'; SET plan_cache_mode = force_generic_plan; SET TimeZone = 'UTC'; "
-			  "SET search_path = pg_catalog");
+			  "SET search_path = pg_catalog; "
+			  "SET enable_seqscan = off"); /* plans are made once, of empty tables */
 	if (rc != 0)
 		return rc;
 	if (PQenterPipelineMode(c) != 1)
@@ -136,18 +141,18 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 
 /* ---- plans ---- */
 
-static void plan_add_from(struct writer *w, enum writer_step step, uint32_t rollup, uint32_t from)
+static void plan_add(struct writer *w, enum writer_step step, uint32_t rollup)
 {
 	if (w->plan_count == w->plan_cap) {
 		w->plan_cap = w->plan_cap == 0 ? 64 : w->plan_cap * 2;
 		w->plan = rt_realloc(w->plan, w->plan_cap * sizeof(*w->plan));
 	}
-	w->plan[w->plan_count++] = (struct writer_plan){step, rollup, from};
+	w->plan[w->plan_count++] = (struct writer_plan){step, rollup, 0};
 }
 
-static void plan_add(struct writer *w, enum writer_step step, uint32_t rollup)
+static bool is_copied(const struct batch *b, uint16_t rollup, uint32_t copied_from)
 {
-	plan_add_from(w, step, rollup, 0);
+	return b->rows[rollup].count >= RT_MAX(copied_from, 1);
 }
 
 /* Tables of few rows by arrays first; then those of many by COPY; then the latest rows of these. */
@@ -161,18 +166,15 @@ static void plan_rows(struct writer *w, const struct batch *b)
 	for (uint16_t i = 0; i < w->landed->count; i++)
 		if (b->rows[i].count > 0 && b->rows[i].count < copied_from)
 			plan_add(w, WRITE_ROWS, i);
-	for (uint16_t i = 0; i < w->landed->count; i++) {
-		if (b->rows[i].count == 0 || b->rows[i].count < copied_from)
-			continue;
-		plan_add(w, WRITE_COPY, i);
-		if (writer_count_latest(b, i).begun > 0)
-			plan_add(w, WRITE_COPY_LATEST, i);
-	}
 	for (uint16_t i = 0; i < w->landed->count; i++)
-		if (b->rows[i].count >= RT_MAX(copied_from, 1))
-			for (uint32_t n = writer_next_known(b, i, 0, 0); n < b->rows[i].count;
-			     n = writer_next_known(b, i, n, WRITER_LATEST_ROWS))
-				plan_add_from(w, WRITE_LATEST, i, n);
+		if (is_copied(b, i, copied_from))
+			plan_add(w, WRITE_COPY, i);
+	for (uint16_t i = 0; i < w->landed->count; i++) {
+		if (!is_copied(b, i, copied_from))
+			continue;
+		plan_add(w, WRITE_RENEW_LATEST, i);
+		plan_add(w, WRITE_BEGIN_LATEST, i);
+	}
 }
 
 static void plan_write(struct writer *w, const struct batch *b, enum writer_part part)
@@ -285,17 +287,17 @@ static int send_arrays(struct writer *w, char kind, uint16_t rollup, int count, 
 	return rc;
 }
 
-static int send_copy(struct writer *w, uint16_t rollup, bool latest, struct rt_err *err)
+static int send_copy(struct writer *w, uint16_t rollup, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
-	landed_copy_sql(&w->landed->item[rollup], latest, &sql);
+	landed_copy_sql(&w->landed->item[rollup], &sql);
 	int rc = sent(w, PQsendQuery(w->c, buf_cstr(&sql)), err);
 	buf_release(&sql);
 	w->copy_row = 0;
 	return rc;
 }
 
-static int send_step(struct writer *w, const struct writer_plan *p, struct rt_err *err)
+static int send_step(struct writer *w, struct writer_plan *p, struct rt_err *err)
 {
 	const struct landed *l = w->landed->count > p->rollup ? &w->landed->item[p->rollup] : NULL;
 	const uint16_t rollup = (uint16_t)p->rollup;
@@ -316,17 +318,20 @@ static int send_step(struct writer *w, const struct writer_plan *p, struct rt_er
 		FAILPOINT_FD(WRITER_FENCE, PQsocket(w->c));
 		return send_fence(w, p->rollup, err);
 	case WRITE_ROWS:
-	case WRITE_LATEST:
 		FAILPOINT_FD(WRITER_ROWS, PQsocket(w->c));
 		RT_ASSERT(l != NULL);
-		count = writer_fill_rows(w->batch, rollup, l->rollup,
-					 p->step == WRITE_LATEST ? WRITER_LATEST_ROWS : 0, p->from,
-					 w->column);
-		return send_arrays(w, p->step == WRITE_ROWS ? 'w' : 'l', rollup, count, 0, err);
+		count = writer_fill_rows(w->batch, rollup, l->rollup, w->column);
+		return send_arrays(w, 'w', rollup, count, 0, err);
 	case WRITE_COPY:
-	case WRITE_COPY_LATEST:
 		FAILPOINT_FD(WRITER_COPY, PQsocket(w->c));
-		return send_copy(w, rollup, p->step == WRITE_COPY_LATEST, err);
+		return send_copy(w, rollup, err);
+	case WRITE_BEGIN_LATEST:
+	case WRITE_RENEW_LATEST:
+		FAILPOINT_FD(WRITER_LATEST, PQsocket(w->c));
+		RT_ASSERT(l != NULL);
+		p->rows = writer_fill_entities(w->batch, rollup, l->rollup,
+					       p->step == WRITE_BEGIN_LATEST, &w->column[0]);
+		return send_arrays(w, p->step == WRITE_BEGIN_LATEST ? 'b' : 'r', rollup, 1, 0, err);
 	case WRITE_TRIM:
 		FAILPOINT_FD(WRITER_TRIM, PQsocket(w->c));
 		return send_trim(w, err);
@@ -356,7 +361,7 @@ static int flush(struct writer *w, struct rt_err *err)
 
 static bool is_copy(enum writer_step step)
 {
-	return step == WRITE_COPY || step == WRITE_COPY_LATEST;
+	return step == WRITE_COPY;
 }
 
 /* Sends the steps from plan_at on that can be one round trip. */
@@ -393,7 +398,7 @@ static int start_segment(struct writer *w, struct rt_err *err)
 static int start(struct writer *w, struct rt_err *err)
 {
 	w->plan_at = 0;
-	w->failed = w->duplicate_key = w->copying = false;
+	w->failed = w->distrust = w->copying = false;
 	w->started_us = rt_mono_us();
 	return start_segment(w, err);
 }
@@ -447,8 +452,8 @@ static const char *step_name(enum writer_step step)
 		return "noting a report's fence";
 	case WRITE_ROWS:
 	case WRITE_COPY:
-	case WRITE_COPY_LATEST:
-	case WRITE_LATEST:
+	case WRITE_BEGIN_LATEST:
+	case WRITE_RENEW_LATEST:
 		return "writing rows";
 	case WRITE_TRIM:
 		return "trimming the ledger";
@@ -467,15 +472,25 @@ static void note_failure(struct writer *w, const struct writer_plan *p, const PG
 	if (w->failed)
 		return;
 	w->failed = true;
-	w->duplicate_key = pgc_is_state(res, "23505");
+	w->distrust = pgc_is_state(res, "23505");
 	pgc_fail(w->c, res, &w->err, step_name(p->step));
-	if (p->step == WRITE_ROWS || p->step == WRITE_COPY || p->step == WRITE_COPY_LATEST ||
-	    p->step == WRITE_LATEST || p->step == WRITE_FETCH)
+	if (p->step == WRITE_ROWS || p->step == WRITE_COPY || p->step == WRITE_BEGIN_LATEST ||
+	    p->step == WRITE_RENEW_LATEST || p->step == WRITE_FETCH)
 		rt_context(&w->err, "table %s", w->landed->item[p->rollup].history);
 	/* Division by zero is our own: the fence or the position is not as we think; the takeover looks. */
 	if (p->step == WRITE_LEDGER || p->step == WRITE_HOLD)
 		if (pgc_is_state(res, "22012"))
 			rt_fail(&w->err, ERR_RETRY, "the ledger did not take the batch");
+}
+
+/* Somebody took a latest row away, or put one there: what is known of entities is no longer true. */
+static void check_latest(struct writer *w, const struct writer_plan *p, const PGresult *res)
+{
+	if (w->failed || strtoul(PQcmdTuples((PGresult *)res), NULL, 10) == p->rows)
+		return;
+	w->failed = w->distrust = true;
+	rt_fail(&w->err, ERR_RETRY, "%s holds other entities than rolag wrote",
+		w->landed->item[p->rollup].latest);
 }
 
 static void take_result(struct writer *w, const struct writer_plan *p, const PGresult *res)
@@ -496,6 +511,8 @@ static void take_result(struct writer *w, const struct writer_plan *p, const PGr
 	} else if (p->step == WRITE_COMMIT) {
 		FAILPOINT_FD(LEDGER_AFTER_COMMIT, PQsocket(w->c));
 		w->ledger->applied = w->batch->end;
+	} else if (p->step == WRITE_BEGIN_LATEST || p->step == WRITE_RENEW_LATEST) {
+		check_latest(w, p, res);
 	} else if (p->step == WRITE_POSITION) {
 		ledger_position(w->ledger, pgc_get_lsn(res, 0, 0), pgc_get_lsn(res, 0, 1));
 	} else if (p->step == WRITE_FETCH &&
@@ -563,8 +580,8 @@ static int feed_copy(struct writer *w, const struct writer_plan *p, struct rt_er
 			continue;
 		}
 		buf_clear(&w->copy);
-		w->copy_row = writer_fill_copy(w->batch, rollup, p->step == WRITE_COPY_LATEST,
-					       w->copy_row, COPY_PIECE_BYTES, &w->copy);
+		w->copy_row =
+			writer_fill_copy(w->batch, rollup, w->copy_row, COPY_PIECE_BYTES, &w->copy);
 		if (w->copy.len > 0 &&
 		    PQputCopyData(w->c, (const char *)w->copy.p, (int)w->copy.len) != 1)
 			return pgc_fail(w->c, NULL, err, "COPY");

@@ -23,9 +23,8 @@
 #define WRITER_COPY_TABLE_ROWS 100
 /* Memory of a batch from which on it is used for all: a pipeline is held in memory as a whole, a COPY is not. */
 #define WRITER_COPY_BYTES (16u << 20)
-/* A pipeline is ended behind this much, and latest rows go in such pieces. */
+/* A pipeline is ended behind this much. */
 #define WRITER_PIPELINE_BYTES (2u << 20)
-#define WRITER_LATEST_ROWS    1000
 /* States fetched at a time: libpq holds an answer as a whole. */
 #define WRITER_FETCH_ROWS 2000
 
@@ -33,11 +32,11 @@ enum writer_step {
 	WRITE_BEGIN,
 	WRITE_HOLD, /* fence check of a transaction whose ledger row comes later */
 	WRITE_LEDGER,
-	WRITE_FENCES,	   /* rolag.fence_seen */
-	WRITE_ROWS,	   /* history and latest of one rollup by arrays */
-	WRITE_COPY,	   /* history of one rollup by COPY */
-	WRITE_COPY_LATEST, /* latest of entities that begin in this batch, by COPY */
-	WRITE_LATEST,	   /* latest of the others by arrays */
+	WRITE_FENCES,	    /* rolag.fence_seen */
+	WRITE_ROWS,	    /* history and latest of one rollup by arrays */
+	WRITE_COPY,	    /* history of one rollup by COPY */
+	WRITE_BEGIN_LATEST, /* from there, latest of entities that begin in this batch */
+	WRITE_RENEW_LATEST, /* from there, latest of the others */
 	WRITE_TRIM,
 	WRITE_COMMIT,
 	WRITE_POSITION,
@@ -47,7 +46,7 @@ enum writer_step {
 struct writer_plan {
 	enum writer_step step;
 	uint32_t rollup; /* of WRITE_FENCES: which of the batch's fences */
-	uint32_t from;	 /* of WRITE_LATEST: the row to begin with */
+	uint32_t rows;	 /* of WRITE_…_LATEST: how many were asked for */
 };
 
 /* A batch may be a part of a transaction that is too large for memory. */
@@ -77,8 +76,8 @@ struct writer {
 	uint32_t copy_row;			/* next row to feed */
 	bool failed;				/* err below holds the first failure; draining */
 	struct rt_err err;
-	bool duplicate_key; /* the failure was 23505 */
-	bool want_write;    /* libpq has bytes that the socket did not take */
+	bool distrust;	 /* the failure says that the tables hold other entities than thought */
+	bool want_write; /* libpq has bytes that the socket did not take */
 	int64_t started_us;
 	int64_t trimmed_us; /* monotonic time of the last trim */
 	int64_t asked_us;   /* … of the last question for the WAL position behind a batch */
@@ -110,8 +109,8 @@ int writer_fetch(struct writer *w, struct batch *b, struct rt_err *err) RT_MUSTC
 int writer_ask_position(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
 /*
  * Goes on as far as the socket allows. 1: done, idle again; 0: wait for the
- * socket (writer_events); negative: failed, detach. w->duplicate_key tells a
- * unique violation from other failures.
+ * socket (writer_events); negative: failed, detach. w->distrust tells whether
+ * states of entities must be fetched anew.
  */
 int writer_turn(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
 /* What to poll the connection's socket for. */

@@ -8,20 +8,6 @@
 
 #include "proto/pg/types.h"
 
-struct writer_latest writer_count_latest(const struct batch *b, uint16_t rollup)
-{
-	struct writer_latest n = {0, 0};
-	for (uint32_t i = 0; i < b->rows[rollup].count; i++) {
-		if (!batch_row_is_last(b, rollup, i))
-			continue;
-		if (batch_row_is_new_entity(&b->rows[rollup].row[i]))
-			n.begun++;
-		else
-			n.known++;
-	}
-	return n;
-}
-
 /* Header of a one-dimensional array; its count is set by array_end. */
 static void array_begin(struct buf *b, uint32_t element_oid)
 {
@@ -119,36 +105,34 @@ static void add_row(const struct batch *b, const struct rollup *r, const struct 
 	buf_u8(&column[n], last);
 }
 
-static bool is_known_latest(const struct batch *b, uint16_t rollup, uint32_t i)
-{
-	return batch_row_is_last(b, rollup, i) && !batch_row_is_new_entity(&b->rows[rollup].row[i]);
-}
-
-uint32_t writer_next_known(const struct batch *b, uint16_t rollup, uint32_t from, uint32_t skip)
-{
-	uint32_t i = from;
-	for (; i < b->rows[rollup].count; i++)
-		if (is_known_latest(b, rollup, i) && skip-- == 0)
-			break;
-	return i;
-}
-
 int writer_fill_rows(const struct batch *b, uint16_t rollup, const struct rollup *r,
-		     uint32_t max_known, uint32_t from, struct buf *column)
+		     struct buf *column)
 {
 	const struct batch_rows *rows = &b->rows[rollup];
 	int count = LANDED_BEFORE + r->column_count + LANDED_BEHIND + 1;
-	uint32_t n = 0, max = max_known > 0 ? max_known : rows->count;
 	begin_columns(r, column);
-	for (uint32_t i = from; i < rows->count && n < max; i++) {
-		if (max_known > 0 && !is_known_latest(b, rollup, i))
-			continue;
+	for (uint32_t i = 0; i < rows->count; i++)
 		add_row(b, r, &rows->row[i], batch_row_is_last(b, rollup, i), column);
+	for (int i = 0; i < count; i++)
+		array_end(&column[i], rows->count);
+	return count;
+}
+
+uint32_t writer_fill_entities(const struct batch *b, uint16_t rollup, const struct rollup *r,
+			      bool begun, struct buf *ids)
+{
+	const struct batch_rows *rows = &b->rows[rollup];
+	uint32_t n = 0;
+	array_begin(ids, pgt_oid((struct pgt_type){r->id_type, false}));
+	for (uint32_t i = 0; i < rows->count; i++) {
+		const struct batch_row *row = &rows->row[i];
+		if (!batch_row_is_last(b, rollup, i) || batch_row_is_new_entity(row) != begun)
+			continue;
+		array_add(ids, row->row.id);
 		n++;
 	}
-	for (int i = 0; i < count; i++)
-		array_end(&column[i], n);
-	return count;
+	array_end(ids, n);
+	return n;
 }
 
 void writer_copy_header(struct buf *out)
@@ -176,8 +160,8 @@ void writer_copy_row(const struct fold_row *row, uint16_t column_count, struct l
 		array_add_u64(out, pg_time(committed_us));
 }
 
-uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, bool begun_latest, uint32_t from,
-			  size_t max_bytes, struct buf *out)
+uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, uint32_t from, size_t max_bytes,
+			  struct buf *out)
 {
 	const struct batch_rows *rows = &b->rows[rollup];
 	uint32_t i = from;
@@ -185,9 +169,6 @@ uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, bool begun_lat
 		writer_copy_header(out);
 	for (; i < rows->count && out->len < max_bytes; i++) {
 		const struct batch_row *row = &rows->row[i];
-		if (begun_latest &&
-		    (!batch_row_is_new_entity(row) || !batch_row_is_last(b, rollup, i)))
-			continue;
 		const struct batch_transaction *t = &b->transaction[row->transaction];
 		writer_copy_row(&row->row, b->landed->item[rollup].rollup->column_count, t->end,
 				t->commit_us, out);

@@ -10,35 +10,24 @@
 
 #include "apply/stream/batch.h"
 
-struct writer_latest {
-	uint32_t begun; /* entities of the batch that had no version before */
-	uint32_t known; /* the others */
-};
-
-/* How many entities of a rollup get a latest row from this batch. */
-struct writer_latest writer_count_latest(const struct batch *b, uint16_t rollup);
-
 /*
- * Of the rows that are the last of an entity known before the batch: passes
- * over `skip` of them, from row `from` on, and returns the next; the count of
- * rows when there is none.
- */
-uint32_t writer_next_known(const struct batch *b, uint16_t rollup, uint32_t from, uint32_t skip);
-/*
- * Fills column[0…] with one array per column of landed_write_sql: for all rows
- * of the rollup, or (max_known > 0) for at most that many last rows of
- * entities known before the batch, from row `from` on. Returns the number of
- * columns.
+ * Fills column[0…] with one array per column of landed_write_sql, for all rows
+ * of the rollup. Returns the number of columns.
  */
 int writer_fill_rows(const struct batch *b, uint16_t rollup, const struct rollup *r,
-		     uint32_t max_known, uint32_t from, struct buf *column);
+		     struct buf *column);
+/*
+ * Fills ids with one array: of the rollup's entities that begin in the batch,
+ * or of those in it that were known before. Returns how many.
+ */
+uint32_t writer_fill_entities(const struct batch *b, uint16_t rollup, const struct rollup *r,
+			      bool begun, struct buf *ids);
 /*
  * Appends COPY rows from row `from` on until about max_bytes are there (the
- * COPY header, where from is 0); begun_latest: only last rows of entities that
- * begin in the batch. Returns the next row to go on with.
+ * COPY header, where from is 0). Returns the next row to go on with.
  */
-uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, bool begun_latest, uint32_t from,
-			  size_t max_bytes, struct buf *out);
+uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, uint32_t from, size_t max_bytes,
+			  struct buf *out);
 
 /* Is an entity of the rollup among those asked for? */
 bool writer_is_missing(const struct batch *b, uint16_t rollup);

@@ -5,6 +5,7 @@
  */
 #include "cdc/capture/capture.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include "cdc/capture/alarms.h"
@@ -22,7 +23,9 @@
 
 #define FRAME_BYTES ((uint64_t)256 << 10)
 #define SYNC_BYTES                                                                                 \
-	((uint64_t)8 << 20)	 /* synced at once past this, else after capture.sync_interval */
+	((uint64_t)8 << 20) /* synced at once past this, else after capture.sync_interval */
+#define SYNC_BYTES_MOST                                                                            \
+	(4 * SYNC_BYTES) /* written behind a sync that has not ended: then it is waited for */
 #define FRAME_INTERVAL_US 100000 /* progress frames */
 #define POLL_US		  100000 /* <spool>/applied, and the spool's room while it is full */
 #define REPEAT_US	  60000000
@@ -53,6 +56,7 @@ struct capture {
 	uint64_t unsynced_bytes;
 	int64_t unsynced_since_us; /* 0: all is synced */
 	int64_t commit_us; /* core's time of the newest commit that is not synced; 0: none */
+	int64_t syncing_commit_us; /* the same, of what is being synced */
 	int64_t applied_poll_us, full_poll_us, trim_at_us, tick_at_us;
 	const char *publication;
 	char last_why[256]; /* of the last failed attempt, and when the log had it */
@@ -568,30 +572,53 @@ static int64_t sync_due_us(const struct capture *c)
 		       : c->unsynced_since_us + c->settings->capture.sync_interval;
 }
 
-static int sync_spool(struct capture *c, struct rt_err *err)
+/* What was synced last is on disk. */
+static void note_synced(struct capture *c)
+{
+	FAILPOINT_FD(CAPTURE_AFTER_SYNC, PQsocket(c->stream.conn));
+	prog_durable(&c->prog, spool_durable(c->spool));
+	met_add(MET_SPOOL_SYNCS, 1);
+	if (c->syncing_commit_us != 0)
+		met_observe(MET_DURABLE_SECONDS, rt_now_us() - c->syncing_commit_us);
+	c->syncing_commit_us = 0;
+}
+
+/* A failed sync is never tried again: the kernel may have dropped the pages. */
+static int sync_spool(struct capture *c, bool wait, struct rt_err *err)
 {
 	FAILPOINT_FD(CAPTURE_BEFORE_SYNC, PQsocket(c->stream.conn));
-	int rc = spool_sync(c->spool, err);
-	FAILPOINT_FD(CAPTURE_AFTER_SYNC, PQsocket(c->stream.conn));
+	int rc = wait ? spool_sync(c->spool, err) : spool_sync_begin(c->spool, err);
 	if (rc != 0)
-		return rc; /* never tried again: the kernel may have dropped the pages */
-	prog_durable(&c->prog, spool_durable(c->spool));
+		return rc;
 	c->unsynced_since_us = 0;
 	c->unsynced_bytes = 0;
-	met_add(MET_SPOOL_SYNCS, 1);
-	if (c->commit_us != 0)
-		met_observe(MET_DURABLE_SECONDS, rt_now_us() - c->commit_us);
+	c->syncing_commit_us = RT_MAX(c->syncing_commit_us, c->commit_us);
 	c->commit_us = 0;
+	if (wait)
+		note_synced(c);
 	return 0;
 }
 
+/*
+ * Syncs are begun and their ends taken without waiting, so that what comes
+ * meanwhile goes on to apply; but not where the core waits for an answer, or
+ * where the disk falls far behind.
+ */
 static int sync_if_due(struct capture *c, int64_t now_us, struct rt_err *err)
 {
+	int rc = spool_sync_end(c->spool, err);
+	if (rc < 0)
+		return rc;
+	if (rc == 1)
+		note_synced(c);
+	bool wait = (c->sync_now && (c->unsynced_since_us != 0 || spool_is_syncing(c->spool))) ||
+		    c->unsynced_bytes >= SYNC_BYTES_MOST;
 	/* By bytes also within a large transaction: its end must not wait for all of it at once. */
-	bool due = c->unsynced_bytes >= SYNC_BYTES ||
-		   (c->unsynced_since_us != 0 && (c->sync_now || now_us >= sync_due_us(c)));
+	bool due = c->unsynced_bytes >= SYNC_BYTES || now_us >= sync_due_us(c);
 	c->sync_now = false;
-	return due ? sync_spool(c, err) : 0;
+	if (!wait && (!due || spool_is_syncing(c->spool)))
+		return 0;
+	return sync_spool(c, wait, err);
 }
 
 /* Is there anything that apply could tell us? */
@@ -754,7 +781,7 @@ static int finish(struct capture *c, struct rt_err *err)
 	FAILPOINT(CAPTURE_FINISH);
 	rc = forget_open_transaction(c, err);
 	if (rc == 0)
-		rc = sync_spool(c, err);
+		rc = sync_spool(c, true, err);
 	const struct prog_feedback f = prog_feedback(&c->prog);
 	if (rc == 0)
 		stream_stop(&c->stream, &f);
@@ -828,7 +855,7 @@ static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
 	return rc;
 }
 
-/* ---- the timer: whatever falls due without input; the work is before_sleep's ---- */
+/* ---- the timer: whatever falls due without input (a sync that ends, too); the work is before_sleep's ---- */
 
 static void timer_prepare(void *ctx, int64_t now_us, struct loop_want *ret)
 {
@@ -836,7 +863,12 @@ static void timer_prepare(void *ctx, int64_t now_us, struct loop_want *ret)
 	ret->at_us = c->tick_at_us;
 	if (c->spool == NULL)
 		return;
-	ret->at_us = RT_MIN(ret->at_us, sync_due_us(c));
+	if (!spool_is_syncing(c->spool))
+		ret->at_us = RT_MIN(ret->at_us, sync_due_us(c));
+	else if ((ret->fd = spool_sync_fd(c->spool)) >= 0)
+		ret->events = POLLIN;
+	else
+		ret->at_us = now_us;
 	ret->at_us = RT_MIN(ret->at_us, prog_frame_at(&c->prog));
 	if (applied_matters(c))
 		ret->at_us = RT_MIN(ret->at_us, c->applied_poll_us);

@@ -8,6 +8,7 @@ A cluster lives in a temporary folder, listens on a unix socket only, and is gon
 whatever way but SIGKILL. When run as root, PostgreSQL itself runs as `postgres` (else `nobody`).
 """
 import atexit
+import ctypes
 import glob
 import os
 import pwd
@@ -19,6 +20,7 @@ import threading
 import time
 
 _alive = []
+_libc = ctypes.CDLL(None)
 _lock = threading.Lock()
 _hooked = False
 
@@ -88,6 +90,8 @@ class Cluster:
         "dynamic_shared_memory_type": "mmap", "max_wal_size": "4GB", "autovacuum_naptime": "10s", "max_slot_wal_keep_size": "8GB",
     }
 
+    tied = False        # True: a server ends at once with the process that started it, by SIGKILL, too
+
     def __init__(self, name="cluster", port=5432, settings=None, parent=None, database="lana"):
         self.name, self.port, self.database = name, port, database
         self.bin = bindir()
@@ -142,13 +146,19 @@ class Cluster:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [self.bin + "/postgres", "-D", self.data], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd="/", start_new_session=True, **self.demote)
+                cwd="/", start_new_session=True, preexec_fn=self._tie if self.tied else None, **self.demote)
         deadline = time.monotonic() + timeout
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.name}: PostgreSQL did not start:\n{self.log_tail()}")
             time.sleep(0.05)
         return self
+
+    @staticmethod
+    def _tie():
+        """In the child, behind its change of user: SIGQUIT comes when the parent is gone."""
+        pr_set_pdeathsig = 1
+        _libc.prctl(pr_set_pdeathsig, signal.SIGQUIT)
 
     def is_ready(self):
         return subprocess.run([self.bin + "/pg_isready", "-q", "-h", self.socket, "-p", str(self.port)],

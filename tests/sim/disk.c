@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "proto/base/aio.h"
+
 #define FD_FIRST  1000
 #define FDS	  64
 #define NAMES	  512
@@ -22,7 +24,8 @@
 struct file_op { /* a write, or (data NULL) a truncation to `at` */
 	size_t at, len;
 	uint8_t *data;
-	bool lost; /* its sync failed */
+	bool lost;    /* its sync failed */
+	bool syncing; /* there when the sync that is under way began */
 };
 
 struct inode {
@@ -206,12 +209,12 @@ static void file_do(struct inode *f, size_t at, const void *data, size_t len)
 	event("", f, IN_MODIFY);
 }
 
-static void file_sync(struct inode *f)
+static void file_sync(struct inode *f, bool only_syncing)
 {
 	size_t kept = 0;
 	for (size_t i = 0; i < f->op_count; i++) {
 		struct file_op *op = &f->op[i];
-		if (op->lost) {
+		if (op->lost || (only_syncing && !op->syncing)) {
 			f->op[kept++] = *op;
 			continue;
 		}
@@ -342,6 +345,10 @@ ssize_t __wrap_pread(int fd, void *p, size_t n, off_t at);
 ssize_t __wrap_read(int fd, void *p, size_t n);
 int __wrap_fdatasync(int fd);
 int __wrap_fsync(int fd);
+void __wrap_aio_sync_open(struct aio_sync *s);
+void __wrap_aio_sync_close(struct aio_sync *s);
+int __wrap_aio_sync_begin(struct aio_sync *s, int fd, const char *path, struct rt_err *err);
+int __wrap_aio_sync_end(struct aio_sync *s, bool wait, const char *path, struct rt_err *err);
 int __wrap_ftruncate(int fd, off_t len);
 int __wrap_fstat(int fd, struct stat *st);
 int __wrap_fstatat(int fd, const char *name, struct stat *st, int flags);
@@ -482,8 +489,51 @@ int __wrap_fdatasync(int fd)
 			f->op[i].lost = true;
 		return fail(EIO);
 	}
-	file_sync(f);
+	file_sync(f, false);
 	return 0;
+}
+
+/* A sync that is waited for by nobody: it takes what was written when it began, and ends at some time. */
+void __wrap_aio_sync_open(struct aio_sync *s)
+{
+	*s = (struct aio_sync){.event_fd = -1};
+}
+
+void __wrap_aio_sync_close(struct aio_sync *s)
+{
+	s->busy = false;
+}
+
+int __wrap_aio_sync_begin(struct aio_sync *s, int fd, const char *path, struct rt_err *err)
+{
+	call_point();
+	struct inode *f = fd_of(fd)->inode;
+	SIM_ASSERT(!s->busy, "two syncs at once");
+	for (size_t i = 0; i < f->op_count; i++)
+		f->op[i].syncing = true;
+	s->busy = true;
+	s->request.aio_fildes = fd;
+	return 0;
+}
+
+int __wrap_aio_sync_end(struct aio_sync *s, bool wait, const char *path, struct rt_err *err)
+{
+	if (!s->busy)
+		return 0;
+	call_point();
+	if (!wait && rng_one_in(RNG_DISK, 2))
+		return 0;
+	struct inode *f = fd_of(s->request.aio_fildes)->inode;
+	bool fails = is_due(&disk_faults.sync_in);
+	s->busy = false;
+	if (fails) {
+		for (size_t i = 0; i < f->op_count; i++)
+			f->op[i].lost |= f->op[i].syncing;
+		sim_say("  disk: a sync of %s fails", path);
+		return rt_fail(err, ERR_SYSTEM, "cannot sync %s to disk", path);
+	}
+	file_sync(f, true);
+	return 1;
 }
 
 int __wrap_fsync(int fd)

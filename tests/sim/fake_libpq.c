@@ -38,7 +38,7 @@ struct server {
 	struct prepared prepared[32];
 	uint32_t prepared_count;
 	bool skipping; /* pipeline aborted up to the next sync */
-	bool copies, copy_latest;
+	bool copies;
 	uint16_t copy_rollup;
 };
 
@@ -139,14 +139,12 @@ static bool serve_one(struct server *s)
 		r = result_new(PGRES_COMMAND_OK, "PREPARE");
 	} else if (q->kind == ASK_COPY_END) {
 		r = s->b.failed ? result_error("25P02")
-				: warehouse_copy(&s->b, s->copy_latest, s->copy_rollup,
-						 buf_slice(&q->copy));
+				: warehouse_copy(&s->b, s->copy_rollup, buf_slice(&q->copy));
 	} else {
 		r = warehouse_execute(&s->b, q->sql, q->rollup, q->param, q->count);
 		if (r == NULL)
 			return false;
 		if (r->status == PGRES_COPY_IN) {
-			s->copy_latest = q->sql == SQL_COPY_LATEST;
 			s->copy_rollup = q->rollup;
 			end = false;
 		}
@@ -291,6 +289,8 @@ char *PQerrorMessage(const PGconn *c)
 
 int PQsocket(const PGconn *c)
 {
+	if (c == NULL) /* as the real one; failpoints ask at any time */
+		return -1;
 	for (int i = 0; i < BACKENDS; i++)
 		if (c->server == &servers[i])
 			return FD_FIRST + i;
@@ -513,6 +513,12 @@ void PQclear(PGresult *r)
 ExecStatusType PQresultStatus(const PGresult *r)
 {
 	return r == NULL ? PGRES_FATAL_ERROR : r->status;
+}
+
+char *PQcmdTuples(PGresult *r)
+{
+	snprintf(r->command_rows, sizeof(r->command_rows), "%d", r->rows);
+	return r->command_rows;
 }
 
 char *PQcmdStatus(PGresult *r)

@@ -81,6 +81,8 @@ enum sql_kind sql_kind_of(const char *sql, uint16_t *ret_rollup)
 		{"SELECT pg_current_wal_insert_lsn", SQL_POSITION},
 		{"INSERT INTO rolag.fence_seen", SQL_SEEN},
 		{"WITH s AS (", SQL_ROWS},
+		{"INSERT INTO \"raw\"", SQL_BEGIN_LATEST},
+		{"UPDATE \"raw\"", SQL_RENEW_LATEST},
 		{"SELECT id, version", SQL_FETCH},
 		{"COPY ", SQL_COPY},
 		{"SELECT epoch, core_system_id", SQL_LOCK_FENCE},
@@ -92,10 +94,6 @@ enum sql_kind sql_kind_of(const char *sql, uint16_t *ret_rollup)
 	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
 		if (strncmp(sql, known[i].begins, strlen(known[i].begins)) != 0)
 			continue;
-		if (known[i].kind == SQL_ROWS && strstr(sql, ", h AS (") == NULL)
-			return SQL_ROWS_LATEST;
-		if (known[i].kind == SQL_COPY && strstr(sql, "_latest\" (") != NULL)
-			return SQL_COPY_LATEST;
 		return known[i].kind;
 	}
 	sim_fail("the simulated warehouse does not know: %.200s", sql);
@@ -248,9 +246,8 @@ static uint32_t entity_of(uint16_t r, struct slice id)
 	sim_fail("a row of an entity that the core does not have");
 }
 
-/* A row (fields as in COPY) comes into history, latest or both. NULL: it is taken. */
-static struct pg_result *take_row(struct backend *b, uint16_t r, struct slice fields, bool history,
-				  bool latest, bool is_insert)
+/* A row (fields as in COPY) comes into history, and maybe latest. NULL: it is taken. */
+static struct pg_result *take_row(struct backend *b, uint16_t r, struct slice fields, bool latest)
 {
 	struct rd in = rd_of(fields);
 	uint32_t len = rd_u32(&in);
@@ -267,13 +264,9 @@ static struct pg_result *take_row(struct backend *b, uint16_t r, struct slice fi
 	else if (!slice_eq(fields, buf_slice(&e->row[version - 1].fields)))
 		snprintf(wrong, sizeof(wrong), "rollup %u entity %u version %u is not the model's",
 			 r, i, version);
-	if (history && has_version(b, r, i, version))
+	if (has_version(b, r, i, version))
 		return result_error("23505");
-	if (latest && is_insert && latest_of(b, r, i) != 0)
-		return result_error("23505");
-	for (int k = 0; k < 2; k++) {
-		if (k == 0 ? !history : !latest)
-			continue;
+	for (int k = 0; k < (latest ? 2 : 1); k++) {
 		struct op *op = op_add(b, k == 0 ? OP_HISTORY : OP_LATEST);
 		op->rollup = r;
 		op->entity = i;
@@ -284,8 +277,7 @@ static struct pg_result *take_row(struct backend *b, uint16_t r, struct slice fi
 }
 
 /* Rows as one binary array per column, the last one saying which are the newest of their entity. */
-static struct pg_result *rows(struct backend *b, uint16_t r, const struct param *param, int count,
-			      bool history)
+static struct pg_result *rows(struct backend *b, uint16_t r, const struct param *param, int count)
 {
 	struct rd in[32];
 	struct buf fields = BUF_INIT;
@@ -309,7 +301,7 @@ static struct pg_result *rows(struct backend *b, uint16_t r, const struct param 
 		}
 		rd_u32(&in[count - 1]);
 		bool last = rd_u8(&in[count - 1]) != 0;
-		error = take_row(b, r, buf_slice(&fields), history, last, false);
+		error = take_row(b, r, buf_slice(&fields), last);
 		if (error == NULL && last) {
 			uint32_t at = b->op[b->op_count - 1].entity;
 			SIM_ASSERT(!latest_seen[at], "one statement updates a row twice");
@@ -322,7 +314,36 @@ static struct pg_result *rows(struct backend *b, uint16_t r, const struct param 
 	return error != NULL ? error : result_new(PGRES_COMMAND_OK, "INSERT");
 }
 
-struct pg_result *warehouse_copy(struct backend *b, bool latest, uint16_t r, struct slice data)
+/* $1 ids: the newest version in history becomes the latest of its entity. */
+static struct pg_result *latest_from_history(struct backend *b, uint16_t r, struct param param,
+					     bool begins)
+{
+	struct rd ids = rd_of(slice_of(param.p, param.len));
+	struct pg_result *done = result_new(PGRES_COMMAND_OK, begins ? "INSERT" : "UPDATE");
+	rd_bytes(&ids, 12);
+	uint32_t n = rd_u32(&ids);
+	rd_u32(&ids);
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t len = rd_u32(&ids);
+		uint32_t i = entity_of(r, slice_of(rd_bytes(&ids, len), len));
+		uint32_t version = entities[r][i].committed;
+		while (version > 0 && !has_version(b, r, i, version))
+			version--;
+		if (version == 0 || (!begins && latest_of(b, r, i) == 0))
+			continue;
+		if (begins && latest_of(b, r, i) != 0)
+			return result_error("23505");
+		struct op *op = op_add(b, OP_LATEST);
+		op->rollup = r;
+		op->entity = i;
+		op->version = version;
+		done->rows++;
+	}
+	SIM_ASSERT(rd_finish(&ids), "an array that does not end");
+	return done;
+}
+
+struct pg_result *warehouse_copy(struct backend *b, uint16_t r, struct slice data)
 {
 	struct rd in = rd_of(data);
 	rd_bytes(&in, 19);
@@ -337,8 +358,8 @@ struct pg_result *warehouse_copy(struct backend *b, bool latest, uint16_t r, str
 			if (len != UINT32_MAX)
 				rd_bytes(&in, len);
 		}
-		struct pg_result *error = take_row(b, r, slice_of(from, (size_t)(in.p - from)),
-						   !latest, latest, true);
+		struct pg_result *error =
+			take_row(b, r, slice_of(from, (size_t)(in.p - from)), false);
 		if (error != NULL) {
 			b->failed = true;
 			return error;
@@ -633,12 +654,13 @@ static struct pg_result *execute(struct backend *b, enum sql_kind kind, uint16_t
 	case SQL_SEEN:
 		return seen(b, param);
 	case SQL_ROWS:
-	case SQL_ROWS_LATEST:
-		return rows(b, rollup, param, count, kind == SQL_ROWS);
+		return rows(b, rollup, param, count);
+	case SQL_BEGIN_LATEST:
+	case SQL_RENEW_LATEST:
+		return latest_from_history(b, rollup, param[0], kind == SQL_BEGIN_LATEST);
 	case SQL_FETCH:
 		return fetch(b, rollup, param[0]);
 	case SQL_COPY:
-	case SQL_COPY_LATEST:
 		return result_new(PGRES_COPY_IN, "COPY");
 	case SQL_LOCK_FENCE:
 		return lock_fence(b);

@@ -20,11 +20,11 @@ enum sql_kind {
 	SQL_TRIM,
 	SQL_POSITION,
 	SQL_SEEN,
-	SQL_ROWS,	 /* history and latest */
-	SQL_ROWS_LATEST, /* latest only */
+	SQL_ROWS,	  /* history and latest */
+	SQL_BEGIN_LATEST, /* latest from history, of entities that are not there */
+	SQL_RENEW_LATEST, /* … that are */
 	SQL_FETCH,
 	SQL_COPY,
-	SQL_COPY_LATEST,
 	SQL_LOCK_FENCE,
 	SQL_RAISE,
 	SQL_APPLIED,
@@ -75,7 +75,7 @@ struct param {
 /* A result; its cells lie behind it. */
 struct pg_result {
 	ExecStatusType status;
-	char command[16];
+	char command[16], command_rows[12];
 	char sqlstate[6];
 	int rows, columns;
 	struct param cell[];
@@ -89,8 +89,7 @@ struct ledger_checks ledger_checks_of(const char *sql);
 struct pg_result *warehouse_execute(struct backend *b, enum sql_kind kind, uint16_t rollup,
 				    const struct param *param, int count);
 /* All that was COPYed. */
-struct pg_result *warehouse_copy(struct backend *b, bool latest, uint16_t rollup,
-				 struct slice data);
+struct pg_result *warehouse_copy(struct backend *b, uint16_t rollup, struct slice data);
 /* The backend ends; what it had open is rolled back. */
 void backend_end(struct backend *b);
 /* All there are (fake_libpq.c); NULL behind the last. */

@@ -58,13 +58,13 @@ def rolag_killed(w, rng):
 
 @kind
 def capture_frozen(w, rng):
-    with Frozen([w.pid("capture")]):
+    with Frozen([w.running_pid("capture")]):
         w.hold(rng.uniform(1, 12))
 
 
 @kind
 def apply_frozen(w, rng):
-    with Frozen([w.pid("apply")]):
+    with Frozen([w.running_pid("apply")]):
         w.hold(rng.uniform(1, 12))
 
 
@@ -282,8 +282,9 @@ def spool_disk_read_only(w, rng):
     """A role that starts on such a disk ends for good, saying so: whoever mounts it anew starts rolag anew."""
     w.shim.read_only()
     w.hold(rng.uniform(2, 12))
+    code = w.run.wait()
     w.shim.mend()
-    if w.run.wait() != 100:
+    if code != 100:
         raise AssertionError(f"rolag run ended with {w.run.popen.returncode} on a read-only disk")
     w.start()
 

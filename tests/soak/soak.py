@@ -24,6 +24,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [os.path.join(ROOT, "tests", "system"), os.path.join(ROOT, "deploy", "demo")]
 
+import failpoints  # noqa: E402
 import faults  # noqa: E402
 import psycopg  # noqa: E402
 from cluster import Cluster  # noqa: E402
@@ -53,6 +54,7 @@ class World:
         self.clusters = (self.core, self.warehouse, self.judge)
         self.run = self.load = None
         self.epoch = self.transactions = self.compared = 0
+        self.points = {}    # failpoints that were set: how often they fired
         self.said = []      # what `rolag status` said during a fault
         self.paused = False
 
@@ -82,12 +84,20 @@ class World:
             cluster.destroy()
 
     # rolag ------------------------------------------------------------------------------------
-    def start(self):
+    def start(self, more=None):
         self.run = Process("run", [ROLAG, "run", "--config", self.p.config], os.path.join(self.folder, "run.log"),
-                           self.shim.env)
+                           {**self.shim.env, **(more or {})})
+
+    def note_point(self, text, fired):
+        name = text.partition("=")[0]
+        self.points[name] = self.points.get(name, 0) + fired
 
     def pid(self, role):
         return self.run.pid if role == "run" else self.p.counters(role)["pid"]
+
+    def running_pid(self, role):
+        """The same, once it is there."""
+        return wait_for(f"a process {role}", lambda: self.p.counters(role).get("pid"))
 
     def send(self, role, number):
         try:
@@ -280,6 +290,8 @@ def arguments():
     p.add_argument("--hours", type=float, default=1.0)
     p.add_argument("--seed", type=int, default=time.time_ns() % 10 ** 6)
     p.add_argument("--rate", type=float, default=150, help="transactions of the bank a second")
+    if failpoints.program_has_them():
+        failpoints.add_kinds()
     p.add_argument("--only", default="", help="kinds of faults, with commas; without: all: " + " ".join(faults.KINDS))
     a = p.parse_args()
     a.only = set(filter(None, a.only.split(",")))
@@ -330,6 +342,9 @@ def summary(a, world, watch, soak, failed, logs):
         print(f"\n{world.transactions} transactions, {world.epoch} banks, {world.compared} comparisons, "
               f"{sum(soak.counts.values())} faults; slowest to catch up: {soak.slowest[1]}, {soak.slowest[0]:.1f} s")
         print("; ".join(f"{name} {count}" for name, count in sorted(soak.counts.items())))
+        if world.points:
+            fired = sum(count > 0 for count in world.points.values())
+            print(f"{len(world.points)} failpoints set, {fired} of them passed, {sum(world.points.values())} times")
         lines, growing = watch.judge()
         print("\n".join(lines))
     if growing:

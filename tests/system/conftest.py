@@ -17,10 +17,49 @@ from cluster import Cluster  # noqa: E402
 from pipeline import SOME, Pipeline  # noqa: E402
 from program import Reports  # noqa: E402
 
+# Files whose tests take long: (into how many groups they are cut, about how many seconds each takes).
+CUT = {"load": (1, 84), "oracle": (1, 53), "pipeline": (4, 47), "first_load": (2, 41), "capture": (3, 40),
+       "traps": (3, 38), "faults": (6, 35), "kills": (2, 35), "demo": (2, 33), "commands": (2, 30)}
+OTHERS = (1, 25)
+
+Cluster.tied = True     # a worker may be killed
+
 _number = itertools.count(1)
 _pipelines = pytest.StashKey()
 # What a crash must not take: for the tests that crash a server.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "wal_sync_method": "fdatasync"}
+
+
+# ---- who runs what: `make test-system` has several workers, each with clusters of its own -----------
+
+def group_of(item, number, count):
+    """Tests of a group run in one worker, in order: a file, a piece of one, or what a mark puts together.
+    `number`: of the item among the `count` ones of its file."""
+    mark = item.get_closest_marker("xdist_group")
+    if mark is None:
+        name = item.path.stem.removeprefix("test_")
+        pieces, _ = CUT.get(name, OTHERS)
+        mark = pytest.mark.xdist_group(name if pieces == 1 else f"{name}-{number * pieces // count}")
+        item.add_marker(mark)
+    return mark.args[0]
+
+
+def seconds_of(group):
+    return CUT.get(group.partition("-")[0], OTHERS)[1]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "xdist_group(name): tests that run in one worker")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The longest group comes first: no worker is left with it when the others are done."""
+    groups = {}
+    for _, file in itertools.groupby(items, key=lambda item: item.path):
+        file = list(file)
+        groups.update((item, group_of(item, number, len(file))) for number, item in enumerate(file))
+    items.sort(key=lambda item: (-seconds_of(groups[item]), groups[item]))
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,8 @@ class Link:
 
     def __init__(self, server):
         self.server = server
-        self.port = 0
-        self.listener = None
+        self.port, self.listening = 0, False
+        self.take_port()
         self.open, self.pace = set(), 0.0       # client sockets; seconds that each piece takes
         self.flow = threading.Event()
         self.flow.set()
@@ -42,10 +42,11 @@ class Link:
     # what can happen to it --------------------------------------------------------------------
     def cut(self):
         """Every connection is reset, new ones are refused."""
-        if self.listener is not None:
+        if self.listening:
+            self.listening = False
             self.listener.shutdown(socket.SHUT_RDWR)
             self.listener.close()
-            self.listener = None
+            self.take_port()
         self.reset()
 
     def reset(self):
@@ -70,19 +71,24 @@ class Link:
         """Everything as it was."""
         self.pace = 0.0
         self.flow.set()
-        if self.listener is None:
-            self.listener = socket.socket()
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.listener.bind(("127.0.0.1", self.port))
+        if not self.listening:
+            self.listening = True
             self.listener.listen()
-            self.port = self.listener.getsockname()[1]
             threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
     def close(self):
         self.mend()
         self.cut()
+        self.listener.close()
 
     # how it works -----------------------------------------------------------------------------
+    def take_port(self):
+        """The port stays ours while nothing listens there: who connects is refused."""
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(("127.0.0.1", self.port))
+        self.port = self.listener.getsockname()[1]
+
     def accept(self, listener):
         while True:
             try:

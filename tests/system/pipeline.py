@@ -371,9 +371,15 @@ class Pipeline:
 
         def reached():
             self.check_alive()
-            return self.applied() >= target
+            return self.applied() >= target and self.counted(target)
         wait_for(f"the ledger to reach {target >> 32:X}/{target & 0xffffffff:X}", reached, timeout)
         return target
+
+    def counted(self, target):
+        """The applier has heard of the COMMIT that it sent: its counters, the position last, have it."""
+        counters = self.counters()
+        return self.apply is None or counters.get("pid") != self.apply.pid or \
+            counters["apply_applied_lsn_bytes"] >= target
 
     def running(self):
         return self.capture.running() and self.apply.running()

@@ -1,8 +1,18 @@
 """The program under test: build/release/rolag, or the one that ROLAG names (`make test-asan`: build/asan/rolag)."""
+import fcntl
 import os
+import subprocess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ROLAG = os.path.abspath(os.environ.get("ROLAG", os.path.join(ROOT, "build", "release", "rolag")))
+
+
+def build(*targets, mode="asan"):
+    """Makes what a test needs beside the program; one at a time, whoever else runs."""
+    os.makedirs(os.path.join(ROOT, "build"), exist_ok=True)
+    with open(os.path.join(ROOT, "build", "tests.lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "-s", f"MODE={mode}", *targets], cwd=ROOT, check=True)
 
 
 class Reports:

@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy" / "demo"))
 
 from cluster import Cluster  # noqa: E402
+from program import build  # noqa: E402
 
 SEED = int(os.environ.get("ROLAG_SEED", "20240229"))
 SCALE = float(os.environ.get("ROLAG_CASTS", "1"))
@@ -67,7 +68,7 @@ def server():
 def probe():
     """Asks our code; built with the sanitizers, so that a bad read fails the test too."""
     path = "build/asan/tests/cast_probe"
-    subprocess.run(["make", "-s", "MODE=asan", path], cwd=ROOT, check=True)
+    build(path)
 
     def ask(lines, zone="UTC"):
         done = subprocess.run([ROOT / path, zone], input="".join(f"{line}\n" for line in lines),

@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT / "deploy" / "demo"), str(ROOT / "tests" / "oracle")]
 
 import oracle  # noqa: E402
 from cluster import Cluster  # noqa: E402
+from program import build  # noqa: E402
 
 EVENTS = int(os.environ.get("ROLAG_FOLD_EVENTS", "4000"))
 SEED = os.environ.get("ROLAG_SEED", "3")
@@ -27,7 +28,7 @@ ID = "00000000-0000-4000-8000-%012d"
 
 @pytest.fixture(scope="module", autouse=True)
 def binary():
-    subprocess.run(["make", "-s", "MODE=asan", "build/asan/rolag"], cwd=ROOT, check=True)
+    build("build/asan/rolag")
 
 
 def fold(*arguments, text=None):

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy" / "demo"))
 
 from cluster import Cluster  # noqa: E402
+from program import build  # noqa: E402
 
 SEED = int(os.environ.get("ROLAG_SEED", "20240301"))
 SCALE = float(os.environ.get("ROLAG_JSON", "1"))
@@ -52,7 +53,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def probe():
-    subprocess.run(["make", "-s", "MODE=asan", "build/asan/tests/json_probe"], cwd=ROOT, check=True)
+    build("build/asan/tests/json_probe")
     return ROOT / "build/asan/tests/json_probe"
 
 

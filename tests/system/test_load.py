@@ -249,7 +249,7 @@ def test_sigterm_and_the_stop_file_end_it_between_transactions(core, tmp_path):
             assert process.poll() is None
             time.sleep(0.05)
         process.terminate() if end == "signal" else stop.write_text("")
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         assert counts(core, name) == json.loads(out)["tables"]
 

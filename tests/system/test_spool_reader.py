@@ -15,6 +15,7 @@ import subprocess
 import lz4.block
 import pytest
 import xxhash
+from program import build
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEADER = struct.Struct(">QIBBHIIQQ")
@@ -37,8 +38,7 @@ def pb(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def programs():
-    subprocess.run(["make", "-s", "MODE=asan", "build/asan/tests/spool_probe", "build/asan/rolag"],
-                   cwd=ROOT, check=True)
+    build("build/asan/tests/spool_probe", "build/asan/rolag")
     return ROOT / "build/asan/tests/spool_probe", ROOT / "build/asan/rolag"
 
 

@@ -179,7 +179,7 @@ def test_a_sync_is_not_bound_by_the_roles_statement_timeout(make_pipeline):
     p.warehouse(f"alter database {p.warehouse_database} set statement_timeout = '50ms'")
     p.start_capture()
     p.start_apply()
-    wait_for("the sync", lambda: p.apply.lines("done=yes"), timeout=40)
+    wait_for("the sync", lambda: p.apply.lines("done=yes"))
     assert p.counters()["apply_reconnects_total"] == 0
     p.warehouse(f"alter database {p.warehouse_database} reset statement_timeout")
     p.wait_live()

@@ -421,7 +421,7 @@ static void test_rows_as_copy_and_as_arrays(void **state)
 	add_transaction(f, 10, 1, 1, 2);
 	batch_resolve(b, &f->cache, false);
 	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
-	assert_int_equal(writer_fill_copy(b, 0, false, 0, 1 << 20, &copy), 2);
+	assert_int_equal(writer_fill_copy(b, 0, 0, 1 << 20, &copy), 2);
 	struct rd r = rd_of(buf_slice(&copy));
 	assert_memory_equal(rd_bytes(&r, 11), "PGCOPY\n\377\r\n\0", 11);
 	assert_int_equal(rd_u64(&r), 0);
@@ -445,13 +445,11 @@ static void test_rows_as_copy_and_as_arrays(void **state)
 		assert_int_equal(rd_u64(&r), 10); /* _committed_at after 2000-01-01 */
 	}
 	assert_true(rd_finish(&r));
-	buf_clear(&copy);
-	writer_fill_copy(b, 0, true, 0, 1 << 20, &copy); /* only the last row of the new entity */
-	struct writer_latest n = writer_count_latest(b, 0);
-	assert_int_equal(n.begun, 1);
-	assert_int_equal(n.known, 0);
+	assert_int_equal(writer_fill_entities(b, 0, f->rollup, false, &column[0]), 0);
+	assert_int_equal(writer_fill_entities(b, 0, f->rollup, true, &column[0]), 1);
+	assert_int_equal(column[0].len, 20 + 4 + 16);
 
-	int count = writer_fill_rows(b, 0, f->rollup, 0, 0, column);
+	int count = writer_fill_rows(b, 0, f->rollup, column);
 	assert_int_equal(count, (int)ARRAY_LEN(column));
 	for (int i = 0; i < count; i++) {
 		struct rd a = rd_of(buf_slice(&column[i]));
@@ -492,7 +490,7 @@ static void test_ddl_says_what_every_column_is(void **state)
 		"NULL",
 		"\"amount\" int8,\n    \"tags\" varchar[],\n    _lsn pg_lsn NOT NULL,\n    "
 		"_committed_at timestamptz,\n    PRIMARY KEY (id, version)",
-		"PRIMARY KEY (id)\n) WITH (fillfactor = 70)",
+		"PRIMARY KEY (id)\n) WITH (fillfactor = 50)",
 		"COMMENT ON TABLE \"raw\".\"deposits_latest\" IS 'A customer''s deposits: ",
 		"COMMENT ON COLUMN \"raw\".\"deposits\".\"amount\" IS '",
 		"COMMENT ON COLUMN \"raw\".\"deposits\".\"_lsn\" IS '",

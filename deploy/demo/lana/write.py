@@ -95,6 +95,7 @@ class Session:
         self.conninfo, self.batch = conninfo, batch
         self.queue, self.flying = deque(), []
         self.conn, self.lost_pid = None, None
+        self.trouble_since = None       # nothing of it was committed since then
 
     def connect(self):
         self.conn = psycopg.connect(self.conninfo, autocommit=True, application_name="lana_load")
@@ -138,7 +139,8 @@ class Session:
     def fail(self, result):
         message = result.error_message.decode(errors="replace")
         state = result.error_field(pq.DiagnosticField.SQLSTATE)
-        if state is None or state[:2] in (b"57", b"08") or self.conn.pgconn.status != pq.ConnStatus.OK:
+        # 53: no room, no memory, no connection left; it may come back.
+        if state is None or state[:2] in (b"57", b"08", b"53") or self.conn.pgconn.status != pq.ConnStatus.OK:
             raise Lost(message)
         raise RuntimeError(f"the core refused a transaction: {message}")
 
@@ -242,11 +244,13 @@ class Steady:
         for socket in ready:
             session = busy[socket]
             try:
-                self.committed(session.receive())
+                self.committed(session, session.receive())
             except Lost as lost:
                 self.recover(session, lost)
 
-    def committed(self, done):
+    def committed(self, session, done):
+        if done:
+            session.trouble_since = None
         for tx, _ in done:
             self.summary.add(tx)
             if self.on_commit:
@@ -258,16 +262,20 @@ class Steady:
             raise lost
         session.lost_pid = session.conn.pgconn.backend_pid
         session.conn.close()
-        deadline = time.monotonic() + self.reconnect
+        again = session.trouble_since is not None       # it lets us in, and takes nothing
+        session.trouble_since = session.trouble_since or time.monotonic()
+        if again and time.monotonic() > session.trouble_since + self.reconnect:
+            raise lost
         while True:
+            time.sleep(0.1 if again else 0)
             try:
-                self.committed(session.resolve())
+                self.committed(session, session.resolve())
                 self.summary.reconnects += 1
                 return
             except psycopg.OperationalError:
-                if time.monotonic() > deadline:
+                if time.monotonic() > session.trouble_since + self.reconnect:
                     raise
-                time.sleep(0.1)
+                again = True
 
 
 def bulk(conninfo, transactions, to_json, stop, limit=None, group=4000):
