@@ -11,9 +11,10 @@ import threading
 import psycopg
 import pytest
 from cluster import Cluster
-from pipeline import PERMANENT, ROLE, SOME, Bank, Pipeline, entity, wait_for, write_role, write_roles
+from pipeline import PERMANENT, ROLE, SOME, ROOT, Bank, Pipeline, Process, entity, wait_for, write_role, write_roles
 
 
+FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
 EVENTS = int(os.environ.get("ROLAG_SYNC_EVENTS", "100000"))
 
 
@@ -294,6 +295,20 @@ def try_drop(p, name):
     return False
 
 
+def begin_failing(p, points):
+    """Apply as it is built with failpoints."""
+    p.apply = Process("apply", [FAIL_BINARY, "apply", "--config", p.config], os.path.join(p.folder, "apply.log"),
+                      {"ROLAG_FAILPOINTS": points})
+    p.processes.append(p.apply)
+    return p.apply
+
+
+def begin_and_break_at(p, point):
+    """It dies at the point, loses its connection there the next time, and goes on."""
+    assert begin_failing(p, f"{point}=kill").wait() == -signal.SIGKILL
+    begin_failing(p, f"{point}=disconnect")
+
+
 @pytest.mark.parametrize("running", [False, True])
 def test_trap_04_a_lost_slot_is_repaired_by_sync(make_pipeline, running):
     """What was committed while there was no slot is in no stream: it is read from the core, and nothing else."""
@@ -305,12 +320,14 @@ def test_trap_04_a_lost_slot_is_repaired_by_sync(make_pipeline, running):
     p.wait_applied()
     if not running:
         p.capture.kill9()
+        p.apply.kill9()
     with Writing(bank, rate=80):
         bank_events = p.events()
         drop_slot(p)
         wait_for("events that no slot has", lambda: p.events() > bank_events + 40)
         if not running:
             p.start_capture()
+            begin_and_break_at(p, "sync.gap")
         wait_for("apply to find the gap", lambda: p.check_alive() or p.apply.lines("gap of the spool"))
         p.wait_live()
         p.wait_applied()
@@ -395,7 +412,7 @@ def test_traps_50_and_59_a_standby_promoted_while_behind(make_pipeline, own_clus
         else:
             p.configure({"core": {"connect": p.core_conninfo}})
             p.start_capture()
-            p.start_apply()
+            begin_and_break_at(p, "sync.forked")
         wait_for("the fork to be seen", lambda: p.check_alive() or p.apply.lines("failover", "taken_back=yes"))
         p.wait_live()
         with p.writing() as conn:
