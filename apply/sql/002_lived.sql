@@ -19,7 +19,8 @@ CREATE TABLE rolag.sync (
     estimated_rows bigint NOT NULL,
     started_at     timestamptz NOT NULL DEFAULT now(),
     changed_at     timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (pipeline, name)
+    PRIMARY KEY (pipeline, name),
+    FOREIGN KEY (pipeline, name) REFERENCES rolag.relation ON DELETE CASCADE
 );
 COMMENT ON TABLE rolag.sync IS 'One row per table that is being synced: where that began and how far it is. Gone when the table is live.';
 COMMENT ON COLUMN rolag.sync.name IS 'Of its row in rolag.relation.';
