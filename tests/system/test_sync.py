@@ -80,7 +80,7 @@ def test_a_sync_killed_again_and_again_goes_on_where_it_was(make_pipeline):
         p.start_apply()
         read = kills = 0
         while kills < 12 and p.warehouse("select count(*) from rolag.relation where state <> 'live'") != [(0,)]:
-            threading.Event().wait(dice.uniform(0.1, 1.2))
+            threading.Event().wait(dice.uniform(0.05, 0.4))
             before = dict(p.warehouse("select name, rows from rolag.sync"))
             victims = workers(p)
             if victims and dice.random() < 0.6:
@@ -92,7 +92,7 @@ def test_a_sync_killed_again_and_again_goes_on_where_it_was(make_pipeline):
             after = dict(p.warehouse("select name, rows from rolag.sync"))
             assert all(after[name] >= rows for name, rows in before.items() if name in after), "it began anew"
             read = max([read, *after.values()])
-        assert kills >= 4 and read > 0
+        assert kills >= 3 and read > 0
         p.wait_live()
         p.wait_applied()
     p.wait_applied()
