@@ -98,6 +98,12 @@ APPLY_SRC := \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
 	apply/stream/ledger.c \
+	apply/stream/remake.c \
+	apply/stream/sampler.c \
+	apply/stream/parked.c \
+	apply/stream/quarantine.c \
+	apply/stream/quarantine_serve.c \
+	apply/stream/repair.c \
 	apply/stream/source.c \
 	apply/stream/sync.c \
 	apply/stream/sync_fork.c \
@@ -107,12 +113,19 @@ APPLY_SRC := \
 	apply/stream/sync_table.c \
 	apply/stream/sync_unit.c \
 	apply/stream/sync_worker.c \
+	apply/stream/verify.c \
+	apply/stream/verify_compare.c \
+	apply/stream/verify_fence.c \
+	apply/stream/verify_rows.c \
+	apply/stream/verify_triggers.c \
 	apply/stream/writer.c \
 	apply/stream/writer_rows.c
 
 COMMANDS_SRC := \
 	cdc/commands/check.c \
 	cdc/commands/check_core.c \
+	cdc/commands/check_definitions.c \
+	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
@@ -123,6 +136,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/quarantine.c \
 	cdc/commands/roles.c \
 	cdc/commands/run.c \
 	cdc/commands/spool.c \
@@ -130,7 +144,9 @@ COMMANDS_SRC := \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_print.c \
 	cdc/commands/story.c \
-	cdc/commands/sync.c
+	cdc/commands/sync.c \
+	cdc/commands/verify.c \
+	cdc/commands/verify_repair.c
 
 MAIN_SRC := cdc/main.c
 
@@ -153,7 +169,8 @@ UNIT_TESTS := \
 	test_spool \
 	test_spool_disk \
 	test_spool_faults \
-	test_types
+	test_types \
+	test_verify
 
 # Fuzz targets: tests/fuzz/fuzz_NAME.c with its corpus in tests/fuzz/corpus/NAME.
 FUZZ := \
@@ -195,6 +212,8 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
+	remake_serve \
+	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.

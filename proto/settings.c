@@ -7,9 +7,10 @@
 
 static const char *const confirm_names[] = {"applied", "spooled", NULL};
 static const char *const binary_names[] = {"auto", "on", "off", NULL};
+static const char *const unknown_event_names[] = {"quarantine", "fail", "ignore", NULL};
+static const char *const unknown_key_names[] = {"warn", "quarantine", "fail", "ignore", NULL};
+static const char *const gap_names[] = {"repair", "quarantine", "fail", NULL};
 static const char *const lost_slot_names[] = {"resync", "stop", NULL};
-static const char *const unknown_event_names[] = {"fail", "ignore", NULL};
-static const char *const unknown_key_names[] = {"warn", "ignore", "fail", NULL};
 static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 
@@ -194,11 +195,13 @@ const struct conf_key settings_keys[] = {
 	{.name = "apply.unknown_event",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(apply.unknown_event),
-	 .init = "fail",
+	 .init = "quarantine",
 	 .names = unknown_event_names,
-	 .help = "An event type that the rollup does not list: fail = stop with a clear line, "
-		 "losing nothing; ignore = keep the columns as they were. A definition may say "
-		 "otherwise. (A required key that is absent always stops.)"},
+	 .help = "An event that the rollup cannot read (a type that it does not list, a required "
+		 "key that is absent, a value that does not fit): quarantine = its entity waits in "
+		 "rolag.quarantine, in order, the rest flows; fail = stop with a clear line, "
+		 "losing nothing; ignore = keep the columns as they were (of types that are not "
+		 "listed only; else as quarantine). A definition may say otherwise."},
 	{.name = "apply.unknown_key",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(apply.unknown_key),
@@ -206,7 +209,15 @@ const struct conf_key settings_keys[] = {
 	 .names = unknown_key_names,
 	 .help = "A payload key that the rollup does not list for its event: warn = fold, count "
 		 "and "
-		 "name it."},
+		 "name it; ignore = fold; quarantine and fail as above."},
+	{.name = "apply.gap",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(apply.gap),
+	 .init = "repair",
+	 .names = gap_names,
+	 .help = "An event whose predecessor is not there: repair = read exactly the missing ones "
+		 "from the core, and where it has none, as quarantine; quarantine and fail as "
+		 "above."},
 	{.name = "sync.workers",
 	 .type = CONF_INT,
 	 .offset = FIELD(sync.workers),
@@ -225,6 +236,39 @@ const struct conf_key settings_keys[] = {
 	 .min = 100,
 	 .max = 1000000,
 	 .help = "Rows that one statement of a sync reads from the core."},
+	{.name = "verify.sample_interval",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(verify.sample_interval),
+	 .init = "5 min",
+	 .min = 0,
+	 .max = 30 * DAY,
+	 .help = "How often apply, in a process of its own, compares some entities of one rollup, "
+		 "the next one each time, with what the core's events fold to (as rolag verify "
+		 "does); 0 s: never."},
+	{.name = "verify.sample_entities",
+	 .type = CONF_INT,
+	 .offset = FIELD(verify.sample_entities),
+	 .init = "100",
+	 .min = 1,
+	 .max = 1000000,
+	 .help = "How many entities that are, about."},
+	{.name = "quarantine.max_entities",
+	 .type = CONF_INT,
+	 .offset = FIELD(quarantine.max_entities),
+	 .init = "10000",
+	 .min = 1,
+	 .max = 1000000,
+	 .help = "Entities of one rollup that may wait in quarantine. One more, and the whole "
+		 "rollup is parked: its rows stay as they are until `rolag sync`, the others go "
+		 "on."},
+	{.name = "quarantine.max_events",
+	 .type = CONF_INT,
+	 .offset = FIELD(quarantine.max_events),
+	 .init = "1000000",
+	 .min = 1,
+	 .max = 1000000000,
+	 .help = "The same for events of one rollup: an entity that is parked for long must not "
+		 "fill the warehouse."},
 	{.name = "log.level",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(log.level),

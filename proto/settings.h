@@ -11,9 +11,15 @@
 
 enum settings_confirm { CONFIRM_APPLIED, CONFIRM_SPOOLED };
 enum settings_binary { BINARY_AUTO, BINARY_ON, BINARY_OFF };
+enum settings_unknown_event { UNKNOWN_EVENT_QUARANTINE, UNKNOWN_EVENT_FAIL, UNKNOWN_EVENT_IGNORE };
+enum settings_unknown_key {
+	UNKNOWN_KEY_WARN,
+	UNKNOWN_KEY_QUARANTINE,
+	UNKNOWN_KEY_FAIL,
+	UNKNOWN_KEY_IGNORE
+};
+enum settings_gap { GAP_REPAIR, GAP_QUARANTINE, GAP_FAIL };
 enum settings_lost_slot { LOST_SLOT_RESYNC, LOST_SLOT_STOP };
-enum settings_unknown_event { UNKNOWN_EVENT_FAIL, UNKNOWN_EVENT_IGNORE };
-enum settings_unknown_key { UNKNOWN_KEY_WARN, UNKNOWN_KEY_IGNORE, UNKNOWN_KEY_FAIL };
 
 struct settings {
 	const char *file; /* the path it came from; not a key */
@@ -54,11 +60,20 @@ struct settings {
 		uint64_t cache;
 		int unknown_event; /* enum settings_unknown_event */
 		int unknown_key;   /* enum settings_unknown_key */
+		int gap;	   /* enum settings_gap */
 	} apply;
 	struct {
 		int64_t workers;
 		int64_t chunk;
 	} sync;
+	struct {
+		int64_t sample_interval; /* 0: off */
+		int64_t sample_entities;
+	} verify;
+	struct {
+		int64_t max_entities; /* of one rollup */
+		int64_t max_events;   /* of one rollup */
+	} quarantine;
 	struct {
 		int level; /* index into settings_log_levels, an enum log_level by settings_log_level */
 		int format; /* enum log_format */

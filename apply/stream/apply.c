@@ -10,6 +10,10 @@
 #include <poll.h>
 
 #include "apply/stream/gather.h"
+#include "apply/stream/quarantine.h"
+#include "apply/stream/remake.h"
+#include "apply/stream/repair.h"
+#include "apply/stream/sampler.h"
 #include "apply/stream/sync.h"
 #include "apply/stream/writer.h"
 #include "proto/base/failpoint.h"
@@ -23,11 +27,20 @@
 #define POSITION_POLL_US                                                                           \
 	INT64_C(50000) /* while something is committed but not known to be on disk */
 
+/* How often the warehouse is asked whether somebody wants a retry; how long what waits is folded at a time. */
+#define QUARANTINE_POLL_US  INT64_C(1000000)
+#define QUARANTINE_LIMIT_US INT64_C(200000)
+
 /* A batch's memory with its rows, in apply.batch_bytes (gathering stops at four of them). */
 #define FOLDED_FACTOR 6
 
 /* Taken and folded at a time while a batch is on its way: the warehouse must not wait for bytes meanwhile. */
 #define SLICE_CHANGES 64
+
+/* For how long entities are made anew at a time, and when the next ones are, or those that could not be yet. */
+#define REMAKE_LIMIT_US INT64_C(200000)
+#define REMAKE_NEXT_US	INT64_C(50000)
+#define REMAKE_AGAIN_US INT64_C(1000000)
 
 enum stage {
 	STAGE_GATHER, /* `making` takes changes and folds them */
@@ -44,6 +57,8 @@ struct applier {
 	struct gather gather;
 	struct sync sync;
 	struct cache cache;
+	struct sampler sampler;
+	struct parked parked;
 	struct batch batch[2];
 	struct batch *making, *flying; /* flying: with the writer, or NULL */
 	enum stage stage;
@@ -53,8 +68,11 @@ struct applier {
 	bool asking;   /* the writer asks for the WAL position only */
 	bool distrust; /* a key was there already: fetch states of all entities */
 	bool connected;
-	struct pgc_backoff backoff;
-	int64_t retry_us, look_us, ask_us; /* monotonic */
+	bool serving;	/* somebody asked for a retry: nothing is taken until it is done */
+	bool core_away; /* `making` waits for the core, to fill a gap */
+	struct pgc_backoff backoff, repair_backoff;
+	int64_t retry_us, look_us, ask_us, quarantine_us, repair_us; /* monotonic */
+	int64_t remake_us; /* monotonic: entities may wait to be made anew; LOOP_NEVER: none does */
 	struct applied_file *applied;
 	int lock;		      /* of state_dir, for the life of the process */
 	struct applied_position told; /* written to the applied file */
@@ -64,7 +82,7 @@ struct applier {
 	struct lsn next_timeline_start;
 	int fatal; /* the stream cannot go on behind `making`; why: */
 	struct rt_err fatal_err;
-	struct log_limit unknown_limit, retry_limit;
+	struct log_limit unknown_limit, retry_limit, parked_limit, repair_limit;
 };
 
 /* ---- connecting and letting go ---- */
@@ -75,12 +93,13 @@ static void forget(struct applier *a)
 	writer_detach(&a->writer);
 	gather_close(&a->gather);
 	cache_clear(&a->cache);
+	parked_clear(&a->parked);
 	batch_reset(&a->batch[0]);
 	batch_reset(&a->batch[1]);
 	a->making = &a->batch[0];
 	a->flying = NULL;
 	a->stage = STAGE_GATHER;
-	a->full = a->more = a->asking = a->connected = false;
+	a->full = a->more = a->asking = a->connected = a->serving = a->core_away = false;
 	a->fatal = 0; /* it will be met again */
 	met_set(MET_APPLY_CONNECTED, 0);
 }
@@ -115,6 +134,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
+	    (rc = quarantine_load(c, s, &a->landed, &a->parked, err)) != 0 ||
 	    (rc = pass_breaks(a, c, err)) != 0 || (rc = sync_begin(&a->sync, c, err)) != 0 ||
 	    (rc = gather_open(&a->gather, s, &a->landed, &a->ledger, err)) != 0) {
 		pgc_close(c);
@@ -127,8 +147,9 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	a->gap = LSN_NONE;
 	a->next_timeline = 0;
 	a->connected = true;
-	a->look_us = 0;
-	a->ask_us = 0;
+	a->remake_us = 0;
+	a->look_us = a->ask_us = a->quarantine_us = a->repair_us = 0;
+	quarantine_measure(&a->parked, &a->landed);
 	met_set(MET_APPLY_CONNECTED, 1);
 	met_set(MET_APPLY_APPLIED_LSN, a->ledger.applied.v);
 	met_note("%s", "");
@@ -183,6 +204,33 @@ static void note_applied(struct applier *a, const struct batch *b)
 		met_set(MET_APPLY_HEARTBEAT_US, (uint64_t)b->heartbeat_us);
 }
 
+/* Said once it is written: what is parked, and why. */
+static void note_parked(struct applier *a, const struct batch *b)
+{
+	uint64_t hidden;
+	for (uint32_t i = 0; i < b->park_count; i++)
+		log_error("a rollup is parked, the others go on",
+			  "rollup=%s reason=\"%s\" mend=\"rolag sync %s\"",
+			  a->landed.item[b->park[i].rollup].rollup->name, b->park[i].reason,
+			  a->landed.item[b->park[i].rollup].rollup->name);
+	for (uint32_t i = 0; i < b->waiting_count; i++)
+		if (b->waiting[i].reason != NULL &&
+		    log_limit_pass(&a->parked_limit, rt_mono_us(), &hidden))
+			log_error("an entity waits in quarantine, the others go on",
+				  "relation=%s.%s lsn=" LSN_FMT " hidden=%" PRIu64
+				  " reason=\"%s\" mend=\"rolag quarantine list\"",
+				  a->landed.item[b->event[b->waiting[i].event].rollup]
+					  .rollup->source_schema,
+				  a->landed.item[b->event[b->waiting[i].event].rollup]
+					  .rollup->source_table,
+				  LSN_ARGS(b->transaction[b->event[b->waiting[i].event].transaction]
+						   .end),
+				  hidden, b->waiting[i].reason);
+	met_add(MET_REPAIRED_EVENTS, b->repaired);
+	if (b->park_count > 0 || b->waiting_count > 0)
+		quarantine_measure(&a->parked, &a->landed);
+}
+
 static void note_rows(struct applier *a, const struct batch *b)
 {
 	uint64_t rows = 0, hidden;
@@ -234,6 +282,9 @@ static int writer_done(struct applier *a)
 	} else {
 		struct batch *b = a->flying;
 		note_rows(a, b);
+		if (b->fence_count > 0) /* whoever sent it may have asked for a repair */
+			a->remake_us = 0;
+		note_parked(a, b);
 		if (a->flying_part == PART_WHOLE || a->flying_part == PART_LAST) {
 			note_applied(a, b);
 			a->distrust = false;
@@ -273,11 +324,17 @@ static int take_off(struct applier *a, struct rt_err *err)
 	return rc;
 }
 
+/* Nothing more is taken then, until nothing is in the making or under way. */
+static bool remake_is_due(const struct applier *a)
+{
+	return rt_mono_us() >= a->remake_us && a->loop.stop == 0;
+}
+
 /* Takes what the spool has; an error is kept until what came before it is written. */
 static void gather_more(struct applier *a)
 {
-	if (a->full || a->fatal != 0 || sync_holds(&a->sync) ||
-	    (a->loop.stop > 0 && !a->making->open))
+	if (a->full || a->fatal != 0 || a->core_away || sync_holds(&a->sync) ||
+	    ((a->loop.stop > 0 || a->serving || remake_is_due(a)) && !a->making->open))
 		return;
 	enum gather_result r =
 		gather_turn(&a->gather, a->making,
@@ -288,12 +345,49 @@ static void gather_more(struct applier *a)
 	a->more = r == GATHER_SOME;
 }
 
+/* Folds what was gathered; what is missing is read from the core. ERR_RETRY: the core is away. */
+static int fold(struct applier *a, struct batch *b, struct rt_err *err)
+{
+	const size_t max_bytes = FOLDED_FACTOR * a->settings->apply.batch_bytes;
+	int rc = 0;
+	while (rc == 0 && !batch_is_folded(b)) {
+		rc = batch_fold(b, &a->cache, max_bytes, err);
+		if (rc != 1)
+			break;
+		rc = repair_batch(a->settings, &a->ledger, &a->loop, b, err);
+	}
+	if (rc == 0 && a->core_away) {
+		a->core_away = false;
+		met_note("%s", "");
+		pgc_backoff_reset(&a->repair_backoff);
+	}
+	return rc;
+}
+
+/* What comes behind a gap waits until the core can be asked for it. */
+static bool await_core(struct applier *a, const struct rt_err *why, int *ret_rc)
+{
+	uint64_t hidden;
+	int64_t wait = pgc_backoff_next(&a->repair_backoff);
+	a->core_away = true;
+	a->repair_us = rt_mono_us() + wait;
+	*ret_rc = 0;
+	met_note("%s", why->msg);
+	if (log_limit_pass(&a->repair_limit, rt_mono_us(), &hidden))
+		log_warn("the core is away, missing events are awaited",
+			 "wait_ms=%" PRId64 " hidden=%" PRIu64 " reason=\"%s\"", wait / 1000,
+			 hidden, why->msg);
+	return false;
+}
+
 /* Looks up and folds what was gathered. True when `making` could be written now. */
 static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 {
 	struct batch *b = a->making;
 	struct rt_err cause;
 	*ret_rc = 0;
+	if (a->core_away && rt_mono_us() < a->repair_us)
+		return false;
 	batch_resolve(b, &a->cache, a->distrust);
 	FAILPOINT(APPLY_RESOLVED);
 	if (b->missing_count > 0) {
@@ -303,14 +397,61 @@ static bool make_ready(struct applier *a, struct rt_err *err, int *ret_rc)
 		a->stage = STAGE_FETCH;
 		return false;
 	}
-	if (!batch_is_folded(b) &&
-	    batch_fold(b, &a->cache, FOLDED_FACTOR * a->settings->apply.batch_bytes, &cause) != 0) {
+	*ret_rc = fold(a, b, &cause);
+	if (*ret_rc == ERR_RETRY)
+		return await_core(a, &cause, ret_rc);
+	if (*ret_rc != 0) {
 		a->fatal_err = cause; /* before what stopped the gathering, if something did */
 		a->fatal = cause.code;
+		*ret_rc = 0;
 		cache_clear(&a->cache); /* it knows of rows that will not be written */
 	}
 	a->full |= !batch_is_folded(b); /* no room for more: what is folded goes first */
 	return true;
+}
+
+/* Between two batches: what `rolag verify --repair` asked for. */
+static int remake(struct applier *a, struct rt_err *err)
+{
+	PGconn *c;
+	enum remake_left left = REMAKE_NONE;
+	int rc = writer_lend(&a->writer, &c, err);
+	if (rc == 0)
+		rc = remake_serve(c, a->settings, &a->landed, &a->ledger, &a->cache, &a->loop,
+				  REMAKE_LIMIT_US, &left, err);
+	a->remake_us = left == REMAKE_NONE   ? LOOP_NEVER
+		       : left == REMAKE_SOME ? rt_mono_us() + REMAKE_NEXT_US
+					     : rt_mono_us() + REMAKE_AGAIN_US;
+	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
+}
+
+/* Between two batches: asks now and then whether somebody wants a retry. */
+static int ask_quarantine(struct applier *a, struct rt_err *err)
+{
+	PGconn *c;
+	int64_t now = rt_mono_us();
+	if (now < a->quarantine_us || a->serving)
+		return 0;
+	a->quarantine_us = now + QUARANTINE_POLL_US;
+	int rc = writer_lend(&a->writer, &c, err);
+	if (rc == 0)
+		rc = quarantine_is_asked(c, a->settings, &a->serving, err);
+	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
+}
+
+/* What was asked for, once nothing is in the making or under way. */
+static int serve_quarantine(struct applier *a, struct rt_err *err)
+{
+	PGconn *c;
+	bool more = false;
+	int rc = writer_lend(&a->writer, &c, err);
+	if (rc == 0)
+		rc = quarantine_serve(c, &a->loop, a->settings, &a->landed, &a->ledger, &a->parked,
+				      &a->cache, QUARANTINE_LIMIT_US, &more, err);
+	a->serving = false;
+	/* The stream has its turn in between, whatever waits. */
+	a->quarantine_us = rt_mono_us() + (more ? QUARANTINE_LIMIT_US : QUARANTINE_POLL_US);
+	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
 }
 
 /*
@@ -324,6 +465,8 @@ static int pump(struct applier *a, struct rt_err *err)
 		int rc;
 		if (a->stage == STAGE_FETCH)
 			return 0;
+		if (!writer_is_busy(&a->writer) && (rc = ask_quarantine(a, err)) != 0)
+			return rc;
 		gather_more(a);
 		if (!make_ready(a, err, &rc))
 			return rc;
@@ -333,6 +476,16 @@ static int pump(struct applier *a, struct rt_err *err)
 		if (a->fatal != 0 &&
 		    !worth)	  /* a transaction whose earlier parts are written was cut */
 			return 1; /* from `making`: they vanish with the connection */
+		if (!worth && remake_is_due(a) && !a->making->open) {
+			if ((rc = remake(a, err)) != 0)
+				return rc;
+			continue;
+		}
+		if (!worth && a->serving && !a->making->open) {
+			if ((rc = serve_quarantine(a, err)) != 0)
+				return rc;
+			continue;
+		}
 		if (!worth)
 			return 0;
 		rc = take_off(a, err);
@@ -354,6 +507,8 @@ static void warehouse_prepare(void *ctx, int64_t now, struct loop_want *ret)
 	ret->events = writer_events(&a->writer);
 	if (!writer_is_busy(&a->writer) && lsn_lt(a->ledger.flushed, a->ledger.applied))
 		ret->at_us = RT_MAX(a->ask_us, now);
+	if (!writer_is_busy(&a->writer) && a->stage != STAGE_FETCH && a->loop.stop == 0)
+		ret->at_us = RT_MIN(ret->at_us, RT_MAX(a->remake_us, now));
 }
 
 static int warehouse_turn(struct applier *a, int64_t now, struct rt_err *err)
@@ -390,7 +545,7 @@ static void spool_prepare(void *ctx, int64_t now, struct loop_want *ret)
 	ret->fd = spool_reader_fd(a->gather.reader);
 	/* Where nothing is taken (a full batch waits for the writer; it stops): looking at the spool would only spin. */
 	bool looks = !a->full && a->stage != STAGE_FETCH && a->fatal == 0 && a->loop.stop == 0 &&
-		     !sync_holds(&a->sync);
+		     !sync_holds(&a->sync) && !a->core_away;
 	ret->events = looks ? POLLIN : 0;
 	ret->at_us = a->more && looks ? now : RT_MAX(a->look_us, now);
 }
@@ -420,6 +575,14 @@ static int turn_sync(struct applier *a, int64_t now, struct rt_err *err)
 {
 	int rc =
 		sync_turn(&a->sync, gather_position(&a->gather, a->making), a->told.keep, now, err);
+	const bool waits = a->sync.went_live && parked_total(&a->parked).entities > 0;
+	if (rc == 0 &&
+	    (a->sync.parked || waits)) { /* what is parked is read anew with the connection */
+		a->sync.parked = a->sync.went_live = false;
+		forget(a);
+		a->retry_us = now;
+		return 0;
+	}
 	if (a->sync.went_live) /* what is cached of the table is from before its sync */
 		cache_clear(&a->cache);
 	a->sync.went_live = false;
@@ -453,7 +616,7 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 		int rc = turn_sync(a, now, err);
 		if (rc < 0)
 			return rc;
-		rc = pump(a, err);
+		rc = a->connected ? pump(a, err) : 0;
 		if (rc > 0) {
 			*err = a->fatal_err;
 			if (a->gather.gap.v == 0 && a->gather.next_timeline == 0)
@@ -472,7 +635,8 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 			  : a->gather.drained	   ? "live"
 						   : "catching_up");
 	met_tick(rt_now_us());
-	if (a->loop.stop > 0 && (!a->connected || (a->flying == NULL && !a->making->open)))
+	bool idle = a->flying == NULL && (!a->making->open || a->core_away);
+	if (a->loop.stop > 0 && (!a->connected || idle))
 		a->loop.done = true;
 	return 0;
 }
@@ -502,8 +666,10 @@ static int set_up(struct applier *a, struct rt_err *err)
 	writer_init(&a->writer, s, &a->landed, &a->ledger);
 	sync_init(&a->sync, s, &a->landed, &a->ledger);
 	cache_init(&a->cache, s->apply.cache);
-	batch_init(&a->batch[0], &a->landed);
-	batch_init(&a->batch[1], &a->landed);
+	parked_init(&a->parked, a->landed.count, (uint64_t)s->quarantine.max_entities,
+		    (uint64_t)s->quarantine.max_events);
+	batch_init(&a->batch[0], &a->landed, &a->parked);
+	batch_init(&a->batch[1], &a->landed, &a->parked);
 	a->making = &a->batch[0];
 	rc = loop_init(&a->loop, err);
 	if (rc != 0)
@@ -512,6 +678,9 @@ static int set_up(struct applier *a, struct rt_err *err)
 	a->loop.before_sleep = before_sleep;
 	loop_add(&a->loop,
 		 (struct loop_source){"warehouse", a, warehouse_prepare, warehouse_dispatch});
+	sampler_init(&a->sampler, s, &a->landed, &a->loop);
+	loop_add(&a->loop,
+		 (struct loop_source){"sampler", &a->sampler, sampler_prepare, sampler_dispatch});
 	loop_add(&a->loop, (struct loop_source){"spool", a, spool_prepare, spool_dispatch});
 	loop_add(&a->loop, (struct loop_source){"sync", a, sync_source_prepare, sync_dispatch});
 	return 0;
@@ -519,6 +688,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 
 static void tear_down(struct applier *a)
 {
+	sampler_release(&a->sampler);
 	if (a->applied != NULL)
 		applied_close(a->applied);
 	if (a->making != NULL) {
@@ -526,6 +696,7 @@ static void tear_down(struct applier *a)
 		writer_release(&a->writer);
 		sync_release(&a->sync);
 		cache_release(&a->cache);
+		parked_release(&a->parked);
 		batch_release(&a->batch[0]);
 		batch_release(&a->batch[1]);
 	}
@@ -537,6 +708,8 @@ int apply_main(const struct settings *s)
 {
 	struct applier a = {.settings = s,
 			    .unknown_limit = {.interval_us = 10000000},
+			    .parked_limit = {.interval_us = 1000000},
+			    .repair_limit = {.interval_us = 10000000},
 			    .retry_limit = {.interval_us = 5000000}};
 	struct rt_err err;
 	settings_setup_log(s, "apply");

@@ -25,6 +25,7 @@ struct batch_entity {
 	bool exists;   /* has a state */
 	bool is_new;   /* had none when the batch began */
 	bool dirty;    /* its state is newer than the cache's */
+	bool parked; /* waits in quarantine: so do its events of this batch from the one that parked it on */
 	struct fold_row state;
 	uint32_t last_row; /* index into the rollup's rows */
 };
@@ -38,9 +39,9 @@ static void *grown(void *p, uint32_t count, uint32_t *cap, size_t size)
 	return rt_realloc(p, *cap * size);
 }
 
-void batch_init(struct batch *b, const struct landed_set *landed)
+void batch_init(struct batch *b, const struct landed_set *landed, struct parked *parked)
 {
-	*b = (struct batch){.landed = landed, .first_part = true};
+	*b = (struct batch){.landed = landed, .parked = parked, .first_part = true};
 	arena_init(&b->arena, BATCH_ARENA_BYTES);
 	b->rows = rt_calloc(landed->count, sizeof(*b->rows));
 }
@@ -57,6 +58,8 @@ void batch_release(struct batch *b)
 	free(b->transaction);
 	free(b->missing);
 	free(b->fence);
+	free(b->waiting);
+	free(b->park);
 	arena_release(&b->arena);
 	*b = (struct batch){0};
 }
@@ -67,11 +70,11 @@ void batch_reset(struct batch *b)
 	for (uint16_t i = 0; i < b->landed->count; i++)
 		b->rows[i].count = 0;
 	b->event_count = b->folded = b->transaction_count = b->missing_count = b->fence_count = 0;
-	b->asked = 0;
+	b->asked = b->waiting_count = b->park_count = 0;
 	b->end = LSN_NONE;
 	b->commit_us = b->heartbeat_us = 0;
 	b->bytes = 0;
-	b->duplicates = b->unknown_keys = b->ignored = 0;
+	b->duplicates = b->unknown_keys = b->ignored = b->repaired = 0;
 	b->open = false;
 	b->first_part = true;
 	arena_reset(&b->arena);
@@ -116,6 +119,25 @@ void batch_add_fence(struct batch *b, struct slice run_id)
 	b->fence[b->fence_count++] = (struct batch_fence){
 		.run_id = arena_strndup(&b->arena, (const char *)run_id.p, run_id.len),
 		.lsn = b->transaction[b->transaction_count - 1].end};
+}
+
+/* The rollup is parked from transaction t on. */
+static void park_at(struct batch *b, uint16_t rollup, uint32_t t, const char *reason)
+{
+	struct landed *l = &b->landed->item[rollup];
+	if (landed_is_parked(l, b->transaction[t].end))
+		return;
+	l->state = LANDED_PARKED;
+	l->parked_for_cause = true;
+	l->parked_from = b->transaction[t].end;
+	b->park = grown(b->park, b->park_count, &b->park_cap, sizeof(*b->park));
+	b->park[b->park_count++] = (struct batch_park){rollup, t, arena_strdup(&b->arena, reason)};
+}
+
+void batch_park(struct batch *b, uint16_t rollup, const char *reason)
+{
+	RT_ASSERT(b->open);
+	park_at(b, rollup, b->transaction_count - 1, reason);
 }
 
 void batch_commit(struct batch *b)
@@ -186,6 +208,10 @@ void batch_resolve(struct batch *b, struct cache *cache, bool distrust)
 		if (e->resolved || e->is_new)
 			continue; /* is_new without resolved: it is among the missing already */
 		struct fold_row state;
+		if (parked_has(b->parked, ev->rollup, ev->e.id)) {
+			e->parked = e->resolved = true; /* its state is not needed */
+			continue;
+		}
 		if (cache_get(cache, ev->rollup, ev->e.id, &state)) {
 			met_add(MET_CACHE_HITS, 1);
 			copy_state(b, e, &state);
@@ -235,8 +261,10 @@ static void add_row(struct batch *b, const struct batch_event *ev, const struct 
 {
 	struct batch_rows *rows = &b->rows[ev->rollup];
 	rows->row = grown(rows->row, rows->count, &rows->cap, sizeof(*rows->row));
-	rows->row[rows->count++] = (struct batch_row){
-		.row = *row, .entity = ev->entity, .transaction = ev->transaction};
+	rows->row[rows->count++] = (struct batch_row){.row = *row,
+						      .entity = ev->entity,
+						      .repaired = ev->repaired,
+						      .transaction = ev->transaction};
 }
 
 /* Takes out all of transaction t and behind; what is left was folded, or will be, without them. */
@@ -251,6 +279,10 @@ static void cut_at(struct batch *b, uint32_t t)
 		b->fence_count--;
 	while (b->event_count > 0 && b->event[b->event_count - 1].transaction >= t)
 		b->event_count--;
+	while (b->waiting_count > 0 && b->waiting[b->waiting_count - 1].event >= b->event_count)
+		b->waiting_count--;
+	while (b->park_count > 0 && b->park[b->park_count - 1].transaction >= t)
+		b->park_count--;
 	b->folded = RT_MIN(b->folded, b->event_count);
 	b->transaction_count = t;
 	b->open = false;
@@ -264,43 +296,103 @@ void batch_cut_open(struct batch *b)
 	cut_at(b, b->transaction_count - 1);
 }
 
-/* One event: 0, or the reason why the stream cannot go on. */
-static int fold_one(struct batch *b, const struct batch_event *ev, struct rt_err *err)
+/* The event waits for its entity; one too many, and its rollup is parked instead. */
+static void add_waiting(struct batch *b, uint32_t i, const char *reason)
 {
+	const struct batch_event *ev = &b->event[i];
+	const bool late = parked_is_before(b->parked, ev->rollup, ev->e.id, ev->e.sequence);
+	if (!parked_add(b->parked, ev->rollup, ev->e.id, ev->e.sequence)) {
+		park_at(b, ev->rollup, ev->transaction,
+			"too many entities or events wait in quarantine (quarantine.max_entities, "
+			"quarantine.max_events)");
+		return;
+	}
+	ev->entity->parked = true;
+	b->waiting = grown(b->waiting, b->waiting_count, &b->waiting_cap, sizeof(*b->waiting));
+	b->waiting[b->waiting_count++] = (struct batch_waiting){i, reason, late};
+}
+
+static void note_gap(struct batch *b, const struct batch_event *ev)
+{
+	const struct batch_entity *e = ev->entity;
+	b->gap = (struct batch_gap){.rollup = ev->rollup,
+				    .id = e->id,
+				    .after = e->exists ? e->state.version : 0,
+				    .before = ev->e.sequence};
+}
+
+/* What does not fold: 0 where it waits, 1 for a gap to be filled first, or the reason why the stream cannot go on. */
+static int refuse(struct batch *b, uint32_t i, enum fold_result result, struct rt_err *err)
+{
+	const struct batch_event *ev = &b->event[i];
 	const struct rollup *r = b->landed->item[ev->rollup].rollup;
-	struct batch_entity *e = ev->entity;
-	struct fold_note note = {0};
-	struct fold_row row;
-	enum fold_result result =
-		fold_apply(r, e->exists ? &e->state : NULL, &ev->e, &b->arena, &row, &note, err);
-	switch (result) {
-	case FOLD_DUPLICATE:
-		b->duplicates++;
-		return 0;
-	case FOLD_IGNORED:
-		b->ignored++;
+	switch (fold_policy(r, result)) {
+	case POLICY_REPAIR:
+		if (!ev->missing_sought) {
+			note_gap(b, ev);
+			return 1;
+		}
 		break;
-	case FOLD_OK:
-		break;
-	case FOLD_GAP:
-	case FOLD_UNKNOWN_EVENT:
-	case FOLD_UNKNOWN_KEY:
-	case FOLD_MISSING_KEY:
-	case FOLD_BAD_VALUE:
+	case POLICY_FAIL:
 		err->code = ERR_PERMANENT;
 		return rt_context(err, "relation %s.%s, LSN " LSN_FMT, r->source_schema,
 				  r->source_table, LSN_ARGS(b->transaction[ev->transaction].end));
+	case POLICY_DEFAULT:
+	case POLICY_WARN:
+	case POLICY_IGNORE:
+	case POLICY_QUARANTINE:
+		break;
 	}
-	if (b->unknown_keys == 0 && note.unknown_keys > 0) {
-		b->unknown_rollup = r->name;
-		b->unknown_event = note.unknown_key_event;
-		memcpy(b->unknown_key, note.unknown_key, sizeof(b->unknown_key));
+	add_waiting(b, i,
+		    arena_printf(&b->arena, "%s: %s%s", fold_result_name(result), err->msg,
+				 ev->missing_sought ? " (nor has the core them)" : ""));
+	return 0;
+}
+
+static void take_row(struct batch *b, const struct batch_event *ev, const struct fold_row *row,
+		     const struct fold_note *note)
+{
+	struct batch_entity *e = ev->entity;
+	if (b->unknown_keys == 0 && note->unknown_keys > 0) {
+		b->unknown_rollup = b->landed->item[ev->rollup].rollup->name;
+		b->unknown_event = note->unknown_key_event;
+		memcpy(b->unknown_key, note->unknown_key, sizeof(b->unknown_key));
 	}
-	b->unknown_keys += note.unknown_keys;
-	e->state = row;
+	b->unknown_keys += note->unknown_keys;
+	b->repaired += ev->repaired;
+	e->state = *row;
 	e->state.id = e->id;
 	e->exists = e->dirty = true;
-	add_row(b, ev, &row);
+	add_row(b, ev, row);
+}
+
+/* The i-th event: 0 where it is folded, waits or is left out; else as batch_fold. */
+static int fold_one(struct batch *b, uint32_t i, struct rt_err *err)
+{
+	const struct batch_event *ev = &b->event[i];
+	const struct landed *l = &b->landed->item[ev->rollup];
+	struct batch_entity *e = ev->entity;
+	struct fold_note note = {0};
+	struct fold_row row;
+	if (landed_is_parked(l, b->transaction[ev->transaction].end))
+		return 0;
+	if (e->parked) {
+		add_waiting(b, i, NULL);
+		return 0;
+	}
+	const struct fold_row *prev = e->exists ? &e->state : NULL;
+	enum fold_result result = fold_apply(l->rollup, prev, &ev->e, &b->arena, &row, &note, err);
+	if (result > FOLD_DUPLICATE && result != FOLD_IGNORED &&
+	    parked_is_skipped(b->parked, ev->rollup, e->id, ev->e.sequence))
+		result = fold_accept(l->rollup, prev, &ev->e, &b->arena, &row, &note);
+	if (result == FOLD_DUPLICATE) {
+		b->duplicates++;
+		return 0;
+	}
+	if (result != FOLD_OK && result != FOLD_IGNORED)
+		return refuse(b, i, result, err);
+	b->ignored += result == FOLD_IGNORED;
+	take_row(b, ev, &row, &note);
 	return 0;
 }
 
@@ -311,25 +403,46 @@ int batch_fold(struct batch *b, struct cache *cache, size_t max_bytes, struct rt
 	for (; b->folded < b->event_count; b->folded++) {
 		if (b->folded > 0 && b->arena.used_bytes > max_bytes)
 			break; /* one is folded in any case: it goes on */
-		const struct batch_event *ev = &b->event[b->folded];
+		const uint32_t transaction = b->event[b->folded].transaction;
 		FAILPOINT(FOLD_EVENT);
-		rc = fold_one(b, ev, err);
-		if (rc != 0) {
-			cut_at(b, ev->transaction);
+		rc = fold_one(b, b->folded, err);
+		if (rc < 0)
+			cut_at(b, transaction);
+		if (rc != 0)
 			break;
-		}
 	}
 	for (uint16_t i = 0; i < b->landed->count; i++)
 		for (uint32_t n = 0; n < b->rows[i].count; n++)
 			b->rows[i].row[n].entity->last_row = n;
 	FAILPOINT(FOLD_BEFORE_CACHE);
-	for (uint32_t i = from; rc == 0 && i < b->folded; i++) {
+	for (uint32_t i = from; rc >= 0 && i < b->folded; i++) {
 		struct batch_entity *e = b->event[i].entity;
 		if (e->dirty)
 			cache_put(cache, e->rollup, &e->state);
 		e->dirty = false;
 	}
 	return rc;
+}
+
+void batch_fill_gap(struct batch *b, const struct fold_event *e, uint32_t count)
+{
+	const struct batch_event before = b->event[b->folded];
+	while (b->event_cap < b->event_count + count)
+		b->event = grown(b->event, b->event_cap, &b->event_cap, sizeof(*b->event));
+	memmove(b->event + b->folded + count, b->event + b->folded,
+		(b->event_count - b->folded) * sizeof(*b->event));
+	for (uint32_t i = 0; i < count; i++)
+		b->event[b->folded + i] = (struct batch_event){.e = e[i],
+							       .entity = before.entity,
+							       .rollup = before.rollup,
+							       .repaired = true,
+							       .transaction = before.transaction};
+	b->event_count += count;
+}
+
+void batch_leave_gap(struct batch *b)
+{
+	b->event[b->folded].missing_sought = true;
 }
 
 /* Copies an event; its entity is looked up again. */
@@ -340,7 +453,10 @@ static void move_event(struct batch *to, const struct batch_event *from, uint32_
 	e.event_type = arena_copy(&to->arena, e.event_type);
 	e.payload = arena_copy(&to->arena, e.payload);
 	batch_add_event(to, from->rollup, &e);
-	to->event[to->event_count - 1].transaction = transaction;
+	struct batch_event *moved = &to->event[to->event_count - 1];
+	moved->repaired = from->repaired;
+	moved->missing_sought = from->missing_sought;
+	moved->transaction = transaction;
 }
 
 void batch_split(struct batch *b, struct batch *next)
@@ -361,6 +477,16 @@ void batch_split(struct batch *b, struct batch *next)
 		batch_add_fence(next, slice_str(b->fence[i].run_id));
 		next->fence[next->fence_count - 1].lsn = b->fence[i].lsn;
 	}
+	uint32_t parks = b->park_count;
+	while (parks > 0 && b->park[parks - 1].transaction >= t)
+		parks--;
+	for (uint32_t i = parks; i < b->park_count; i++) {
+		const struct batch_park *p = &b->park[i];
+		next->park = grown(next->park, next->park_count, &next->park_cap, sizeof(*p));
+		next->park[next->park_count++] = (struct batch_park){
+			p->rollup, p->transaction - t, arena_strdup(&next->arena, p->reason)};
+	}
+	b->park_count = parks;
 	next->open = b->open;
 	next->first_part = false;
 	next->end = b->end;

@@ -3,11 +3,17 @@
  * warehouse transaction. It is gathered (events decoded and put in order),
  * completed with the states of entities that memory does not hold, folded
  * into rows, written, and reset. Everything in it lives in its arena.
+ *
+ * An event that cannot be folded parks its entity where the rollup's policies
+ * say so: it and all later ones of the entity become waiting events, which are
+ * written with the rows. Where a rollup's source does not fit any more, or too
+ * many of its entities wait, the rollup is parked: its changes are left out.
  */
 #ifndef APPLY_STREAM_BATCH_H
 #define APPLY_STREAM_BATCH_H
 
 #include "apply/stream/landed.h"
+#include "apply/stream/parked.h"
 #include "proto/base/arena.h"
 #include "proto/change.h"
 #include "transforms/rollup/cache.h"
@@ -20,13 +26,37 @@ struct batch_event {
 	struct fold_event e;
 	struct batch_entity *entity;
 	uint16_t rollup;
+	bool repaired;	      /* read from the core to fill a gap: its commit time is not known */
+	bool missing_sought;  /* what is missing before it was sought in the core, in vain */
 	uint32_t transaction; /* index into batch->transaction */
 };
 
 struct batch_row {
 	struct fold_row row;
 	struct batch_entity *entity;
+	bool repaired;
 	uint32_t transaction;
+};
+
+/* An event on its way into rolag.quarantine. */
+struct batch_waiting {
+	uint32_t event;	    /* index into batch->event */
+	const char *reason; /* why it could not be folded; NULL: it waits behind another */
+	bool late; /* it comes before the one that its entity waits for: worth a retry by itself */
+};
+
+/* A rollup whose changes are left out from the end of this transaction on. */
+struct batch_park {
+	uint16_t rollup;
+	uint32_t transaction;
+	const char *reason;
+};
+
+/* Events that are missing before the next one to be folded; they are of its entity. */
+struct batch_gap {
+	uint16_t rollup;
+	struct slice id;
+	int32_t after, before; /* sequences, both exclusive */
 };
 
 /* The rows of one rollup, in stream order. */
@@ -47,6 +77,7 @@ struct batch_fence {
 
 struct batch {
 	const struct landed_set *landed;
+	struct parked *parked;
 	struct arena arena;
 	struct batch_event *event;
 	uint32_t event_count, event_cap, folded; /* folded: how many events are */
@@ -59,19 +90,25 @@ struct batch {
 	uint32_t asked;		   /* how many of them, from the first on, are being fetched */
 	struct batch_fence *fence; /* report fences met */
 	uint32_t fence_count, fence_cap;
+	struct batch_waiting *waiting; /* in stream order */
+	uint32_t waiting_count, waiting_cap;
+	struct batch_park *park;
+	uint32_t park_count, park_cap;
+	struct batch_gap gap; /* where batch_fold said 1 */
 	struct lsn end;	      /* position that the ledger gets with this batch */
 	int64_t commit_us;    /* of the newest transaction; 0: none */
 	int64_t heartbeat_us; /* newest heartbeat's core time; 0: none */
 	bool open;	      /* the last transaction is not whole yet */
 	bool first_part;      /* no earlier part of its transaction was written */
 	size_t bytes;	      /* of payloads gathered */
-	uint64_t duplicates, unknown_keys, ignored;
+	uint64_t duplicates, unknown_keys, ignored, repaired;
 	/* The first unknown key, for the log. */
 	const char *unknown_rollup, *unknown_event;
 	char unknown_key[64];
 };
 
-void batch_init(struct batch *b, const struct landed_set *landed);
+/* parked is shared by the batches of an applier: what one parks counts for the next. */
+void batch_init(struct batch *b, const struct landed_set *landed, struct parked *parked);
 void batch_release(struct batch *b);
 /* Empties it for the next use. */
 void batch_reset(struct batch *b);
@@ -88,6 +125,8 @@ void batch_commit(struct batch *b);
 void batch_cut_open(struct batch *b);
 /* A report's fence was met in the open transaction; run_id is copied. */
 void batch_add_fence(struct batch *b, struct slice run_id);
+/* The rollup's source does not fit any more, as the open transaction shows: from its end on it is parked. */
+void batch_park(struct batch *b, uint16_t rollup, const char *reason);
 
 /*
  * Looks the entities of events not yet looked up for up in the cache; those
@@ -112,12 +151,18 @@ struct batch_entity *batch_find(const struct batch *b, uint16_t rollup, struct s
  * into the cache. Rows carry whole states, so that few events can make many
  * bytes of them: it stops early where the arena passes max_bytes
  * (batch_is_folded says so).
- * 0, or ERR_PERMANENT for an event that cannot be folded: then the batch
+ * 0; 1: it stopped in front of an event before which others are missing
+ * (b->gap), to go on behind batch_fill_gap or batch_leave_gap; ERR_PERMANENT
+ * for an event that cannot be folded under policy `fail`: then the batch
  * holds whole transactions before it only (b->end says up to where; it may be
  * empty), and *err names relation, entity id, sequence, LSN and reason.
  */
 int batch_fold(struct batch *b, struct cache *cache, size_t max_bytes,
 	       struct rt_err *err) RT_MUSTCHECK;
+/* Events of b->gap, in order and without a gap from its first on (some of them, or all); they live in b->arena. */
+void batch_fill_gap(struct batch *b, const struct fold_event *e, uint32_t count);
+/* What is missing is not in the core: the event's entity will wait. */
+void batch_leave_gap(struct batch *b);
 static inline bool batch_is_folded(const struct batch *b)
 {
 	return b->folded == b->event_count;

@@ -1,7 +1,7 @@
 /*
  * gather: spool to batch. Guarantees: what a relation has by a sync
- * is not taken again; a change that no rule covers is an error, never
- * skipped; contents of messages are bounded and checked.
+ * is not taken again; a change that no rule covers parks its relation or is an
+ * error, never skipped; contents of messages are bounded and checked.
  */
 #include "apply/stream/gather.h"
 
@@ -76,23 +76,31 @@ static int map_relation(struct gather *g, struct gather_relation *r, const struc
 	return rc;
 }
 
-/* Is the relation's part of the open transaction left to a sync, or in the warehouse already by one? */
-static bool is_left_out(const struct gather *g, const struct batch *b, int rollup)
+/* Is the relation's part of the open transaction left to a sync, in the warehouse already by one, or left out? */
+static bool is_passed(const struct gather *g, const struct batch *b, int rollup)
 {
 	const struct landed *l = &g->landed->item[rollup];
-	if (g->rows_only)
-		return false;
-	return l->state == LANDED_SYNCING || l->state == LANDED_PARKED ||
-	       lsn_le(b->transaction[b->transaction_count - 1].end, l->sync_lsn);
+	const struct lsn end = b->transaction[b->transaction_count - 1].end;
+	if (landed_is_parked(l, end))
+		return true;
+	return !g->rows_only && (l->state == LANDED_SYNCING || lsn_le(end, l->sync_lsn));
 }
 
-static int refuse(const struct schema *s, const char *what, struct lsn lsn, struct rt_err *err)
+/* The rollup's source is not what it was: from this transaction on it waits for a person. */
+static void park(struct batch *b, int rollup, struct lsn lsn, const char *why)
 {
-	return rt_fail(err, ERR_PERMANENT,
-		       "relation %s.%s, LSN " LSN_FMT
-		       ": %s on an event table, which only grows; mend: "
-		       "find out who did it, then load the rollup anew",
-		       s->nspname, s->relname, LSN_ARGS(lsn), what);
+	struct rt_err reason;
+	rt_fail(&reason, ERR_PERMANENT, "LSN " LSN_FMT ": %s", LSN_ARGS(lsn), why);
+	batch_park(b, (uint16_t)rollup, reason.msg);
+}
+
+static void park_changed(struct batch *b, int rollup, const struct change *c,
+			 const struct schema *s, const char *what)
+{
+	struct rt_err why;
+	rt_fail(&why, ERR_PERMANENT, "relation %s.%s: %s on an event table, which only grows",
+		s->nspname, s->relname, what);
+	park(b, rollup, c->lsn, why.msg);
 }
 
 /* What was committed in it is in no spool: all that came before is written, then tables are synced. */
@@ -105,36 +113,32 @@ static int stop_at_gap(struct gather *g, const struct change *c, struct rt_err *
 		       LSN_ARGS(c->gap_from), LSN_ARGS(c->lsn));
 }
 
-static int take_row(struct gather *g, struct batch *b, const struct change *c, struct rt_err *err)
+static void take_row(struct gather *g, struct batch *b, const struct change *c)
 {
 	struct gather_relation *r = relation_of(g, c->schema);
 	struct fold_event e;
-	if (r->rollup < 0 || is_left_out(g, b, r->rollup))
-		return 0;
+	struct rt_err why;
+	if (r->rollup < 0 || is_passed(g, b, r->rollup))
+		return;
 	if (c->kind != CHANGE_INSERT)
-		return refuse(c->schema, c->kind == CHANGE_UPDATE ? "UPDATE" : "DELETE", c->lsn,
-			      err);
-	int rc = map_relation(g, r, c->schema, err);
-	if (rc != 0)
-		return rt_context(err, "LSN " LSN_FMT, LSN_ARGS(c->lsn));
-	rc = source_read_row(g->landed->item[r->rollup].rollup, &r->map, &c->new_row, &b->arena, &e,
-			     err);
-	if (rc != 0)
-		return rt_context(err, "LSN " LSN_FMT, LSN_ARGS(c->lsn));
-	batch_add_event(b, (uint16_t)r->rollup, &e);
-	return 0;
+		park_changed(b, r->rollup, c, c->schema,
+			     c->kind == CHANGE_UPDATE ? "UPDATE" : "DELETE");
+	else if (map_relation(g, r, c->schema, &why) != 0 ||
+		 source_read_row(g->landed->item[r->rollup].rollup, &r->map, &c->new_row, &b->arena,
+				 &e, &why) != 0)
+		park(b, r->rollup, c->lsn, why.msg);
+	else
+		batch_add_event(b, (uint16_t)r->rollup, &e);
 }
 
-static int take_truncate(struct gather *g, const struct batch *b, const struct change *c,
-			 struct rt_err *err)
+static void take_truncate(struct gather *g, struct batch *b, const struct change *c)
 {
 	for (uint32_t i = 0; i < c->truncated_count; i++) {
 		const struct schema *s = c->truncated[i];
 		int rollup = landed_find_source(g->landed, s->nspname, s->relname);
-		if (rollup >= 0 && !is_left_out(g, b, rollup))
-			return refuse(s, "TRUNCATE", c->lsn, err);
+		if (rollup >= 0 && !is_passed(g, b, rollup))
+			park_changed(b, rollup, c, s, "TRUNCATE");
 	}
-	return 0;
 }
 
 /* "1 <µs since 1970>": version, and when the core's clock said so. */
@@ -184,9 +188,11 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 	case CHANGE_UPDATE:
 	case CHANGE_DELETE:
 		FAILPOINT(GATHER_ROW);
-		return take_row(g, b, c, err);
+		take_row(g, b, c);
+		return 0;
 	case CHANGE_TRUNCATE:
-		return take_truncate(g, b, c, err);
+		take_truncate(g, b, c);
+		return 0;
 	case CHANGE_MESSAGE:
 		if (b->open && !g->rows_only)
 			take_message(b, c);
@@ -214,9 +220,9 @@ void gather_open_rows(struct gather *g, const struct settings *s, const struct l
 	*g = (struct gather){.settings = s, .landed = landed, .rows_only = true};
 }
 
-int gather_take(struct gather *g, struct batch *b, const struct change *c, struct rt_err *err)
+void gather_take(struct gather *g, struct batch *b, const struct change *c)
 {
-	return take_row(g, b, c, err);
+	take_row(g, b, c);
 }
 
 bool gather_is_full(const struct gather *g, const struct batch *b)

@@ -44,9 +44,8 @@ int gather_open(struct gather *g, const struct settings *s, const struct landed_
 /* A gather that reads no spool: takes what gather_take is given. */
 void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed);
 void gather_close(struct gather *g);
-/* One row's change into the open transaction of b. ERR_PERMANENT as in gather_turn. */
-int gather_take(struct gather *g, struct batch *b, const struct change *c,
-		struct rt_err *err) RT_MUSTCHECK;
+/* One row's change into the open transaction of b. */
+void gather_take(struct gather *g, struct batch *b, const struct change *c);
 /* No further changes fit in a batch like this. */
 bool gather_is_full(const struct gather *g, const struct batch *b);
 /* Up to here changes were taken, be it as a part of an open transaction that ends here. */

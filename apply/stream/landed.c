@@ -62,17 +62,18 @@ static bool is_landed(const struct settings *s, const char *name)
 
 static void resolve_policies(const struct settings *s, struct rollup *r)
 {
-	static const enum rollup_policy event[] = {
-		[UNKNOWN_EVENT_FAIL] = POLICY_FAIL, [UNKNOWN_EVENT_IGNORE] = POLICY_IGNORE};
+	static const enum rollup_policy event[] = {[UNKNOWN_EVENT_QUARANTINE] = POLICY_QUARANTINE,
+						   [UNKNOWN_EVENT_FAIL] = POLICY_FAIL,
+						   [UNKNOWN_EVENT_IGNORE] = POLICY_IGNORE};
 	static const enum rollup_policy key[] = {[UNKNOWN_KEY_WARN] = POLICY_WARN,
-						 [UNKNOWN_KEY_IGNORE] = POLICY_IGNORE,
-						 [UNKNOWN_KEY_FAIL] = POLICY_FAIL};
-	rollup_set_policies(r,
-			    r->unknown_event != POLICY_DEFAULT ? r->unknown_event
-							       : event[s->apply.unknown_event],
-			    r->unknown_key != POLICY_DEFAULT ? r->unknown_key
-							     : key[s->apply.unknown_key],
-			    r->gap != POLICY_DEFAULT ? r->gap : POLICY_FAIL);
+						 [UNKNOWN_KEY_QUARANTINE] = POLICY_QUARANTINE,
+						 [UNKNOWN_KEY_FAIL] = POLICY_FAIL,
+						 [UNKNOWN_KEY_IGNORE] = POLICY_IGNORE};
+	static const enum rollup_policy gap[] = {[GAP_REPAIR] = POLICY_REPAIR,
+						 [GAP_QUARANTINE] = POLICY_QUARANTINE,
+						 [GAP_FAIL] = POLICY_FAIL};
+	rollup_set_policies(r, event[s->apply.unknown_event], key[s->apply.unknown_key],
+			    gap[s->apply.gap]);
 }
 
 static void add_item(struct arena *a, const struct settings *s, struct landed_set *set,
@@ -353,7 +354,7 @@ void landed_renew_sql(const struct landed *l, struct buf *out)
 	buf_printf(out, " WHERE l.id = ANY($1::%s[])", before_type(l, LANDED_ID));
 }
 
-void landed_fetch_sql(const struct landed *l, struct buf *out)
+void landed_select_sql(const struct landed *l, bool latest, struct buf *out)
 {
 	buf_str(out, "SELECT ");
 	for (int i = 0; i < LANDED_BEFORE; i++)
@@ -362,7 +363,13 @@ void landed_fetch_sql(const struct landed *l, struct buf *out)
 		buf_str(out, ", ");
 		pgc_ident(out, l->rollup->column[i].name);
 	}
-	buf_printf(out, " FROM %s WHERE id = ANY($1::%s[])", l->latest, before_type(l, LANDED_ID));
+	buf_printf(out, " FROM %s", latest ? l->latest : l->history);
+}
+
+void landed_fetch_sql(const struct landed *l, struct buf *out)
+{
+	landed_select_sql(l, true, out);
+	buf_printf(out, " WHERE id = ANY($1::%s[])", before_type(l, LANDED_ID));
 }
 
 /* ---- the warehouse's side ---- */
@@ -463,6 +470,8 @@ static int take_state(struct landed *l, const PGresult *res, struct rt_err *err)
 		if (strcmp(state_names[i], state) == 0)
 			l->state = (enum landed_state)i;
 	l->sync_lsn = pgc_get_lsn(res, 0, 1);
+	l->parked_from = LSN_NONE;
+	l->parked_for_cause = !PQgetisnull(res, 0, 4);
 	return check_definition(l, (int32_t)strtol(PQgetvalue(res, 0, 2), NULL, 10),
 				PQgetvalue(res, 0, 3), err);
 }
@@ -473,10 +482,11 @@ static int read_state(PGconn *c, const struct settings *s, struct landed *l, boo
 {
 	const char *params[] = {s->pipeline, l->rollup->name};
 	PGresult *res;
-	int rc = pgc_query(c, &res, err,
-			   "SELECT state, sync_lsn, definition, fingerprint FROM rolag.relation "
-			   "WHERE pipeline = $1 AND name = $2",
-			   2, params);
+	int rc = pgc_query(
+		c, &res, err,
+		"SELECT state, sync_lsn, definition, fingerprint, reason FROM rolag.relation "
+		"WHERE pipeline = $1 AND name = $2",
+		2, params);
 	if (rc != 0)
 		return rc;
 	*ret_there = PQntuples(res) > 0;
@@ -543,7 +553,8 @@ int landed_park_absent(PGconn *c, const struct settings *s, struct landed_set *s
 	const char *params[] = {s->pipeline, buf_cstr(&names)};
 	FAILPOINT_FD(LANDED_PARK, PQsocket(c));
 	int rc = pgc_query(c, &res, err,
-			   "UPDATE rolag.relation SET state = 'parked', changed_at = now() WHERE "
+			   "UPDATE rolag.relation SET state = 'parked', reason = NULL, changed_at "
+			   "= now() WHERE "
 			   "pipeline = $1 AND kind = 'rollup' AND state <> 'parked' AND "
 			   "name <> ALL ($2::text[]) RETURNING name",
 			   2, params);
@@ -565,8 +576,8 @@ int landed_set_state(PGconn *c, const struct settings *s, struct landed *l, enum
 	const char *params[] = {s->pipeline, l->rollup->name, state_names[state],
 				sync_lsn.v != 0 ? lsn : NULL};
 	int rc = pgc_query(c, NULL, err,
-			   "UPDATE rolag.relation SET state = $3, sync_lsn = $4::pg_lsn, "
-			   "changed_at = now() WHERE pipeline = $1 AND name = $2",
+			   "UPDATE rolag.relation SET state = $3, sync_lsn = $4::pg_lsn, reason = "
+			   "NULL, changed_at = now() WHERE pipeline = $1 AND name = $2",
 			   4, params);
 	if (rc == 0) {
 		l->state = state;

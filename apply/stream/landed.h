@@ -34,7 +34,16 @@ struct landed {
 	const char *latest;  /* "raw"."name_latest", quoted */
 	enum landed_state state;
 	struct lsn sync_lsn; /* the stream counts behind this */
+	/* LANDED_PARKED: its part of transactions that end here or later is left out. */
+	struct lsn parked_from;
+	bool parked_for_cause; /* LANDED_PARKED: drift or a full quarantine; until a sync is asked for */
 };
+
+/* Is what a transaction that ends at end did to it left out? */
+static inline bool landed_is_parked(const struct landed *l, struct lsn end)
+{
+	return l->state == LANDED_PARKED && lsn_le(l->parked_from, end);
+}
 
 struct landed_set {
 	uint16_t count;
@@ -93,7 +102,9 @@ void landed_write_sql(const struct landed *l, struct buf *out);
  */
 void landed_begin_sql(const struct landed *l, struct buf *out);
 void landed_renew_sql(const struct landed *l, struct buf *out);
-/* Appends `SELECT id, version, …declared FROM latest WHERE id = ANY($1)`. */
+/* Appends `SELECT id, version, …declared FROM history`, or from latest. */
+void landed_select_sql(const struct landed *l, bool latest, struct buf *out);
+/* Appends the same from latest, with `WHERE id = ANY($1)`. */
 void landed_fetch_sql(const struct landed *l, struct buf *out);
 
 #endif

@@ -329,6 +329,13 @@ static int take_message(struct sync *s, const struct sync_message *m, struct lsn
 		return 0;
 	case SYNC_LIVE:
 		take_live(s, w, m->lsn);
+		s->parked |= m->waiting > 0;
+		return 0;
+	case SYNC_PARKED:
+		s->landed->item[w->at].state = LANDED_PARKED;
+		s->keep[w->at] = LSN_NONE;
+		w->stage = SYNC_IDLE;
+		s->parked = true;
 		return 0;
 	case SYNC_FAILED:
 		return take_failure(s, m, err);

@@ -55,6 +55,7 @@ struct sync {
 	int64_t start_us, look_us;
 	struct pgc_backoff backoff; /* of workers that ended */
 	struct log_limit told_limit;
+	bool parked; /* entities of such a table wait in quarantine, or all of it does: apply must read anew what waits */
 	bool went_live; /* a table did, and what is known of its entities is of before: for apply to see and clear */
 };
 

@@ -18,6 +18,7 @@ enum sync_message_kind {
 	SYNC_NOTE,     /* text: what it waits for; "": no longer */
 	SYNC_READY,    /* the spool is replayed to its end: hold still */
 	SYNC_LIVE,     /* live, the stream counts behind lsn */
+	SYNC_PARKED, /* its source does not fit any more: it is parked */
 	SYNC_FAILED, /* code, text; the worker ends */
 	/* apply to worker */
 	SYNC_GRANTED, /* nothing of `at` is under way, nor will be */
@@ -30,6 +31,7 @@ struct sync_message {
 	uint16_t worker, at;
 	struct lsn lsn;
 	uint64_t rows, estimate;
+	uint64_t waiting; /* entities in quarantine */
 	enum rt_code code;
 	char text[512];
 };
@@ -61,6 +63,9 @@ int sync_note_all_read(PGconn *c, const struct settings *s, const struct sync_un
 int sync_note_live(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   const struct ledger *l, const struct sync_note *n, struct lsn lsn,
 		   struct rt_err *err) RT_MUSTCHECK;
+/* The table is parked: there is no sync of it any more. */
+int sync_note_drop(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		   const struct sync_note *n, struct rt_err *err) RT_MUSTCHECK;
 /* The spool lacks what the sync would replay: the next worker begins it anew. */
 int sync_note_void(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   const struct sync_note *n, struct rt_err *err) RT_MUSTCHECK;

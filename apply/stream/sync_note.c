@@ -5,6 +5,7 @@
  */
 #include <inttypes.h>
 
+#include "apply/stream/quarantine.h"
 #include "apply/stream/sync_inner.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/log.h"
@@ -163,6 +164,8 @@ int sync_note_begin(PGconn *c, const struct settings *s, const struct sync_unit 
 	n->key.count = 0;
 	FAILPOINT_FD(SYNC_BEFORE_BEGIN, PQsocket(c));
 	int rc = begin_held(c, s, l, err);
+	if (rc == 0 && u->rollup != NULL)
+		rc = quarantine_forget(c, s, u->rollup, err);
 	if (rc == 0)
 		rc = is_fresh(c, u, &n->fresh, err);
 	if (rc == 0)
@@ -246,6 +249,13 @@ int sync_note_live(PGconn *c, const struct settings *s, const struct sync_unit *
 		rc = commit(c, err);
 	FAILPOINT_FD(SYNC_AFTER_LIVE_COMMIT, PQsocket(c));
 	return undone(c, rc);
+}
+
+int sync_note_drop(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		   const struct sync_note *n, struct rt_err *err)
+{
+	return own_row(c, s, u, n, "DELETE FROM rolag.sync WHERE " MINE " AND step = $3::int8",
+		       NULL, err);
 }
 
 int sync_note_void(PGconn *c, const struct settings *s, const struct sync_unit *u,

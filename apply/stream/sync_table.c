@@ -30,6 +30,7 @@ static int tell(struct sync_table *t, enum sync_message_kind kind, struct lsn ls
 				 .at = t->at,
 				 .lsn = lsn,
 				 .rows = t->rows,
+				 .waiting = parked_total(&t->parked).entities,
 				 .estimate = t->note.estimate};
 	return sync_tell(t->work, &m, err);
 }
@@ -86,8 +87,7 @@ static int take_rows(struct sync_table *t, struct rt_err *err)
 			batch_commit(t->making);
 		if (!t->making->open)
 			batch_begin(t->making, c.lsn, 0);
-		if ((rc = gather_take(&t->gather, t->making, &c, err)) != 0)
-			return rc;
+		gather_take(&t->gather, t->making, &c);
 		t->rows++;
 	}
 	return 1;
@@ -132,7 +132,11 @@ static int make_ready(struct sync_table *t, struct rt_err *err)
 		t->fetching = true;
 		return writer_fetch(&t->writer, b, err);
 	}
-	int rc = batch_fold(b, &t->cache, FOLDED_FACTOR * t->settings.apply.batch_bytes, err);
+	int rc;
+	/* The core has been read, or is being: it has nothing that could fill a gap. */
+	while ((rc = batch_fold(b, &t->cache, FOLDED_FACTOR * t->settings.apply.batch_bytes,
+				err)) == 1)
+		batch_leave_gap(b);
 	if (rc != 0)
 		return rc;
 	t->full |= !batch_is_folded(b);
@@ -234,6 +238,8 @@ static int run(struct sync_table *t, bool (*is_over)(const struct sync_table *),
 		int rc = pump(t, err);
 		if (rc < 0)
 			return rc;
+		if (t->item.state == LANDED_PARKED && t->flying == NULL && is_idle(t))
+			return rt_fail(err, ERR_RETRY, "it is parked");
 		if (t->ended && is_idle(t) && is_over(t))
 			return 0;
 		if (rc == 0)
@@ -404,8 +410,10 @@ static void set_up(struct sync_table *t, const struct sync_work *work, uint16_t 
 	writer_init(&t->writer, &t->settings, &t->set, &t->ledger);
 	t->writer.position = &t->position;
 	cache_init(&t->cache, CACHE_BYTES);
-	batch_init(&t->batch[0], &t->set);
-	batch_init(&t->batch[1], &t->set);
+	parked_init(&t->parked, 1, (uint64_t)t->settings.quarantine.max_entities,
+		    (uint64_t)t->settings.quarantine.max_events);
+	batch_init(&t->batch[0], &t->set, &t->parked);
+	batch_init(&t->batch[1], &t->set, &t->parked);
 	t->making = &t->batch[0];
 }
 
@@ -413,11 +421,19 @@ static void tear_down(struct sync_table *t)
 {
 	writer_release(&t->writer);
 	cache_release(&t->cache);
+	parked_release(&t->parked);
 	batch_release(&t->batch[0]);
 	batch_release(&t->batch[1]);
 	sync_key_release(&t->note.key);
 	sync_key_release(&t->flying_key);
 	arena_release(&t->arena);
+}
+
+static int finish(struct sync_table *t, int rc)
+{
+	tear_down(t);
+	free(t);
+	return rc;
 }
 
 int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, struct rt_err *err)
@@ -430,6 +446,10 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, s
 	int rc = attach(t, err);
 	if (rc == 0)
 		rc = stages(t, err);
+	if (rc == ERR_RETRY && t->item.state == LANDED_PARKED) {
+		rc = sync_note_drop(control, &t->settings, &t->unit, &t->note, err);
+		return finish(t, rc == 0 ? tell(t, SYNC_PARKED, LSN_NONE, err) : rc);
+	}
 	if (rc == 0)
 		log_info("sync", "table=%s rows=%" PRIu64 " live_behind=" LSN_FMT " done=yes",
 			 t->unit.name, t->rows, LSN_ARGS(t->ledger.applied));
@@ -438,7 +458,5 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, s
 	if (rc == ERR_PERMANENT && t->writer.distrust)
 		rc = err->code =
 			ERR_RETRY; /* a worker before us had written more than it noted when we looked */
-	tear_down(t);
-	free(t);
-	return rc;
+	return finish(t, rc);
 }

@@ -7,6 +7,7 @@
 #define APPLY_STREAM_SYNC_TABLE_H
 
 #include "apply/stream/gather.h"
+#include "apply/stream/quarantine.h"
 #include "apply/stream/sync_inner.h"
 #include "apply/stream/sync_read.h"
 #include "apply/stream/writer.h"
@@ -28,6 +29,7 @@ struct sync_table {
 	struct gather gather;
 	struct sync_reader reader;
 	struct cache cache;
+	struct parked parked;
 	struct batch batch[2];
 	struct batch *making, *flying; /* flying: with the writer, or NULL */
 	bool fetching;		       /* `making` waits for states from the warehouse */

@@ -15,6 +15,7 @@ void sync_unit_of(struct arena *a, const struct landed *l, struct sync_unit *ret
 		pgc_ident(&select, names[i]);
 	}
 	*ret = (struct sync_unit){
+		.rollup = r,
 		.name = r->name,
 		.nspname = r->source_schema,
 		.relname = r->source_table,

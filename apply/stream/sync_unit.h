@@ -18,6 +18,8 @@
 #define SYNC_KEY_MAX 32 /* PostgreSQL's INDEX_MAX_KEYS */
 
 struct sync_unit {
+	const struct rollup
+		*rollup;     /* whose waiting events are forgotten when a sync begins; or NULL */
 	const char *name;    /* of its row in rolag.relation */
 	const char *nspname; /* its source */
 	const char *relname;

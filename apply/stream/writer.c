@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/stream/quarantine.h"
 #include "apply/stream/writer_rows.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/metrics.h"
@@ -21,7 +22,10 @@
 void writer_init(struct writer *w, const struct settings *s, const struct landed_set *landed,
 		 struct ledger *ledger)
 {
-	*w = (struct writer){.settings = s, .landed = landed, .ledger = ledger};
+	*w = (struct writer){.settings = s,
+			     .landed = landed,
+			     .ledger = ledger,
+			     .column_cap = QUARANTINE_COLUMNS};
 	for (uint16_t i = 0; i < landed->count; i++)
 		w->column_cap =
 			RT_MAX(w->column_cap, (uint16_t)(landed->item[i].rollup->column_count +
@@ -46,6 +50,23 @@ void writer_detach(struct writer *w)
 	w->batch = NULL;
 	w->plan_count = w->plan_at = 0;
 	w->copying = w->failed = w->want_write = w->pipelined = false;
+}
+
+int writer_lend(struct writer *w, PGconn **ret, struct rt_err *err)
+{
+	RT_ASSERT(!writer_is_busy(w));
+	if ((w->pipelined && PQexitPipelineMode(w->c) != 1) || PQsetnonblocking(w->c, 0) != 0)
+		return pgc_fail(w->c, NULL, err, "leaving the pipeline mode");
+	w->pipelined = false;
+	*ret = w->c;
+	return 0;
+}
+
+int writer_take_back(struct writer *w, struct rt_err *err)
+{
+	if (PQsetnonblocking(w->c, 1) != 0)
+		return pgc_fail(w->c, NULL, err, "going on");
+	return 0;
 }
 
 /* ---- prepared statements ---- */
@@ -110,6 +131,8 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 		     {"hold", ledger_hold_sql},
 		     {"trim", ledger_trim_sql},
 		     {"position", ledger_position_sql},
+		     {"q0", quarantine_insert_sql},
+		     {"park", quarantine_park_sql},
 		     {"fence",
 		      "INSERT INTO rolag.fence_seen (run_id, pipeline, lsn) VALUES ($1::text, "
 		      "$2::text, $3::pg_lsn) ON CONFLICT (run_id) DO NOTHING"}};
@@ -147,7 +170,7 @@ static void plan_add(struct writer *w, enum writer_step step, uint32_t rollup)
 		w->plan_cap = w->plan_cap == 0 ? 64 : w->plan_cap * 2;
 		w->plan = rt_realloc(w->plan, w->plan_cap * sizeof(*w->plan));
 	}
-	w->plan[w->plan_count++] = (struct writer_plan){step, rollup, 0};
+	w->plan[w->plan_count++] = (struct writer_plan){step, rollup, 0, 0};
 }
 
 static bool is_copied(const struct batch *b, uint16_t rollup, uint32_t copied_from)
@@ -189,6 +212,12 @@ static void plan_write(struct writer *w, const struct batch *b, enum writer_part
 	else if (begins)
 		plan_add(w, WRITE_HOLD, 0);
 	plan_rows(w, b);
+	for (uint32_t n = 0; n < b->waiting_count; n = quarantine_next(b, n)) {
+		plan_add(w, WRITE_WAITING, 0);
+		w->plan[w->plan_count - 1].from = n;
+	}
+	for (uint32_t i = 0; i < b->park_count; i++)
+		plan_add(w, WRITE_PARK, i);
 	for (uint32_t i = 0; i < b->fence_count; i++)
 		plan_add(w, WRITE_FENCES, i);
 	if (!ends)
@@ -252,6 +281,14 @@ static int send_fence(struct writer *w, uint32_t i, struct rt_err *err)
 	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(w->batch->fence[i].lsn));
 	const char *params[] = {w->batch->fence[i].run_id, w->settings->pipeline, lsn};
 	return send_text(w, "fence", 3, params, err);
+}
+
+static int send_park(struct writer *w, uint32_t i, struct rt_err *err)
+{
+	const struct batch_park *p = &w->batch->park[i];
+	const char *params[] = {w->settings->pipeline, w->landed->item[p->rollup].rollup->name,
+				p->reason};
+	return send_text(w, "park", 3, params, err);
 }
 
 static int send_trim(struct writer *w, struct rt_err *err)
@@ -332,6 +369,13 @@ static int send_step(struct writer *w, struct writer_plan *p, struct rt_err *err
 		p->rows = writer_fill_entities(w->batch, rollup, l->rollup,
 					       p->step == WRITE_BEGIN_LATEST, &w->column[0]);
 		return send_arrays(w, p->step == WRITE_BEGIN_LATEST ? 'b' : 'r', rollup, 1, 0, err);
+	case WRITE_WAITING:
+		FAILPOINT_FD(QUARANTINE_WRITE, PQsocket(w->c));
+		quarantine_fill(w->batch, w->settings->pipeline, p->from, w->column);
+		return send_arrays(w, 'q', 0, QUARANTINE_COLUMNS, 0, err);
+	case WRITE_PARK:
+		FAILPOINT_FD(QUARANTINE_PARK, PQsocket(w->c));
+		return send_park(w, p->rollup, err);
 	case WRITE_TRIM:
 		FAILPOINT_FD(WRITER_TRIM, PQsocket(w->c));
 		return send_trim(w, err);
@@ -455,6 +499,10 @@ static const char *step_name(enum writer_step step)
 	case WRITE_BEGIN_LATEST:
 	case WRITE_RENEW_LATEST:
 		return "writing rows";
+	case WRITE_WAITING:
+		return "writing into quarantine";
+	case WRITE_PARK:
+		return "parking a rollup";
 	case WRITE_TRIM:
 		return "trimming the ledger";
 	case WRITE_COMMIT:

@@ -37,6 +37,8 @@ enum writer_step {
 	WRITE_COPY,	    /* history of one rollup by COPY */
 	WRITE_BEGIN_LATEST, /* from there, latest of entities that begin in this batch */
 	WRITE_RENEW_LATEST, /* from there, latest of the others */
+	WRITE_WAITING,	    /* events into rolag.quarantine */
+	WRITE_PARK,	    /* a rollup's state, parked */
 	WRITE_TRIM,
 	WRITE_COMMIT,
 	WRITE_POSITION,
@@ -45,7 +47,8 @@ enum writer_step {
 
 struct writer_plan {
 	enum writer_step step;
-	uint32_t rollup; /* of WRITE_FENCES: which of the batch's fences */
+	uint32_t rollup; /* of WRITE_FENCES, WRITE_PARK: which of the batch's */
+	uint32_t from;	 /* of WRITE_WAITING: which to begin with */
 	uint32_t rows;	 /* of WRITE_…_LATEST: how many were asked for */
 };
 
@@ -94,6 +97,10 @@ void writer_release(struct writer *w);
 int writer_attach(struct writer *w, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
 /* Closes the connection; what was under way is undecided. */
 void writer_detach(struct writer *w);
+/* Lends the idle writer's connection for blocking statements, outside of pipeline mode, until the writer goes on. */
+int writer_lend(struct writer *w, PGconn **ret, struct rt_err *err) RT_MUSTCHECK;
+/* It is given back; no transaction is open on it. */
+int writer_take_back(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
 
 static inline bool writer_is_busy(const struct writer *w)
 {

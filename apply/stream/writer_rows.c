@@ -100,7 +100,10 @@ static void add_row(const struct batch *b, const struct rollup *r, const struct 
 			array_add(&column[n], v);
 	}
 	array_add_u64(&column[n++], t->end.v);
-	array_add_u64(&column[n++], pg_time(t->commit_us));
+	if (row->repaired)
+		buf_u32(&column[n++], UINT32_MAX);
+	else
+		array_add_u64(&column[n++], pg_time(t->commit_us));
 	buf_u32(&column[n], 1);
 	buf_u8(&column[n], last);
 }
@@ -171,7 +174,7 @@ uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, uint32_t from,
 		const struct batch_row *row = &rows->row[i];
 		const struct batch_transaction *t = &b->transaction[row->transaction];
 		writer_copy_row(&row->row, b->landed->item[rollup].rollup->column_count, t->end,
-				t->commit_us, out);
+				row->repaired ? 0 : t->commit_us, out);
 	}
 	return i;
 }
@@ -211,29 +214,47 @@ static struct slice field(const PGresult *res, int row, int column)
 	return slice_of(PQgetvalue(res, row, column), (size_t)PQgetlength(res, row, column));
 }
 
-static int take_state(struct batch *b, uint16_t rollup, const struct rollup *r, const PGresult *res,
-		      int i, struct buf *columns, struct rt_err *err)
+int writer_read_state(const struct rollup *r, const PGresult *res, int i, struct buf *columns,
+		      struct fold_row *ret, struct rt_err *err)
 {
+	buf_clear(columns);
+	if (PQnfields(res) != LANDED_BEFORE + r->column_count)
+		return rt_fail(err, ERR_PERMANENT, "the warehouse gave other columns for %s",
+			       r->name);
 	struct slice version = field(res, i, LANDED_VERSION);
 	struct slice created = field(res, i, LANDED_CREATED_AT);
 	struct slice modified = field(res, i, LANDED_MODIFIED_AT);
-	struct batch_entity *e = batch_find(b, rollup, field(res, i, LANDED_ID));
-	buf_clear(columns);
 	for (int c = LANDED_BEFORE; c < PQnfields(res); c++)
 		array_add(columns, field(res, i, c));
-	if (e == NULL || version.len != 4 || created.len != 8 || modified.len != 8 ||
+	if (version.len != 4 || created.len != 8 || modified.len != 8 ||
 	    !fold_columns_valid(r, buf_slice(columns)))
 		return rt_fail(
 			err, ERR_PERMANENT,
 			"the warehouse's latest row of an entity of %s is not what rolag wrote",
 			r->name);
-	struct fold_row state = {
+	*ret = (struct fold_row){
+		.id = field(res, i, LANDED_ID),
 		.version = (int32_t)be32_get(version.p),
 		.created_at_us = (int64_t)be64_get(created.p),
 		.modified_at_us = (int64_t)be64_get(modified.p),
 		.event_type = field(res, i, LANDED_EVENT_TYPE),
 		.columns = buf_slice(columns),
 	};
+	return 0;
+}
+
+static int take_state(struct batch *b, uint16_t rollup, const struct rollup *r, const PGresult *res,
+		      int i, struct buf *columns, struct rt_err *err)
+{
+	struct fold_row state;
+	int rc = writer_read_state(r, res, i, columns, &state, err);
+	if (rc != 0)
+		return rc;
+	struct batch_entity *e = batch_find(b, rollup, state.id);
+	if (e == NULL)
+		return rt_fail(err, ERR_PERMANENT,
+			       "the warehouse gave an entity of %s that was not asked for",
+			       r->name);
 	batch_provide(b, e, &state);
 	return 0;
 }
@@ -243,9 +264,6 @@ int writer_take_states(struct batch *b, uint16_t rollup, const struct rollup *r,
 {
 	struct buf columns = BUF_INIT;
 	int rc = 0;
-	if (PQnfields(res) != LANDED_BEFORE + r->column_count)
-		rc = rt_fail(err, ERR_PERMANENT, "the warehouse gave other columns for %s",
-			     r->name);
 	for (int i = 0; rc == 0 && i < PQntuples(res); i++)
 		rc = take_state(b, rollup, r, res, i, &columns, err);
 	buf_release(&columns);

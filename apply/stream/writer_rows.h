@@ -38,6 +38,14 @@ void writer_fill_ids(const struct batch *b, uint16_t rollup, const struct rollup
 int writer_take_states(struct batch *b, uint16_t rollup, const struct rollup *r,
 		       const PGresult *res, struct rt_err *err) RT_MUSTCHECK;
 
+/*
+ * The i-th row of landed_fetch_sql (binary) as a state; its columns are put
+ * into the buffer, its other slices are the result's. ERR_PERMANENT when it is
+ * not a row that rolag wrote.
+ */
+int writer_read_state(const struct rollup *r, const PGresult *res, int i, struct buf *columns,
+		      struct fold_row *ret, struct rt_err *err) RT_MUSTCHECK;
+
 /* Appends one COPY row (without header); LSN_NONE and committed_us 0 (NULL) as given. */
 void writer_copy_row(const struct fold_row *row, uint16_t column_count, struct lsn lsn,
 		     int64_t committed_us, struct buf *out);

@@ -356,6 +356,7 @@ static int open_behind_gap(struct capture *c, const struct stream_facts *f, stru
 	c->unwritten = false;
 	c->unsynced_since_us = 0;
 	c->unsynced_bytes = 0;
+	c->commit_us = c->syncing_commit_us = 0;
 	return open_spool(c, f, err);
 }
 

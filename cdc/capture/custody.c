@@ -118,7 +118,8 @@ static void ask(struct custody *c, int64_t now_us)
 		    "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery()"
 		    " THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,"
 		    " s.restart_lsn, s.confirmed_flush_lsn, coalesce(s.wal_status, ''),"
-		    " coalesce(s.safe_wal_size, -1), coalesce(o.pid, 0),"
+		    " coalesce(greatest(s.safe_wal_size, CASE WHEN s.safe_wal_size < 0 THEN 0 "
+		    "END), -1), coalesce(o.pid, 0),"
 		    " coalesce((extract(epoch FROM now() - o.xact_start) * 1000000)::bigint, 0)"
 		    " FROM (VALUES (1)) AS one(n)"
 		    " LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = ");

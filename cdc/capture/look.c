@@ -63,7 +63,7 @@ void look_read(const PGresult *res, int count, struct look *ret)
 int look_made_again(const struct look *was, const struct look *now)
 {
 	for (int i = 0; i < LOOK_PUBLICATIONS_MAX; i++)
-		if (was->oid[i] != 0 && now->oid[i] != 0 && was->oid[i] != now->oid[i])
+		if (now->oid[i] != 0 && was->oid[i] != now->oid[i])
 			return i;
 	return -1;
 }

@@ -25,7 +25,7 @@ struct look {
 void look_sql(struct buf *out, const char *const *publication, int count);
 /* Its result. */
 void look_read(const PGresult *res, int count, struct look *ret);
-/* The first publication that is another one than it was, or −1. */
+/* The first publication that is there and is another one than it was, or was not there; −1: none. */
 int look_made_again(const struct look *was, const struct look *now);
 
 #endif

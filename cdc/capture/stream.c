@@ -415,7 +415,9 @@ static int connect_once(struct stream *s, struct rt_err *err)
 	}
 	s->conn = c;
 	s->facts = f;
-	s->pending_input = s->flushing = false;
+	s->pending_input =
+		true; /* what came with the answer makes the socket no louder: an error, say */
+	s->flushing = false;
 	s->reply_wanted = true; /* the first status tells the server that we are there */
 	s->told = (struct prog_feedback){0};
 	s->heard_at_us = s->told_at_us = s->connected_at_us = rt_mono_us();

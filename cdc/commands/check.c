@@ -12,7 +12,13 @@ const struct cli_usage check_usage = {
 	.text = "Looks at configuration, definitions, both databases, folders and disk; changes "
 		"nothing.\nEach line begins with ok, warn or FAIL; below a finding stands its "
 		"mend. "
-		"Exit code 1 when\nthere is a FAIL.\n",
+		"Exit code 1 when\nthere is a FAIL.\n"
+		"--definitions looks at the definitions alone, against any migrated database: for "
+		"the\napplication's own CI. With --database and --rollups it needs no "
+		"configuration.\n",
+	.option = {{"--definitions", NULL, "hold the definitions against a database, no more"},
+		   {"--database", "CONNINFO", "with --definitions: that one, not core.connect"},
+		   {"--rollups", "FOLDER", "with --definitions: those, not rollups.path"}},
 };
 
 static void tell(struct check *k, const char *word, const char *mend, const char *fmt, va_list ap)
@@ -107,7 +113,12 @@ static void check_pair(struct check *k)
 			   "timeline %u (a failover)",
 			   k->control.timeline, k->system.timeline);
 	if (k->control.has_ledger && !k->slot.exists)
-		check_fail(k, MEND_LOAD_ANEW,
+		check_fail(k,
+			   k->s.capture.on_lost_slot == LOST_SLOT_RESYNC
+				   ? "start rolag capture: it makes a new one, and apply syncs "
+				     "what is "
+				     "missing"
+				   : MEND_LOAD_ANEW,
 			   "slot: it is gone, and the warehouse is at " LSN_FMT
 			   ": a new slot would leave a gap",
 			   LSN_ARGS(k->control.applied));
@@ -122,10 +133,49 @@ static int conclude(const struct check *k)
 	return k->fails == 0 ? EXIT_OK : EXIT_FINDING;
 }
 
+/* The configuration is read only for what the command line does not say. */
+static int definition_settings(struct check *k, struct cli *c, struct rt_err *err)
+{
+	const char *database = cli_option(c, "--database"), *folder = cli_option(c, "--rollups");
+	if (database != NULL && folder != NULL)
+		conf_defaults(settings_keys, settings_key_count, &k->s);
+	else if (cli_settings(c, &k->s, err) != 0)
+		return err->code;
+	if (database != NULL)
+		k->s.core.connect = database;
+	if (folder != NULL)
+		k->s.rollups.path = folder;
+	return 0;
+}
+
+static int run_definitions(struct cli *c)
+{
+	struct rt_err err;
+	struct check k = {.arena = &c->arena};
+	if (definition_settings(&k, c, &err) != 0) {
+		check_error(&k, "configuration", &err);
+		return EXIT_FINDING;
+	}
+	PGconn *db = connect_to(&k, "database", k.s.core.connect);
+	if (db != NULL && pgc_exec(db, NULL, &err,
+				   "SET default_transaction_read_only = on; SET lock_timeout = "
+				   "'10s'") != 0)
+		check_error(&k, "database", &err);
+	check_definitions_against(&k, db);
+	pgc_close(db);
+	return conclude(&k);
+}
+
 int cmd_check(struct cli *c)
 {
 	struct rt_err err;
 	struct check k = {.arena = &c->arena};
+	if (cli_option(c, "--definitions") != NULL)
+		return run_definitions(c);
+	if (cli_option(c, "--database") != NULL || cli_option(c, "--rollups") != NULL) {
+		rt_fail(&err, ERR_USAGE, "--database and --rollups go with --definitions");
+		return cli_fail(c, &err);
+	}
 	if (cli_settings(c, &k.s, &err) != 0) {
 		check_error(&k, "configuration", &err);
 		return EXIT_FINDING;
@@ -136,14 +186,18 @@ int cmd_check(struct cli *c)
 	PGconn *core = connect_to(&k, "core", k.s.core.connect);
 	if (core != NULL) {
 		check_core(&k, core);
+		check_core_custody(&k, core);
 		if (k.has_landed)
 			check_sources(&k, core);
 	}
 	PGconn *warehouse = connect_to(&k, "warehouse", k.s.warehouse.connect);
-	if (warehouse != NULL)
+	if (warehouse != NULL) {
+		check_warehouse_server(&k, warehouse);
 		check_warehouse(&k, warehouse);
+	}
 	check_pair(&k);
 	check_machine(&k);
+	check_spool(&k);
 	pgc_close(core);
 	pgc_close(warehouse);
 	if (k.has_landed)

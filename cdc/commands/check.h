@@ -35,6 +35,13 @@ void check_core(struct check *k, PGconn *core);
 /* What of the core's tables the rollups read. */
 void check_sources(struct check *k, PGconn *core);
 void check_warehouse(struct check *k, PGconn *warehouse);
+/* `rolag check --definitions`: every definition in rollups.path against a migrated database; db NULL: alone. */
+void check_definitions_against(struct check *k, PGconn *db);
+/* Settings, identities and the slot's kind, behind check_core. */
+void check_core_custody(struct check *k, PGconn *core);
+void check_warehouse_server(struct check *k, PGconn *warehouse);
+/* Does what the spool here holds fit slot and warehouse? Needs what the others found. */
+void check_spool(struct check *k);
 /* Folders and free space. */
 void check_machine(struct check *k);
 

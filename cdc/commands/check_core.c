@@ -203,14 +203,20 @@ static void check_publication(struct check *k, PGconn *core)
 		return;
 	}
 	if (!p.exists && k->slot.exists) {
-		check_fail(k,
-			   arena_printf(k->arena,
-					"SELECT pg_drop_replication_slot('%s'); then rolag init, "
-					"or where the warehouse holds rows: " MEND_LOAD_ANEW,
-					k->s.core.slot),
-			   "publication %s: it is gone, and what the core wrote since can never be "
-			   "decoded through the slot",
-			   k->publication);
+		check_fail(
+			k,
+			k->s.capture.on_lost_slot == LOST_SLOT_RESYNC
+				? "rolag init, which makes it again; capture then makes a new "
+				  "slot, and "
+				  "apply syncs what is missing"
+				: arena_printf(
+					  k->arena,
+					  "SELECT pg_drop_replication_slot('%s'); then rolag init, "
+					  "or where the warehouse holds rows: " MEND_LOAD_ANEW,
+					  k->s.core.slot),
+			"publication %s: it is gone, and what the core wrote since can never be "
+			"decoded through the slot",
+			k->publication);
 		return;
 	}
 	if (!p.exists) {
@@ -234,8 +240,13 @@ static void check_slot(struct check *k, PGconn *core)
 {
 	const struct slot_view *v = &k->slot;
 	const char *name = k->s.core.slot;
-	const char *drop = arena_printf(
-		k->arena, "SELECT pg_drop_replication_slot('%s'); then " MEND_LOAD_ANEW, name);
+	const char *drop =
+		k->s.capture.on_lost_slot == LOST_SLOT_RESYNC
+			? "start rolag capture: it makes a new one, and apply syncs what is missing"
+			: arena_printf(
+				  k->arena,
+				  "SELECT pg_drop_replication_slot('%s'); then " MEND_LOAD_ANEW,
+				  name);
 	if (!v->exists) {
 		check_fail(k, "rolag init", "slot %s: there is none", name);
 		return;

@@ -202,14 +202,11 @@ static void say(const struct folding *f, const char *what)
 /* The event did not fold: its entity waits, unless the policy is to stop. */
 static int refuse(struct folding *f, enum fold_result result, const struct fold_event *e)
 {
-	const enum rollup_policy policy = result == FOLD_GAP	       ? f->r->gap
-					  : result == FOLD_UNKNOWN_KEY ? f->r->unknown_key
-								       : f->r->unknown_event;
 	struct fold_row parked = {.id = e->id};
 	char what[sizeof(f->err->msg)];
 	f->failed++;
 	snprintf(what, sizeof(what), "%s: %.950s", fold_result_name(result), f->err->msg);
-	if (policy == POLICY_FAIL)
+	if (fold_policy(f->r, result) == POLICY_FAIL)
 		return line_fail(f, what);
 	say(f, what);
 	cache_put(&f->parked, 0, &parked);

@@ -41,7 +41,9 @@ static int look_slot(struct init *in, struct rt_err *err)
 {
 	const char *slot = in->s.core.slot;
 	const char *database = PQdb(in->core);
-	if (!in->slot.exists && in->control.has_ledger)
+	/* What a new slot lacks is synced: capture sees the gap, and makes the slot where one is there but lost. */
+	bool resync = in->control.has_ledger && in->s.capture.on_lost_slot == LOST_SLOT_RESYNC;
+	if (!in->slot.exists && in->control.has_ledger && !resync)
 		return rt_fail(
 			err, ERR_PERMANENT,
 			"the slot %s is gone, and the warehouse holds everything up to " LSN_FMT
@@ -54,6 +56,13 @@ static int look_slot(struct init *in, struct rt_err *err)
 			       "the slot %s is not ours (plugin %s, database %s; wanted pgoutput, "
 			       "%s); mend: another core.slot",
 			       slot, in->slot.plugin, in->slot.database, database);
+	if (resync && (strcmp(in->slot.wal_status, "lost") == 0 || !in->pub.exists))
+		init_says("core",
+			  "slot %s is of no use any more: rolag capture makes a new one, and apply "
+			  "syncs what is missing",
+			  slot);
+	if (resync)
+		return 0;
 	if (strcmp(in->slot.wal_status, "lost") == 0)
 		return rt_fail(err, ERR_PERMANENT,
 			       "the slot %s has lost its WAL; mend: SELECT "
@@ -268,6 +277,11 @@ static int make_slot(struct init *in, struct rt_err *err)
 		return rc;
 	in->slot = (struct slot_view){.exists = true, .confirmed = made.consistent_point};
 	init_made(in, "core", "created slot %s at " LSN_FMT, slot, LSN_ARGS(in->slot.confirmed));
+	if (in->control.has_ledger)
+		init_says("core",
+			  "the warehouse holds everything up to " LSN_FMT
+			  ": apply syncs what the new slot lacks",
+			  LSN_ARGS(in->control.applied));
 	return 0;
 }
 

@@ -116,7 +116,14 @@ static void print_core(const struct init *in, struct buf *b)
 		   "With\n--   "
 		   "GRANT pg_read_all_stats TO ");
 	pgc_ident(b, role);
-	buf_str(b, ";\n-- rolag can say how old the one is that it waits for (optional).\n");
+	buf_str(b,
+		";\n-- rolag can say how old the one is that it waits for (optional). Where there "
+		"are "
+		"standbys\n-- (PostgreSQL 17 and later), `rolag init` makes it with FAILOVER; the "
+		"standbys need\n-- sync_replication_slots = on, hot_standby_feedback = on and a "
+		"primary_slot_name to have it.\n-- wal_sender_timeout must not be 0 (60 s is "
+		"good), "
+		"and idle_replication_slot_timeout must be.\n");
 }
 
 static void print_warehouse(const struct init *in, struct buf *b)

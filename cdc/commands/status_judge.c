@@ -355,6 +355,13 @@ static void add_sync(struct judging *j)
 	buf_str(&j->text, "; the rest is ");
 }
 
+/* Is something left out of the warehouse that the core has? */
+static bool is_parked(const struct judging *j)
+{
+	return value(j, STATUS_APPLY, MET_QUARANTINE_ENTITIES) > 0 ||
+	       value(j, STATUS_APPLY, MET_PARKED_ROLLUPS) > 0;
+}
+
 /* Both roles run and are connected: the heartbeat says how it goes. */
 static void judge_flow(struct judging *j)
 {
@@ -383,10 +390,10 @@ static void judge_flow(struct judging *j)
 		buf_str(&j->text, "Catching up: ");
 	} else if (j->f->now_us - RT_MAX(event_us, apply->started_us) > STATUS_IDLE_US) {
 		conclude(j, STATUS_IDLE, true);
-		buf_str(&j->text, "Healthy and idle: ");
+		buf_str(&j->text, is_parked(j) ? "Parked in part, idle: " : "Healthy and idle: ");
 	} else {
 		conclude(j, STATUS_LIVE, true);
-		buf_str(&j->text, "Healthy: ");
+		buf_str(&j->text, is_parked(j) ? "Parked in part: " : "Healthy: ");
 	}
 	add_lag(j);
 	add_wal(j);
@@ -411,6 +418,26 @@ static void measure_lag(struct judging *j)
 	j->v->lost_in_us = lost_in_us == 0 ? -1 : (int64_t)lost_in_us;
 }
 
+/* What is left out of the warehouse is no matter of lag: it is said wherever something is applied. */
+static void judge_parked(struct judging *j)
+{
+	uint64_t entities = value(j, STATUS_APPLY, MET_QUARANTINE_ENTITIES);
+	uint64_t rollups = value(j, STATUS_APPLY, MET_PARKED_ROLLUPS);
+	if (j->v->state == STATUS_STOPPED || !is_parked(j))
+		return;
+	j->v->healthy = false;
+	if (rollups > 0)
+		buf_printf(&j->text, " %" PRIu64 " rollup%s parked.", rollups,
+			   rollups == 1 ? " is" : "s are");
+	if (entities > 0)
+		buf_printf(&j->text, " %" PRIu64 " entit%s of %" PRIu64 " rollup%s in quarantine.",
+			   entities, entities == 1 ? "y" : "ies",
+			   value(j, STATUS_APPLY, MET_QUARANTINE_ROLLUPS),
+			   value(j, STATUS_APPLY, MET_QUARANTINE_ROLLUPS) == 1 ? " waits"
+									       : "s wait");
+	buf_str(&j->text, " (rolag quarantine list)");
+}
+
 void status_judge(const struct status_facts *f, struct status_view *ret)
 {
 	struct judging j = {.f = f, .v = ret, .text = BUF_INIT};
@@ -419,6 +446,7 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) &&
 	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) && !judge_clocks(&j))
 		judge_flow(&j);
+	judge_parked(&j);
 	if (is_slot_near_loss(&j))
 		ret->healthy = false;
 	snprintf(ret->sentence, sizeof(ret->sentence), "%s", buf_cstr(&j.text));

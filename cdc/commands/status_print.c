@@ -148,6 +148,30 @@ static void print_stores(const struct status_facts *f, struct buf *out)
 	buf_u8(out, '\n');
 }
 
+/* What the background sampler of verify found; nothing before its first look. */
+static void print_verified(const struct status_facts *f, struct buf *out)
+{
+	uint64_t at = value(f, STATUS_APPLY, MET_VERIFY_US);
+	uint64_t failures = value(f, STATUS_APPLY, MET_VERIFY_FAILURES);
+	if (at == 0 && failures == 0)
+		return;
+	buf_printf(out, "  verified   %" PRIu64 " rows by samples, ",
+		   value(f, STATUS_APPLY, MET_VERIFY_ROWS));
+	if (value(f, STATUS_APPLY, MET_VERIFY_DIFFERENCES) > 0)
+		buf_printf(out, "%" PRIu64 " DIFFERENCES (rolag verify --full)",
+			   value(f, STATUS_APPLY, MET_VERIFY_DIFFERENCES));
+	else
+		buf_str(out, "no difference");
+	if (at != 0) {
+		buf_str(out, ", last ");
+		status_duration(out, RT_MAX(f->now_us - (int64_t)at, 0));
+		buf_str(out, " ago");
+	}
+	if (failures > 0)
+		buf_printf(out, ", %" PRIu64 " samples failed", failures);
+	buf_u8(out, '\n');
+}
+
 /* What may be wrong with the data; lines only where there is something. */
 static void print_oddities(const struct status_facts *f, struct buf *out)
 {
@@ -155,6 +179,12 @@ static void print_oddities(const struct status_facts *f, struct buf *out)
 		enum met_id id;
 		const char *what;
 	} odd[] = {
+		{MET_PARKED_ROLLUPS, "rollups parked: their changes are left out until they are "
+				     "synced (rolag quarantine list)"},
+		{MET_QUARANTINE_ENTITIES, "entities wait in quarantine (rolag quarantine list)"},
+		{MET_QUARANTINE_EVENTS, "events wait with them"},
+		{MET_REPAIRED_EVENTS,
+		 "events that the stream did not bring were read from the core"},
 		{MET_APPLY_UNKNOWN_KEYS, "payload keys that no definition lists"},
 		{MET_APPLY_IGNORED_EVENTS, "events of types that no definition lists"},
 		{MET_APPLY_DUPLICATES, "events that were there already (normal after a restart)"},
@@ -199,6 +229,7 @@ void status_print_table(const struct status_facts *f, const struct status_view *
 	print_work(f, before, out);
 	print_wal(f, v, out);
 	print_stores(f, out);
+	print_verified(f, out);
 	print_oddities(f, out);
 	print_roles(f, out);
 }

@@ -33,6 +33,7 @@ struct story {
 	struct arena *arena;
 	struct page *page;
 	size_t count, cap;
+	bool waits; /* some of it is in quarantine */
 };
 
 static bool is_uuid(const char *s)
@@ -122,6 +123,30 @@ static int read_rollup(struct story *s, PGconn *c, const struct landed *l, const
 	return 0;
 }
 
+/* Events of it that wait: one line per rollup, without values. */
+static int print_waiting(PGconn *c, const struct settings *settings, const char *id, bool *ret_any,
+			 struct rt_err *err)
+{
+	const char *params[] = {settings->pipeline, id};
+	PGresult *res;
+	int rc = pgc_query(
+		c, &res, err,
+		"SELECT rollup, count(*), min(sequence) FILTER (WHERE first), min(reason) "
+		"FILTER (WHERE first) FROM rolag.quarantine WHERE pipeline = $1 AND id = "
+		"lower($2) AND state <> 'skipped' GROUP BY rollup ORDER BY rollup",
+		2, params);
+	if (rc != 0)
+		return rc;
+	for (int i = 0; i < PQntuples(res); i++)
+		printf("It waits in quarantine: %s, %s event%s from sequence %s on: %s\n",
+		       PQgetvalue(res, i, 0), PQgetvalue(res, i, 1),
+		       strcmp(PQgetvalue(res, i, 1), "1") == 0 ? "" : "s", PQgetvalue(res, i, 2),
+		       PQgetvalue(res, i, 3));
+	*ret_any = PQntuples(res) > 0;
+	PQclear(res);
+	return 0;
+}
+
 static int by_time(const void *a, const void *b)
 {
 	const struct page *x = a, *y = b;
@@ -166,6 +191,8 @@ static int read_story(struct story *s, const struct settings *settings,
 		      "LEVEL REPEATABLE READ, READ ONLY");
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++)
 		rc = read_rollup(s, c, &set->item[i], id, values, err);
+	if (rc == 0)
+		rc = print_waiting(c, settings, id, &s->waits, err);
 	pgc_close(c);
 	return rc;
 }
@@ -188,6 +215,8 @@ int cmd_story(struct cli *c)
 		free(s.page);
 		return cli_fail(c, &err);
 	}
+	if (s.count == 0 && s.waits)
+		return EXIT_OK;
 	if (s.count == 0) {
 		printf("No landed rollup has an entity %s.\n", id);
 		return EXIT_FINDING;

@@ -45,8 +45,8 @@ int aio_sync_begin(struct aio_sync *s, int fd, const char *path, struct rt_err *
 		io_set_eventfd(request, s->event_fd);
 		rc = io_submit(s->context, 1, &request);
 	}
-	s->at_once = rc == -ENOSYS || rc == -EINVAL ||
-		     rc == -EAGAIN; /* not on this file system, not now */
+	/* Not on this file system, or not now. */
+	s->at_once = rc == -ENOSYS || rc == -EINVAL || rc == -EAGAIN;
 	if (s->at_once) {
 		if ((rc = fs_sync_data(fd, path, err)) != 0)
 			return rc;

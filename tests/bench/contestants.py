@@ -140,6 +140,7 @@ class Rolag(Contestant):
         done = subprocess.run([ROLAG, "--config", self.config, *words], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"rolag {words[0]}: {done.stdout}{done.stderr}")
+        return done.stdout
 
     def run(self):
         log = os.path.join(self.site.folder, "rolag.log")

@@ -18,6 +18,12 @@ int __wrap_landed_ensure(PGconn *c, const struct settings *s, struct landed_set 
 int __wrap_landed_park_absent(PGconn *c, const struct settings *s, struct landed_set *set,
 			      landed_report report, void *ctx, struct rt_err *err);
 int __wrap_sync_begin(struct sync *s, PGconn *c, struct rt_err *err);
+int __wrap_quarantine_load(PGconn *c, const struct settings *s, const struct landed_set *landed,
+			   struct parked *p, struct rt_err *err);
+int __wrap_quarantine_is_asked(PGconn *c, const struct settings *s, bool *ret, struct rt_err *err);
+int __wrap_remake_serve(PGconn *c, const struct settings *s, const struct landed_set *landed,
+			const struct ledger *ledger, struct cache *cache, struct loop *loop,
+			int64_t limit_us, enum remake_left *ret, struct rt_err *err);
 int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b);
 
 extern struct landed sim_landed[ROLLUPS];
@@ -48,6 +54,28 @@ int __wrap_landed_park_absent(PGconn *c, const struct settings *s, struct landed
 
 int __wrap_sync_begin(struct sync *s, PGconn *c, struct rt_err *err)
 {
+	return 0;
+}
+
+/* Nobody verifies the simulated warehouse but the simulation itself. */
+int __wrap_remake_serve(PGconn *c, const struct settings *s, const struct landed_set *landed,
+			const struct ledger *ledger, struct cache *cache, struct loop *loop,
+			int64_t limit_us, enum remake_left *ret, struct rt_err *err)
+{
+	*ret = REMAKE_NONE;
+	return 0;
+}
+
+/* Every event of the simulated core folds: nobody waits, and nobody asks. */
+int __wrap_quarantine_load(PGconn *c, const struct settings *s, const struct landed_set *landed,
+			   struct parked *p, struct rt_err *err)
+{
+	return 0;
+}
+
+int __wrap_quarantine_is_asked(PGconn *c, const struct settings *s, bool *ret, struct rt_err *err)
+{
+	*ret = false;
 	return 0;
 }
 

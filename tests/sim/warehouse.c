@@ -80,6 +80,8 @@ enum sql_kind sql_kind_of(const char *sql, uint16_t *ret_rollup)
 		{"DELETE FROM rolag.ledger", SQL_TRIM},
 		{"SELECT pg_current_wal_insert_lsn", SQL_POSITION},
 		{"INSERT INTO rolag.fence_seen", SQL_SEEN},
+		{"INSERT INTO rolag.quarantine", SQL_PARK},
+		{"UPDATE rolag.relation", SQL_PARK},
 		{"WITH s AS (", SQL_ROWS},
 		{"INSERT INTO \"raw\"", SQL_BEGIN_LATEST},
 		{"UPDATE \"raw\"", SQL_RENEW_LATEST},
@@ -674,6 +676,8 @@ static struct pg_result *execute(struct backend *b, enum sql_kind kind, uint16_t
 	}
 	case SQL_TERMINATE:
 		return terminate(b);
+	case SQL_PARK:
+		sim_fail("apply parks, and every event folds");
 	}
 	sim_fail("unknown statement");
 }

@@ -29,6 +29,7 @@ enum sql_kind {
 	SQL_RAISE,
 	SQL_APPLIED,
 	SQL_TERMINATE,
+	SQL_PARK, /* an entity or a rollup */
 };
 
 /* What the ledger's statements check, by their text: a fake that knew better would hide that they do not. */

@@ -1,6 +1,7 @@
 """Capture on a real core: what is committed comes into the spool, whole, once, in commit order."""
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -105,6 +106,13 @@ class Bank:
 
     def says(self, text, seconds=WAIT):
         wait_for(f"\"{text}\" in the log:\n{self.log()}", lambda: text in self.log(), seconds)
+
+    def status(self):
+        return json.loads(self.status_text("--json"))
+
+    def status_text(self, *options):
+        return subprocess.run([ROLAG, "status", "--config", self.configure(), *options], capture_output=True,
+                              text=True, check=False).stdout
 
     def signal(self, number):
         self.process.send_signal(number)

@@ -86,7 +86,8 @@ class Site:
         with open(self.config, "w", encoding="utf-8") as f:
             f.write(f'pipeline: {self.name}\nstate_dir: {self.state}\ncore: {{connect: "{core}"}}\n'
                     f'warehouse: {{connect: "{warehouse}"}}\nrollups: {{path: rollups}}\n'
-                    f'capture: {{heartbeat_interval: 200 ms}}\n{more or "spool: {reserve: 0}"}\n')
+                    f'{"" if "capture:" in more else "capture: {heartbeat_interval: 200 ms}"}\n'
+                    f'{more or "spool: {reserve: 0}"}\n')
 
     def core_sql(self, sql, user="postgres"):
         return self.core.psql(sql, database=self.core_db, user=user)
@@ -210,7 +211,7 @@ def test_init_makes_everything_and_a_second_run_changes_nothing(site):
     out = site.ok("init")
     assert f"core       created publication {site.publication} of 2 tables\n" in out
     assert re.search(rf"^core       created slot {site.slot} at [0-9A-F]+/[0-9A-F]+$", out, re.M)
-    assert "warehouse  control schema rolag is now at version 1\n" in out
+    assert "warehouse  control schema rolag is now at version 2\n" in out
     assert 'created tables "raw"."core_a_events_rollup"' in out
     assert "Done." in out
     # The publication was there before the slot: the slot can decode from its first byte.
@@ -303,6 +304,7 @@ def test_init_does_not_queue_up_behind_a_migration(site):
 
 
 def test_init_refuses_what_making_things_cannot_mend(site):
+    site.configure("capture: {on_lost_slot: stop}\nspool: {reserve: 0}")
     site.ok("init")
     site.drop_slot()
     code, line = site.fails("init")
@@ -321,7 +323,7 @@ def test_init_refuses_what_making_things_cannot_mend(site):
     site.ok("init")
     site.warehouse_sql("insert into rolag.migration values (99, 'of the future')")
     code, line = site.fails("init")
-    assert code == PERMANENT and "control schema is version 99, this program knows 1" in line
+    assert code == PERMANENT and "control schema is version 99, this program knows 2" in line
 
 
 def test_init_names_a_table_that_the_core_does_not_have(site):
@@ -564,6 +566,7 @@ def test_check_says_that_there_is_nothing_yet(least):
 
 
 def test_check_finds_a_gone_slot_and_a_gone_publication(ready):
+    ready.configure("capture: {on_lost_slot: stop}\nspool: {reserve: 0}")
     ready.core_sql(f"drop publication {ready.publication}")
     mend = the_finding(ready, "can never be decoded through the slot")
     do_sql(ready.core_sql, mend)
@@ -582,7 +585,7 @@ def test_one_side_down_does_not_hide_the_other(ready):
     code, out, _ = ready.rolag("check")
     found = findings(out)
     assert code == FINDING and len(found) == 1 and "cannot connect to the core" in found[0][0]
-    assert "ok    warehouse: control schema rolag at version 1" in out
+    assert "ok    warehouse: control schema rolag at version 2" in out
     ready.configure(warehouse=good.replace(ready.warehouse_db, "nowhere"))
     code, out, _ = ready.rolag("check")
     found = findings(out)
@@ -664,6 +667,7 @@ def test_check_and_init_find_a_lost_slot(warehouse):
     with Cluster("short", settings={"max_slot_wal_keep_size": "1MB", "wal_keep_size": 0, "max_wal_size": "32MB",
                                     "min_wal_size": "32MB"}) as cluster:
         site = Site(cluster, warehouse)
+        site.configure("capture: {on_lost_slot: stop}\nspool: {reserve: 0}")
         try:
             site.ok("init")
             code, out, _ = site.rolag("check")
@@ -690,7 +694,7 @@ def test_check_and_init_find_a_lost_slot(warehouse):
     ("spool: {qouta: 2 GB}", ":7:9: unknown key spool.qouta; did you mean spool.quota?"),
     ("spool:\n  quota: 2 GiB", ":8:10: spool.quota is not a size such as 64 MB"),
     ("apply: {batch_rows: 0}", ":7:21: apply.batch_rows is out of range: 1 to 1000000"),
-    ("apply: {unknown_event: quarantene}", ":7:24: apply.unknown_event is none of the values allowed: fail ignore"),
+    ("apply: {unknown_event: quarantene}", ":7:24: apply.unknown_event is none of the values allowed: quarantine fail ignore"),
     ("spool: [1", ":8:"),
     ("core:\n  connect:", ":7:1:"),
 ])
@@ -768,14 +772,19 @@ def gone(pids):
     return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
-@pytest.fixture
-def running(site):
-    """A site with `rolag run`, live."""
+def run_live(site):
+    """`rolag run`, live."""
     site.ok("init")
     process = site.start("run")
     wait_for("both roles to be live", lambda: process.poll() is not None or site.rolag("status")[1].startswith("Healthy"))
     assert process.poll() is None, site.log()
-    return site, process
+    return process
+
+
+@pytest.fixture
+def running(site):
+    """A site with `rolag run`, live."""
+    return site, run_live(site)
 
 
 ENTITY = "7f2c1a60-0000-4000-8000-000000000001"
@@ -831,8 +840,9 @@ def test_a_second_term_stops_at_once(running):
     wait_for("apply to be gone", lambda: gone(pids.values()))
 
 
-def test_run_ends_with_100_when_a_role_ended_for_good(running):
-    site, process = running
+def test_run_ends_with_100_when_a_role_ended_for_good(site):
+    site.configure("spool: {reserve: 0}\napply: {unknown_event: fail}")
+    process = run_live(site)
     pids = children(process.pid)
     site.insert(ENTITY, 1, kind="never_heard_of", event='{"secret": "4711-0815"}')
     assert process.wait(TIMEOUT) == PERMANENT

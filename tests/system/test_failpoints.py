@@ -84,6 +84,10 @@ STOP = {"capture.finish", "stream.stop"}
 # Walked by other tests: test_custody.py, test_sync.py.
 ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked")
 PROGRESS = {"capture.progress", "gather.progress"}
+# An entity must wait for these (and be asked for); a gap must be there for the others.
+WAITING, ASKED = {"quarantine.write", "quarantine.insert"}, {"quarantine.begun", "quarantine.before_commit",
+                                                             "quarantine.after_commit"}
+REPAIRED = 3_000_000    # roles that have two versions, to lose one
 
 
 def errnos(name):
@@ -186,13 +190,16 @@ class Rig(Pipeline):
         super().__init__(name, folder, core, warehouse, warehouse, {
             "spool": {"segment_size": "64 kB"}, "capture": {"heartbeat_interval": "400 ms", "sync_interval": "10 ms"},
             "sync": {"chunk": 100}}, land=[ROLE, PAYMENT])
-        self.env, self.connections, self.bulks, self.cases = {}, {}, 0, 0
+        self.env, self.connections, self.bulks, self.cases, self.gaps = {}, {}, 0, 0, 0
         self.broken = False
         self.create()
         self.init()
         with self.writing() as conn:
             for number in range(250):
                 write_payment(conn, 2_000_000 + number)
+            for number in range(20):
+                write_role(conn, REPAIRED + number, 1)
+                write_role(conn, REPAIRED + number, 2)
         self.start()
         self.bank = Bank(self.core_conninfo)
         self.bank.start()
@@ -243,6 +250,45 @@ class Rig(Pipeline):
         self.warehouse(f"drop table raw.{PAYMENT}, raw.{PAYMENT}_latest")
         self.warehouse("delete from rolag.relation where pipeline = %s and name = %s", self.name, PAYMENT)
 
+    def ask_repair(self):
+        """A payment's rows are gone, as `rolag verify --repair` would find; apply has them to make."""
+        id_ = entity(2_000_000)
+        for table in (PAYMENT, PAYMENT + "_latest"):
+            self.warehouse(f"delete from raw.{table} where id = %s", id_)
+        self.warehouse("insert into rolag.repair (pipeline, rollup, id, extra_up_to) values (%s, %s, %s, 0) "
+                       "on conflict (pipeline, rollup, id) do update set state = 'waiting'", self.name, PAYMENT, id_)
+
+    def wait_for_gap(self, sequence):
+        """An event of an entity of this case alone; 3 before 2 makes it wait, and 2 lets it go on."""
+        with self.bank.quiet, self.writing() as conn:
+            if sequence == 3:
+                self.gaps += 1
+                write_role(conn, 4_000_000 + self.gaps, 1)
+            write_role(conn, 4_000_000 + self.gaps, sequence)
+
+    def payment_event(self, sequence):
+        """The same for a payment, which a load meets."""
+        with self.bank.quiet, self.writing() as conn:
+            if sequence != 1:
+                self.gaps += 1
+                conn.execute("insert into core_payments values (%s, %s, now())", (entity(5_000_000 + self.gaps),) * 2)
+            conn.execute("insert into core_payment_events select %s, %s, event_type, event, null, now() from "
+                         "core_payment_events where id = %s", (entity(5_000_000 + self.gaps), sequence, entity(2_000_000)))
+
+    def lose_version(self):
+        """The warehouse never had a role's second version: apply is not running."""
+        self.gaps += 1
+        id_ = entity(REPAIRED + self.gaps % 20)
+        version, = self.warehouse(f"select max(version) from raw.{ROLE} where id = %s", id_)[0]
+        self.warehouse(f"delete from raw.{ROLE} where id = %s and version = %s", id_, version)
+        self.warehouse(f"delete from raw.{ROLE}_latest where id = %s", id_)
+        self.warehouse(f"insert into raw.{ROLE}_latest select * from raw.{ROLE} where id = %s order by version desc "
+                       "limit 1", id_)
+        return version
+
+    def nobody_waits(self):
+        wait_for("quarantine to be empty", lambda: self.warehouse("select count(*) from rolag.quarantine") == [(0,)])
+
     def check_confirmed(self):
         """Asked in this order, as both only grow."""
         confirmed = self.slot()[0]
@@ -255,6 +301,8 @@ class Rig(Pipeline):
         with self.bank.quiet:
             self.wait_applied()
             self.wait_live()
+            wait_for("repairs", lambda: self.warehouse("select count(*) from rolag.repair where state = 'waiting'") ==
+                     [(0,)])
             rows, events = self.rows(), self.events()
             assert rows == events, f"{rows} rows of {events} events"
             latest, = self.warehouse(f"select (select count(*) from raw.{ROLE}_latest), (select count(distinct id) "
@@ -305,9 +353,16 @@ def prepare(p, case):
     """While the role is stopped: what must be there so that it passes the point."""
     if case.point.startswith(LOAD):
         p.load_anew()
+    if case.point.startswith("remake."):
+        p.ask_repair()
     if case.point == "spool.unlink_tmp":
         with open(os.path.join(p.state_dir, "spool", "00000001-0000000000000001.seg.tmp"), "w", encoding="ascii"):
             pass
+    if case.point == "quarantine.insert":
+        p.load_anew()
+        p.payment_event(2)
+    if case.point.startswith("repair."):
+        p.lost = p.lose_version()
     if case.way == "backlog":
         p.bulk()
         mark = p.mark()     # in the spool before apply looks
@@ -328,6 +383,17 @@ def provoke(p, case, process, fired):
         p.bulk()
     elif case.point == "writer.fence":
         p.core("select pg_logical_emit_message(true, 'rolag.fence', %s)", entity(time.monotonic_ns() % 10 ** 12))
+    elif case.point in WAITING and case.point != "quarantine.insert":
+        p.wait_for_gap(3)
+    elif case.point in ASKED:
+        p.wait_for_gap(3)
+        wait_for("it to wait", lambda: p.warehouse("select count(*) from rolag.quarantine") == [(1,)])
+        p.wait_for_gap(2)
+    elif case.point == "quarantine.park":
+        p.payment_event(0)
+    elif case.point.startswith("repair."):
+        with p.bank.quiet, p.writing() as conn:
+            write_role(conn, REPAIRED + p.gaps % 20, p.lost + 1)
     elif case.point in PROGRESS:
         with p.bank.quiet:
             def traffic():      # that is nobody's, and nothing else
@@ -337,6 +403,24 @@ def provoke(p, case, process, fired):
     elif case.point in STOP:
         wait_for("the stream", lambda: process.lines("stream starts"))
         process.signal(signal.SIGTERM)
+
+
+def mend(p, case):
+    """It was passed, and the role runs: what is left of it is taken away."""
+    if case.point == "quarantine.write":
+        p.wait_for_gap(2)
+    elif case.point == "quarantine.insert":
+        p.wait_live()
+        p.payment_event(1)
+    elif case.point == "quarantine.park":
+        wait_for("the rollup to be parked", lambda: p.warehouse("select 1 from rolag.relation where state = 'parked'"))
+        assert p.apply.stop() == 0
+        p.core("delete from core_payment_events where sequence = 0")
+        p.load_anew()
+        p.begin("apply")
+        p.wait_live()
+    if case.point.startswith("quarantine."):
+        p.nobody_waits()
 
 
 def has_fired(process, case):
@@ -391,6 +475,7 @@ def test_failpoint(rig, case):
     p.check_confirmed()
     if not process.running():
         p.begin(case.role)
+    mend(p, case)
     rows = p.check()
     p.cases += 1
     if rows > ROWS_MOST or p.cases % 60 == 0:

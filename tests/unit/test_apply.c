@@ -25,6 +25,7 @@ struct fixture {
 	struct landed_set set;
 	struct batch batch;
 	struct cache cache;
+	struct parked parked;
 };
 
 static int set_up(void **state)
@@ -42,7 +43,8 @@ static int set_up(void **state)
 				  .history = "\"raw\".\"deposits\"",
 				  .latest = "\"raw\".\"deposits_latest\""};
 	f->set = (struct landed_set){1, &f->item};
-	batch_init(&f->batch, &f->set);
+	parked_init(&f->parked, 1, 2, 4);
+	batch_init(&f->batch, &f->set, &f->parked);
 	cache_init(&f->cache, 1 << 20);
 	*state = f;
 	return 0;
@@ -52,6 +54,7 @@ static int tear_down(void **state)
 {
 	struct fixture *f = *state;
 	batch_release(&f->batch);
+	parked_release(&f->parked);
 	cache_release(&f->cache);
 	rollup_release(f->rollup);
 	arena_release(&f->arena);
@@ -275,7 +278,7 @@ static void test_trap_27_batch_goes_on_in_another_where_rows_take_too_much(void 
 	struct batch other, *b = &f->batch, *next = &other;
 	struct rt_err err;
 	uint32_t rows = 0, fences = 0, parts = 0;
-	batch_init(&other, &f->set);
+	batch_init(&other, &f->set, &f->parked);
 	add_transaction(f, 10, 1, 1, 3);
 	batch_begin(b, at(20), RT_PG_EPOCH_US + 20);
 	batch_add_fence(b, slice_str("a"));
@@ -410,6 +413,176 @@ static void test_trap_33_gap_stops_the_batch_and_a_duplicate_does_not(void **sta
 	assert_int_equal(b->end.v, 20);
 }
 
+/* ---- entities that wait ---- */
+
+static void let_policies_park(struct fixture *f, enum rollup_policy gap)
+{
+	f->rollup->unknown_event = POLICY_QUARANTINE;
+	f->rollup->gap = gap;
+}
+
+static void test_trap_09_a_poison_event_parks_its_entity_alone_and_in_order(void **state)
+{
+	struct fixture *f = *state;
+	struct batch *b = &f->batch;
+	struct rt_err err;
+	let_policies_park(f, POLICY_QUARANTINE);
+	batch_begin(b, at(10), RT_PG_EPOCH_US);
+	add(f, 1, 1, "initialized", "{\"amount\": 1}");
+	add(f, 1, 2, "exploded", "{}");
+	add(f, 2, 1, "initialized", "{\"amount\": 1}");
+	add(f, 1, 3, "reverted", "{\"amount\": 1}");
+	batch_commit(b);
+	batch_resolve(b, &f->cache, false);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
+	assert_int_equal(b->end.v, 10);
+	assert_int_equal(b->rows[0].count, 2);
+	assert_int_equal(b->waiting_count, 2);
+	assert_int_equal(b->waiting[0].event, 1);
+	assert_non_null(strstr(b->waiting[0].reason, "unknown_event: "));
+	assert_int_equal(b->waiting[1].event, 3);
+	assert_null(b->waiting[1].reason);
+	/* The next batch knows, and asks for no state of it. */
+	batch_reset(b);
+	add_transaction(f, 20, 1, 4, 4);
+	batch_resolve(b, &f->cache, true);
+	assert_int_equal(b->missing_count, 0);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
+	assert_int_equal(b->rows[0].count, 0);
+	assert_int_equal(b->waiting_count, 1);
+	assert_false(b->waiting[0].late);
+}
+
+static void test_trap_33_a_gap_is_filled_where_it_is_and_the_fold_goes_on(void **state)
+{
+	struct fixture *f = *state;
+	struct batch *b = &f->batch;
+	struct rt_err err;
+	let_policies_park(f, POLICY_REPAIR);
+	add_transaction(f, 10, 1, 1, 2);
+	add_transaction(f, 20, 1, 5, 5);
+	add_transaction(f, 30, 2, 1, 1);
+	batch_resolve(b, &f->cache, false);
+	assert_int_equal(batch_fold(b, &f->cache, SIZE_MAX, &err), 1);
+	assert_int_equal(b->gap.after, 2);
+	assert_int_equal(b->gap.before, 5);
+	struct fold_event missing[] = {event(f, 1, 3, "reverted", "{\"amount\": 7}")};
+	batch_fill_gap(b, missing, 1);
+	/* The rest of it is met again; the core has it not. */
+	assert_int_equal(batch_fold(b, &f->cache, SIZE_MAX, &err), 1);
+	assert_int_equal(b->gap.after, 3);
+	batch_leave_gap(b);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
+	assert_int_equal(b->rows[0].count, 4);
+	assert_true(b->rows[0].row[2].repaired);
+	assert_false(b->rows[0].row[3].repaired);
+	assert_int_equal(b->repaired, 1);
+	assert_int_equal(b->waiting_count, 1);
+	assert_non_null(strstr(b->waiting[0].reason, "nor has the core"));
+	/* What was missing comes late: worth a retry by itself. */
+	batch_reset(b);
+	add_transaction(f, 40, 1, 4, 4);
+	add_transaction(f, 50, 1, 6, 6);
+	batch_resolve(b, &f->cache, false);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
+	assert_int_equal(b->waiting_count, 2);
+	assert_true(b->waiting[0].late);
+	assert_false(b->waiting[1].late);
+}
+
+/* The fixture's limits: 2 entities, 4 events. */
+static void test_one_entity_too_many_parks_the_rollup(void **state)
+{
+	struct fixture *f = *state;
+	struct batch *b = &f->batch;
+	struct rt_err err;
+	let_policies_park(f, POLICY_QUARANTINE);
+	f->item.state = LANDED_LIVE;
+	for (uint8_t id = 1; id <= 3; id++) {
+		batch_begin(b, at(id * 10), RT_PG_EPOCH_US);
+		add(f, id, 1, "exploded", "{}");
+		add(f, (uint8_t)(id + 10), 1, "initialized", "{\"amount\": 1}");
+		batch_commit(b);
+	}
+	batch_resolve(b, &f->cache, false);
+	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
+	assert_int_equal(b->waiting_count, 2);
+	assert_int_equal(b->rows[0].count,
+			 2); /* nothing from the transaction on that was one too many */
+	assert_int_equal(b->park_count, 1);
+	assert_int_equal(f->item.state, LANDED_PARKED);
+	assert_true(landed_is_parked(&f->item, at(30)));
+	assert_false(landed_is_parked(&f->item, at(20)));
+	assert_int_equal(b->end.v, 30); /* the stream goes on */
+}
+
+static void test_a_batch_that_is_split_or_cut_keeps_what_waits_in_place(void **state)
+{
+	struct fixture *f = *state;
+	struct batch other, *b = &f->batch;
+	struct rt_err err;
+	let_policies_park(f, POLICY_QUARANTINE);
+	f->item.state = LANDED_LIVE;
+	batch_init(&other, &f->set, &f->parked);
+	batch_begin(b, at(10), RT_PG_EPOCH_US);
+	add(f, 1, 1, "exploded", "{}");
+	add(f, 2, 1, "initialized", "{\"amount\": 1}");
+	batch_commit(b);
+	batch_begin(b, at(20), RT_PG_EPOCH_US);
+	batch_park(b, 0, "LSN 0/14: it does not fit");
+	batch_commit(b);
+	batch_resolve(b, &f->cache, false);
+	assert_rc(batch_fold(b, &f->cache, 1, &err), err);
+	assert_int_equal(b->folded, 1);
+	batch_split(b, &other);
+	assert_int_equal(b->waiting_count, 1);
+	assert_int_equal(b->park_count, 0);
+	assert_int_equal(other.park_count, 1);
+	assert_int_equal(other.park[0].transaction, 1);
+	assert_string_equal(other.park[0].reason, "LSN 0/14: it does not fit");
+	batch_resolve(&other, &f->cache, false);
+	assert_rc(batch_fold(&other, &f->cache, SIZE_MAX, &err), err);
+	assert_int_equal(other.rows[0].count, 1);
+	/* Cut: nothing of the open transaction is left. */
+	batch_begin(&other, at(30), RT_PG_EPOCH_US);
+	batch_cut_open(&other);
+	assert_int_equal(other.park_count, 1);
+	batch_release(&other);
+}
+
+static void test_parked_counts_are_those_of_what_waits(void **state)
+{
+	struct parked p;
+	const struct slice a = slice_str("a"), b = slice_str("b");
+	parked_init(&p, 2, 1, 3);
+	assert_false(parked_has(&p, 0, a));
+	assert_true(parked_add(&p, 0, a, 5));
+	assert_true(parked_add(&p, 0, a, 6));
+	assert_false(parked_add(&p, 0, b, 1)); /* one entity */
+	assert_false(parked_has(&p, 0, b));
+	assert_true(parked_add(&p, 1, b, 1)); /* of each rollup */
+	assert_true(parked_has(&p, 1, b) && !parked_has(&p, 1, a));
+	assert_true(parked_add(&p, 0, a, 7));
+	assert_false(parked_add(&p, 0, a, 8)); /* three events */
+	assert_true(parked_is_before(&p, 0, a, 4) && !parked_is_before(&p, 0, a, 6));
+	assert_int_equal(parked_total(&p).entities, 2);
+	assert_int_equal(parked_total(&p).events, 4);
+	parked_from(&p, 0, a, 7, 2);
+	assert_true(parked_is_before(&p, 0, a, 6));
+	assert_int_equal(p.count[0].events, 1);
+	parked_remove(&p, 0, a, 1);
+	assert_false(parked_has(&p, 0, a));
+	assert_int_equal(p.count[0].entities + p.count[0].events, 0);
+	parked_skip(&p, 1, b, 3);
+	assert_true(parked_is_skipped(&p, 1, b, 3) && !parked_is_skipped(&p, 1, b, 4));
+	parked_load(&p, 1, a, 2, 9); /* what the warehouse holds is believed, beyond the limit */
+	assert_int_equal(p.count[1].events, 10);
+	parked_forget(&p, 1);
+	assert_false(parked_has(&p, 1, a) || parked_has(&p, 1, b));
+	assert_true(parked_is_skipped(&p, 1, b, 3));
+	parked_release(&p);
+}
+
 /* ---- bytes for the warehouse ---- */
 
 static void test_rows_as_copy_and_as_arrays(void **state)
@@ -517,6 +690,11 @@ int main(void)
 		T(test_trap_07_batch_is_cut_before_the_transaction_that_fails),
 		T(test_batch_cut_of_the_open_transaction),
 		T(test_trap_33_gap_stops_the_batch_and_a_duplicate_does_not),
+		T(test_trap_09_a_poison_event_parks_its_entity_alone_and_in_order),
+		T(test_trap_33_a_gap_is_filled_where_it_is_and_the_fold_goes_on),
+		T(test_one_entity_too_many_parks_the_rollup),
+		T(test_a_batch_that_is_split_or_cut_keeps_what_waits_in_place),
+		T(test_parked_counts_are_those_of_what_waits),
 		T(test_rows_as_copy_and_as_arrays),
 		T(test_committed_at_of_a_loaded_row_is_null),
 		T(test_ddl_says_what_every_column_is),

@@ -107,14 +107,10 @@ static const struct {
 	{"source_columns: {id: []}\n", "t.yaml:4:22: id must be a name"},
 	{"id_type: date\n", "t.yaml:4:10: id_type must be uuid, varchar, text, int4 or int8"},
 	{"timezone: X/Nowhere\n", "t.yaml:4:11: time zone \"X/Nowhere\" is not known here"},
-	{"unknown_event: warn\n", "t.yaml:4:16: unknown_event must be fail or ignore"},
-	{"unknown_event: quarantine\n", "t.yaml:4:16: unknown_event: this version has no "
-					"quarantine yet; it must be fail or ignore"},
-	{"unknown_key: repair\n", "t.yaml:4:14: unknown_key must be warn, fail or ignore"},
-	{"unknown_key: quarantine\n", "t.yaml:4:14: unknown_key: this version has no quarantine "
-				      "yet; it must be warn, fail or ignore"},
-	{"gap: ignore\n", "t.yaml:4:6: gap must be fail"},
-	{"gap: repair\n", "t.yaml:4:6: gap: this version has no repair yet; it must be fail"},
+	{"unknown_event: warn\n", "t.yaml:4:16: unknown_event must be quarantine, fail or ignore"},
+	{"unknown_key: repair\n",
+	 "t.yaml:4:14: unknown_key must be warn, quarantine, fail or ignore"},
+	{"gap: ignore\n", "t.yaml:4:6: gap must be repair, quarantine or fail"},
 	{"description: {}\nevents: {e: []}\n", "t.yaml:4:14: description must be text"},
 	{"source_columns: {id: x, event: x}\n", "t.yaml:4:32: source_columns names \"x\" twice"},
 	{"source_columns: {id: event}\n", "t.yaml:4:22: source_columns names \"event\" twice"},

@@ -249,6 +249,75 @@ static void test_trap_34_unknown_event_follows_the_declared_policy(void **state)
 	}
 }
 
+static void test_trap_34_what_is_to_be_done_about_a_result(void **state)
+{
+	static const struct {
+		const char *policies;
+		enum fold_result result;
+		enum rollup_policy policy;
+	} cases[] = {
+		{"", FOLD_UNKNOWN_EVENT, POLICY_QUARANTINE},
+		{"", FOLD_GAP, POLICY_QUARANTINE},
+		{"", FOLD_OK, POLICY_IGNORE},
+		{"", FOLD_DUPLICATE, POLICY_IGNORE},
+		{"unknown_event: fail\n", FOLD_UNKNOWN_EVENT, POLICY_FAIL},
+		{"unknown_event: fail\n", FOLD_MISSING_KEY, POLICY_FAIL},
+		{"unknown_event: fail\n", FOLD_BAD_VALUE, POLICY_FAIL},
+		{"unknown_event: ignore\n", FOLD_MISSING_KEY, POLICY_QUARANTINE},
+		{"unknown_event: fail\n", FOLD_UNKNOWN_KEY, POLICY_QUARANTINE},
+		{"unknown_key: fail\n", FOLD_UNKNOWN_KEY, POLICY_FAIL},
+		{"unknown_key: quarantine\n", FOLD_UNKNOWN_KEY, POLICY_QUARANTINE},
+		{"gap: repair\n", FOLD_GAP, POLICY_REPAIR},
+		{"gap: quarantine\n", FOLD_GAP, POLICY_QUARANTINE},
+		{"gap: fail\n", FOLD_GAP, POLICY_FAIL},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct bench b;
+		char yaml[256];
+		snprintf(yaml, sizeof(yaml), "%sevents: {created: [a]}\ncolumns: {a: int8}\n",
+			 cases[i].policies);
+		bench_open(&b, yaml);
+		assert_int_equal(fold_policy(b.r, cases[i].result), cases[i].policy);
+		bench_close(&b);
+	}
+}
+
+/* A skipped event takes its version and repeats the columns; a gap before it is taken as one. */
+static void test_trap_33_an_event_that_is_passed_takes_its_version(void **state)
+{
+	struct bench b;
+	struct fold_row row;
+	struct fold_event e = {.recorded_at_us = 9, .event_type = slice_str("renamed")};
+	bench_open(&b, "unknown_key: quarantine\nevents: {created: [a]}\ncolumns: {a: int8}\n");
+	e.id = entity_id(&b.arena);
+	e.payload = slice_str("{\"a\": 7}");
+	/* The first of an entity. */
+	e.sequence = 1;
+	assert_int_equal(fold_accept(b.r, NULL, &e, &b.arena, &row, &b.note), FOLD_IGNORED);
+	assert_int_equal(row.version, 1);
+	assert_int_equal(row.created_at_us, 9);
+	assert_null(fold_column(row.columns, 0).p);
+	/* Behind a version; then a duplicate. */
+	assert_int_equal(bench_fold(&b, 1, "created", "{\"a\": 5}"), FOLD_OK);
+	e.sequence = 2;
+	assert_int_equal(fold_accept(b.r, &b.row, &e, &b.arena, &row, &b.note), FOLD_IGNORED);
+	assert_int_equal(row.version, 2);
+	assert_true(slice_eq(row.columns, b.row.columns));
+	e.sequence = 1;
+	assert_int_equal(fold_accept(b.r, &b.row, &e, &b.arena, &row, &b.note), FOLD_DUPLICATE);
+	/* Behind a gap: what can be folded is, with a key that nobody lists it is not. */
+	e.sequence = 9;
+	e.event_type = slice_str("created");
+	assert_int_equal(fold_accept(b.r, &b.row, &e, &b.arena, &row, &b.note), FOLD_OK);
+	assert_int_equal(row.version, 9);
+	assert_int_equal(row.created_at_us, b.row.created_at_us);
+	assert_int_equal(be64_get(fold_column(row.columns, 0).p), 7);
+	e.payload = slice_str("{\"b\": 7}");
+	assert_int_equal(fold_accept(b.r, &b.row, &e, &b.arena, &row, &b.note), FOLD_IGNORED);
+	assert_int_equal(be64_get(fold_column(row.columns, 0).p), 5);
+	bench_close(&b);
+}
+
 static void test_trap_38_nulls_and_last_element_of_lists(void **state)
 {
 	struct bench b;
@@ -489,6 +558,8 @@ int main(void)
 		cmocka_unit_test(test_every_reducer_has_its_cases),
 		cmocka_unit_test(test_trap_33_gap_never_restarts_a_fold),
 		cmocka_unit_test(test_trap_34_unknown_event_follows_the_declared_policy),
+		cmocka_unit_test(test_trap_34_what_is_to_be_done_about_a_result),
+		cmocka_unit_test(test_trap_33_an_event_that_is_passed_takes_its_version),
 		cmocka_unit_test(test_trap_38_nulls_and_last_element_of_lists),
 		cmocka_unit_test(test_trap_39_sums_are_exact),
 		cmocka_unit_test(test_integers_beyond_double_are_exact),

@@ -258,6 +258,8 @@ static const char *const policy_names[] = {
 	[POLICY_FAIL] = "fail",
 	[POLICY_WARN] = "warn",
 	[POLICY_IGNORE] = "ignore",
+	[POLICY_QUARANTINE] = "quarantine",
+	[POLICY_REPAIR] = "repair",
 };
 
 const char *rollup_policy_name(enum rollup_policy policy)
@@ -265,10 +267,8 @@ const char *rollup_policy_name(enum rollup_policy policy)
 	return policy_names[policy];
 }
 
-/* later: a policy that the language will have, and that nothing carries out yet. */
 static int parse_policy(struct def *d, const struct yaml_node *root, const char *key,
-			const enum rollup_policy *of, size_t count, const char *later,
-			enum rollup_policy *ret)
+			const enum rollup_policy *of, size_t count, enum rollup_policy *ret)
 {
 	const struct yaml_node *n = yaml_get(root, key);
 	char list[64] = "";
@@ -286,24 +286,21 @@ static int parse_policy(struct def *d, const struct yaml_node *root, const char 
 					  : ", ",
 			 policy_names[of[i]]);
 	}
-	if (n->kind == YAML_SCALAR && strcmp(n->text, later) == 0)
-		return yaml_fail(d->name, n, d->err,
-				 "%s: this version has no %s yet; it must be %s", key, later, list);
 	return yaml_fail(d->name, n, d->err, "%s must be %s", key, list);
 }
 
 static int parse_policies(struct def *d, const struct yaml_node *root)
 {
-	static const enum rollup_policy event[] = {POLICY_FAIL, POLICY_IGNORE};
-	static const enum rollup_policy key[] = {POLICY_WARN, POLICY_FAIL, POLICY_IGNORE};
-	static const enum rollup_policy gap[] = {POLICY_FAIL};
-	int rc = parse_policy(d, root, "unknown_event", event, ARRAY_LEN(event), "quarantine",
+	static const enum rollup_policy event[] = {POLICY_QUARANTINE, POLICY_FAIL, POLICY_IGNORE};
+	static const enum rollup_policy key[] = {POLICY_WARN, POLICY_QUARANTINE, POLICY_FAIL,
+						 POLICY_IGNORE};
+	static const enum rollup_policy gap[] = {POLICY_REPAIR, POLICY_QUARANTINE, POLICY_FAIL};
+	int rc = parse_policy(d, root, "unknown_event", event, ARRAY_LEN(event),
 			      &d->r->unknown_event);
 	if (rc == 0)
-		rc = parse_policy(d, root, "unknown_key", key, ARRAY_LEN(key), "quarantine",
-				  &d->r->unknown_key);
+		rc = parse_policy(d, root, "unknown_key", key, ARRAY_LEN(key), &d->r->unknown_key);
 	if (rc == 0)
-		rc = parse_policy(d, root, "gap", gap, ARRAY_LEN(gap), "repair", &d->r->gap);
+		rc = parse_policy(d, root, "gap", gap, ARRAY_LEN(gap), &d->r->gap);
 	return rc;
 }
 

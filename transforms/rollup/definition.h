@@ -15,6 +15,8 @@ enum rollup_policy {
 	POLICY_FAIL,
 	POLICY_WARN,
 	POLICY_IGNORE,
+	POLICY_QUARANTINE, /* the entity waits in rolag.quarantine, the others go on */
+	POLICY_REPAIR,	   /* of gap: read what is missing from the core; else quarantine */
 };
 
 /* Reducers; each is one line of reducers.def: REDUCER(name). */

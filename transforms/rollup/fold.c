@@ -350,7 +350,8 @@ static enum fold_result check_keys(const struct fold_ctx *ctx, const struct fold
 			fold_name_event(ctx->r, ctx->e, ctx->arena, ctx->err);
 			return FOLD_MISSING_KEY;
 		}
-	if (note->unknown_keys == 0 || ctx->r->unknown_key != POLICY_FAIL)
+	if (note->unknown_keys == 0 ||
+	    (ctx->r->unknown_key != POLICY_FAIL && ctx->r->unknown_key != POLICY_QUARANTINE))
 		return FOLD_OK;
 	rt_fail(ctx->err, ERR_PERMANENT, "the payload has key %s, which is not listed",
 		note->unknown_key);
@@ -402,6 +403,29 @@ static void fill_row(const struct fold_row *prev, const struct fold_event *e, st
 		.event_type = e->event_type,
 		.columns = columns,
 	};
+}
+
+enum rollup_policy fold_policy(const struct rollup *r, enum fold_result result)
+{
+	enum rollup_policy p = POLICY_IGNORE;
+	switch (result) {
+	case FOLD_OK:
+	case FOLD_DUPLICATE:
+	case FOLD_IGNORED:
+		return POLICY_IGNORE;
+	case FOLD_GAP:
+		return r->gap != POLICY_DEFAULT ? r->gap : POLICY_QUARANTINE;
+	case FOLD_UNKNOWN_KEY:
+		p = r->unknown_key;
+		break;
+	case FOLD_UNKNOWN_EVENT:
+	case FOLD_MISSING_KEY:
+	case FOLD_BAD_VALUE:
+		p = r->unknown_event;
+		break;
+	}
+	/* What cannot be read is not ignored: that policy's `ignore` is for event types. */
+	return p == POLICY_FAIL ? POLICY_FAIL : POLICY_QUARANTINE;
 }
 
 /* Is it the entity's next event? */
@@ -473,4 +497,23 @@ enum fold_result fold_apply(const struct rollup *r, const struct fold_row *prev,
 	if (rc == FOLD_OK)
 		fill_row(prev, e, buf_slice(&out), ret);
 	return rc;
+}
+
+enum fold_result fold_accept(const struct rollup *r, const struct fold_row *prev,
+			     const struct fold_event *e, struct arena *a, struct fold_row *ret,
+			     struct fold_note *note)
+{
+	struct fold_row before;
+	struct rt_err why;
+	enum fold_result rc = fold_apply(r, prev, e, a, ret, note, &why);
+	if (rc == FOLD_GAP) {
+		fill_row(prev, e, columns_before(r, prev, a), &before);
+		before.version = e->sequence - 1;
+		prev = &before;
+		rc = fold_apply(r, prev, e, a, ret, note, &why);
+	}
+	if (rc == FOLD_OK || rc == FOLD_DUPLICATE || rc == FOLD_IGNORED)
+		return rc;
+	fill_row(prev, e, arena_copy(a, columns_before(r, prev, a)), ret);
+	return FOLD_IGNORED;
 }

@@ -40,7 +40,7 @@ enum fold_result {
 	FOLD_MISSING_KEY, /* a required key is absent, or of a JSON kind that its column cannot take */
 	FOLD_BAD_VALUE, /* a cast failed, out of range, list over its max, a sequence below 1 */
 	FOLD_IGNORED, /* unknown event under policy `ignore`: the version row repeats the columns of prev */
-	FOLD_UNKNOWN_KEY, /* a key not listed for this event, under policy `fail` */
+	FOLD_UNKNOWN_KEY, /* a key not listed for this event, under policy `fail` or `quarantine` */
 };
 
 /*
@@ -63,8 +63,9 @@ const char *fold_result_name(enum fold_result result);
  * is always filled.
  *
  * The payload must be jsonb's own output (canonical); anything else is read
- * safely but may be refused. Policies: unknown_event DEFAULT stands for fail
- * (FOLD_UNKNOWN_EVENT); unknown_key DEFAULT for warn. A missing key is never
+ * safely but may be refused. Policies: whatever unknown_event and gap say but
+ * `ignore`, the result names what is wrong (fold_policy says what is to be
+ * done about it); unknown_key DEFAULT stands for warn. A missing key is never
  * ignored, whatever unknown_event says: that policy's `ignore` is for events.
  *
  * The reason in *err names rollup, entity id, sequence, event type, key and
@@ -73,6 +74,23 @@ const char *fold_result_name(enum fold_result result);
 enum fold_result fold_apply(const struct rollup *r, const struct fold_row *prev,
 			    const struct fold_event *e, struct arena *a, struct fold_row *ret,
 			    struct fold_note *note, struct rt_err *err);
+
+/*
+ * What the rollup wants done about a result: POLICY_FAIL, POLICY_QUARANTINE,
+ * or (of FOLD_GAP) POLICY_REPAIR; POLICY_IGNORE for a result that is none of
+ * these. Where a policy is the configuration's and was not set: quarantine.
+ */
+enum rollup_policy fold_policy(const struct rollup *r, enum fold_result result);
+/*
+ * fold_apply for an event that somebody decided to pass (`rolag quarantine
+ * skip`), whatever is wrong with it: events missing before it are taken as
+ * such (its version is its sequence all the same), and where it cannot be
+ * folded, its version repeats the columns of prev. FOLD_OK, FOLD_IGNORED or
+ * FOLD_DUPLICATE.
+ */
+enum fold_result fold_accept(const struct rollup *r, const struct fold_row *prev,
+			     const struct fold_event *e, struct arena *a, struct fold_row *ret,
+			     struct fold_note *note);
 
 /* Appends the columns of an entity before its first event (every reducer's start). */
 void fold_initial_columns(const struct rollup *r, struct buf *out);
