@@ -64,6 +64,7 @@ PG_SRC := \
 	proto/pg/datetime_tables.c \
 	proto/pg/numeric.c \
 	proto/pg/pgconn.c \
+	proto/pg/shape.c \
 	proto/pg/slot.c \
 	proto/pg/types.c \
 	proto/pg/zone.c
@@ -72,6 +73,7 @@ CAPTURE_SRC := \
 	cdc/capture/alarms.c \
 	cdc/capture/capture.c \
 	cdc/capture/custody.c \
+	cdc/capture/mirrored.c \
 	cdc/capture/forecast.c \
 	cdc/capture/look.c \
 	cdc/capture/pgoutput.c \
@@ -98,6 +100,12 @@ APPLY_SRC := \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
 	apply/stream/ledger.c \
+	apply/stream/mirror.c \
+	apply/stream/mirror_batch.c \
+	apply/stream/mirror_load.c \
+	apply/stream/mirror_sql.c \
+	apply/stream/mirror_take.c \
+	apply/stream/mirror_write.c \
 	apply/stream/remake.c \
 	apply/stream/sampler.c \
 	apply/stream/parked.c \
@@ -162,6 +170,7 @@ UNIT_TESTS := \
 	test_fold \
 	test_frame \
 	test_json \
+	test_mirror \
 	test_pgoutput \
 	test_progress \
 	test_record \
@@ -212,7 +221,7 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
-	remake_serve \
+	remake_serve mirror_ensure \
 	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_backoff_next spool_writer_open
 

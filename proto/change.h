@@ -53,6 +53,25 @@ struct schema_column {
 	int32_t typmod;	   /* -1: none */
 };
 
+/* How a column's values come, and what they become in a warehouse (design §4). */
+enum land_kind {
+	LAND_AS_IS = 'b',     /* a type of pg_catalog, or a domain over one */
+	LAND_ENUM = 'e',      /* an enum or an array of one: as text */
+	LAND_EXTENSION = 'x', /* a base type that is not PostgreSQL's own */
+	LAND_BY_TEXT = 'o',   /* only its text form means anything elsewhere */
+	LAND_UNKNOWN = '?',   /* the core knew the type no more when it was asked */
+};
+
+/* What the core's catalog says of a column, read when its RELATION came. */
+struct schema_land {
+	enum land_kind kind;
+	const char *type; /* SQL name of the type that it lands as; "" where unknown */
+	uint32_t
+		element_oid; /* of an array: type of its elements there; 0: no array, or as it is */
+	const char *missing; /* value of rows from before the column was added, NULL: none */
+	uint16_t number; /* pg_attribute.attnum: tells a column from one dropped before; 0: gone */
+};
+
 /* The shape of a relation at one point of the stream. Immutable; same hash = same shape. */
 struct schema {
 	uint64_t hash; /* of everything below, see schema_hash() */
@@ -62,6 +81,13 @@ struct schema {
 	char identity; /* replica identity: d default, n nothing, f full, i index */
 	uint16_t count;
 	const struct schema_column *column;
+	/* Of a relation that is mirrored; NULL, or one for each column. */
+	const struct schema_land *land;
+	/*
+	 * Which files hold its rows (set with land): another value means that it was rewritten.
+	 * "": not known; behind a '~': of a later time, when it had other columns already.
+	 */
+	const char *files;
 };
 
 enum { TRUNCATE_CASCADE = 1, TRUNCATE_RESTART_IDENTITY = 2 };
@@ -97,8 +123,7 @@ struct change {
 };
 
 /*
- * Content hash (xxh3, 64 bits) over identity, names, columns, types, typmods
- * and key flags of s (its hash field is not read). Stable across versions:
+ * Content hash (xxh3, 64 bits) over everything else in s. Stable across versions:
  * FORMAT.md says over which bytes.
  */
 uint64_t schema_hash(const struct schema *s);

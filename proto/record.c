@@ -8,6 +8,7 @@
 
 typedef Rolag__V1__Change pb_change;
 typedef Rolag__V1__Column pb_column;
+typedef Rolag__V1__Land pb_land;
 typedef Rolag__V1__Schema pb_schema;
 typedef Rolag__V1__Segment pb_segment;
 typedef Rolag__V1__TransactionHead pb_head;
@@ -149,6 +150,21 @@ bool record_read_segment(struct slice in, struct arena *a, struct record_segment
 
 /* ---- schemas ---- */
 
+static void hash_land(const struct schema *s, struct buf *b)
+{
+	buf_add(b, s->files, strlen(s->files) + 1);
+	for (unsigned i = 0; i < s->count; i++) {
+		const struct schema_land *l = &s->land[i];
+		buf_u8(b, (uint8_t)l->kind);
+		buf_add(b, l->type, strlen(l->type) + 1);
+		buf_u32(b, l->element_oid);
+		buf_u16(b, l->number);
+		buf_u8(b, l->missing != NULL);
+		if (l->missing != NULL)
+			buf_add(b, l->missing, strlen(l->missing) + 1);
+	}
+}
+
 uint64_t schema_hash(const struct schema *s)
 {
 	struct buf b = BUF_INIT;
@@ -164,15 +180,30 @@ uint64_t schema_hash(const struct schema *s)
 		buf_u32(&b, c->type_oid);
 		buf_u32(&b, (uint32_t)c->typmod);
 	}
+	if (s->land != NULL)
+		hash_land(s, &b);
 	uint64_t hash = XXH3_64bits(b.p, b.len);
 	buf_release(&b);
 	return hash;
+}
+
+static void fill_land(pb_land *m, const struct schema_land *l)
+{
+	rolag__v1__land__init(m);
+	m->kind = (uint8_t)l->kind;
+	m->type = bytes_of(slice_str(l->type));
+	m->element_oid = l->element_oid;
+	m->number = l->number;
+	m->has_missing = l->missing != NULL;
+	if (l->missing != NULL)
+		m->missing = bytes_of(slice_str(l->missing));
 }
 
 void record_add_schema(struct buf *out, const struct schema *s)
 {
 	pb_schema m = ROLAG__V1__SCHEMA__INIT;
 	pb_column *column = rt_calloc(s->count, sizeof(*column));
+	pb_land *land = rt_calloc(s->land != NULL ? s->count : 0, sizeof(*land));
 	pb_column **pointer = rt_calloc(s->count, sizeof(*pointer));
 	m.hash = s->hash;
 	m.relation_oid = s->relation_oid;
@@ -188,10 +219,17 @@ void record_add_schema(struct buf *out, const struct schema *s)
 		column[i].type_oid = s->column[i].type_oid;
 		column[i].typmod = s->column[i].typmod;
 		pointer[i] = &column[i];
+		if (s->land == NULL)
+			continue;
+		fill_land(&land[i], &s->land[i]);
+		column[i].land = &land[i];
 	}
+	if (s->land != NULL)
+		m.files = bytes_of(slice_str(s->files));
 	add_message(out, SCHEMAS_SCHEMA, &m.base);
 	free(pointer);
 	free(column);
+	free(land);
 }
 
 /* A name as a C string; NULL when a NUL is in it. */
@@ -201,6 +239,44 @@ static const char *read_name(ProtobufCBinaryData b, struct arena *a)
 	if (memchr(s.p, '\0', s.len) != NULL)
 		return NULL;
 	return arena_strndup(a, (const char *)s.p, s.len);
+}
+
+static bool is_land_kind(uint32_t kind)
+{
+	switch ((enum land_kind)kind) {
+	case LAND_AS_IS:
+	case LAND_ENUM:
+	case LAND_EXTENSION:
+	case LAND_BY_TEXT:
+	case LAND_UNKNOWN:
+		return true;
+	}
+	return false;
+}
+
+/* The columns' land, if they have it: all or none. */
+static bool read_land(const pb_schema *m, struct arena *a, struct schema *s)
+{
+	if (m->n_column == 0 || m->column[0]->land == NULL)
+		return true;
+	struct schema_land *land = arena_alloc(a, m->n_column * sizeof(*land));
+	for (size_t i = 0; i < m->n_column; i++) {
+		const pb_land *l = m->column[i]->land;
+		if (l == NULL || !is_land_kind(l->kind))
+			return false;
+		land[i] = (struct schema_land){
+			.kind = (enum land_kind)l->kind,
+			.type = read_name(l->type, a),
+			.element_oid = l->element_oid,
+			.number = (uint16_t)l->number,
+			.missing = l->has_missing ? read_name(l->missing, a) : NULL,
+		};
+		if (land[i].type == NULL || (l->has_missing && land[i].missing == NULL))
+			return false;
+	}
+	s->land = land;
+	s->files = read_name(m->files, a);
+	return s->files != NULL;
 }
 
 bool record_read_schema(struct slice in, struct arena *a, struct schema *ret)
@@ -231,7 +307,7 @@ bool record_read_schema(struct slice in, struct arena *a, struct schema *ret)
 		if (column[i].name == NULL)
 			return false;
 	}
-	if (schema_hash(&s) != s.hash)
+	if (!read_land(m, a, &s) || schema_hash(&s) != s.hash)
 		return false;
 	*ret = s;
 	return true;

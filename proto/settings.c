@@ -70,6 +70,18 @@ const struct conf_key settings_keys[] = {
 	 .type = CONF_LIST,
 	 .offset = FIELD(rollups.land),
 	 .help = "Names of the rollups to land; empty: every definition in rollups.path."},
+	{.name = "mirrors.tables",
+	 .type = CONF_LIST,
+	 .offset = FIELD(mirrors.tables),
+	 .help = "Plain tables of the core to mirror, as schema.table (or table, of the schema "
+		 "public). Each lands as warehouse.schema.table, row by row equal to its source. "
+		 "They need a replica identity (a primary key will do), but for those below."},
+	{.name = "mirrors.append_only",
+	 .type = CONF_LIST,
+	 .offset = FIELD(mirrors.append_only),
+	 .help = "Those of mirrors.tables that the core only inserts into: nothing but inserts is "
+		 "published, so that a table without replica identity is not hindered (were its "
+		 "updates published, the core's own UPDATE would fail)."},
 	{.name = "capture.confirm",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(capture.confirm),
@@ -341,6 +353,20 @@ int settings_load(const char *path, struct arena *a, struct settings *ret, struc
 	rc = settings_parse(path, slice_of(text, len), a, ret, err);
 	free(text);
 	return rc;
+}
+
+bool settings_lists_table(const struct conf_list *list, const char *nspname, const char *relname)
+{
+	size_t n = strlen(nspname);
+	for (size_t i = 0; i < list->count; i++) {
+		const char *item = list->item[i];
+		if (strchr(item, '.') == NULL
+			    ? strcmp(nspname, "public") == 0 && strcmp(item, relname) == 0
+			    : strncmp(item, nspname, n) == 0 && item[n] == '.' &&
+				      strcmp(item + n + 1, relname) == 0)
+			return true;
+	}
+	return false;
 }
 
 void settings_setup_log(const struct settings *s, const char *role)

@@ -38,6 +38,10 @@ struct settings {
 		struct conf_list land;
 	} rollups;
 	struct {
+		struct conf_list tables;      /* "schema.table", or "table" of the schema public */
+		struct conf_list append_only; /* those of them whose inserts only are published */
+	} mirrors;
+	struct {
 		int confirm; /* enum settings_confirm */
 		uint64_t wal_budget;
 		bool allow_unlimited_wal;
@@ -91,6 +95,8 @@ int settings_parse(const char *path, struct slice text, struct arena *a, struct 
 		   struct rt_err *err) RT_MUSTCHECK;
 /* Fills the names that derive from others (spool.dir, core.slot): called by settings_parse. */
 void settings_complete(struct settings *s, struct arena *a);
+/* Does a list of tables ("schema.table", or "table" of the schema public) have this one? */
+bool settings_lists_table(const struct conf_list *list, const char *nspname, const char *relname);
 /* Sets up logging for a role as the settings say. */
 void settings_setup_log(const struct settings *s, const char *role);
 /* SIGHUP: reads the file again and takes the logging keys; a bad file is logged and changes nothing. */
@@ -98,7 +104,8 @@ void settings_reload_log(const struct settings *s, const char *role);
 
 /* Names that follow from the pipeline's, each at most 63 bytes (PostgreSQL's NAMEDATALEN - 1). */
 #define SETTINGS_PIPELINE_MAX 40
-#define SETTINGS_INSERTS_FMT  "%s_inserts" /* publication of event tables */
+#define SETTINGS_INSERTS_FMT  "%s_inserts" /* publication of event tables, and of append_only ones */
+#define SETTINGS_CHANGES_FMT  "%s_changes" /* publication of the other mirrored tables */
 
 /* What is left to do where positions no longer compare (`rolag init` refuses to pass over a gap). */
 #define MEND_LOAD_ANEW "load anew, as pipeline of another name into another warehouse.schema"

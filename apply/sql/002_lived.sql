@@ -88,3 +88,9 @@ COMMENT ON COLUMN rolag.sync.last_key IS 'Key of the last row of the core that i
 COMMENT ON COLUMN rolag.sync.read_lsn IS 'All rows of the core are written; they show nothing that was committed behind this.';
 COMMENT ON COLUMN rolag.sync.replayed_lsn IS 'What the spool has for it is written up to here.';
 COMMENT ON COLUMN rolag.sync.estimated_rows IS 'How many rows the core''s planner expects.';
+
+-- ---- mirrors ----
+
+ALTER TABLE rolag.relation ADD COLUMN shape bytea;
+COMMENT ON COLUMN rolag.relation.source_columns IS 'Of a mirror: the columns of its source that it has.';
+COMMENT ON COLUMN rolag.relation.shape IS 'Of a mirror: its source''s shape as the table was made after it (Schemas of proto/change.proto).';

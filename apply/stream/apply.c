@@ -10,6 +10,7 @@
 #include <poll.h>
 
 #include "apply/stream/gather.h"
+#include "apply/stream/mirror_load.h"
 #include "apply/stream/quarantine.h"
 #include "apply/stream/remake.h"
 #include "apply/stream/repair.h"
@@ -51,6 +52,9 @@ struct applier {
 	const struct settings *settings;
 	struct arena arena; /* definitions */
 	struct landed_set landed;
+	struct mirror_set mirrors;
+	int broken_mirror;	  /* to be parked at the next connection, since … ; -1: none */
+	struct rt_err broken_err; /* … */
 	struct loop loop;
 	struct ledger ledger;
 	struct writer writer;
@@ -111,6 +115,14 @@ static void say_parked(void *ctx, const char *name)
 		 name);
 }
 
+static void say_mirror_parked(void *ctx, const char *name)
+{
+	log_warn("a table is no longer mirrored: it stays as it is",
+		 "table=%s state=parked mend=\"mirrors.tables; when it comes back it is loaded "
+		 "anew\"",
+		 name);
+}
+
 /* Where the spool does not simply go on. */
 static int pass_breaks(struct applier *a, PGconn *c, struct rt_err *err)
 {
@@ -120,6 +132,20 @@ static int pass_breaks(struct applier *a, PGconn *c, struct rt_err *err)
 	if (rc == 0 && a->next_timeline > a->ledger.timeline)
 		rc = sync_fork(c, a->settings, &a->landed, &a->ledger, a->next_timeline,
 			       a->next_timeline_start, err);
+	return rc;
+}
+
+/* Reads how the mirrors stand, and parks the one whose own statement failed. */
+static int ensure_mirrors(struct applier *a, PGconn *c, struct rt_err *err)
+{
+	int rc = mirror_ensure(c, a->settings, &a->mirrors, say_mirror_parked, NULL, err);
+	if (rc != 0 || a->broken_mirror < 0)
+		return rc;
+	struct mirror *m = &a->mirrors.item[a->broken_mirror];
+	rc = mirror_set_state(c, a->settings, m, LANDED_PARKED, m->sync_lsn, a->broken_err.msg,
+			      err);
+	if (rc == 0)
+		a->broken_mirror = -1;
 	return rc;
 }
 
@@ -135,8 +161,10 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = quarantine_load(c, s, &a->landed, &a->parked, err)) != 0 ||
-	    (rc = pass_breaks(a, c, err)) != 0 || (rc = sync_begin(&a->sync, c, err)) != 0 ||
-	    (rc = gather_open(&a->gather, s, &a->landed, &a->ledger, err)) != 0) {
+	    (rc = pass_breaks(a, c, err)) != 0 || (rc = ensure_mirrors(a, c, err)) != 0 ||
+	    (rc = mirror_load_all(c, s, &a->mirrors, &a->ledger, &a->loop, err)) != 0 ||
+	    (rc = sync_begin(&a->sync, c, err)) != 0 ||
+	    (rc = gather_open(&a->gather, s, &a->landed, &a->mirrors, &a->ledger, err)) != 0) {
 		pgc_close(c);
 		return rc;
 	}
@@ -169,7 +197,16 @@ static int fail(struct applier *a, int rc, struct rt_err *err)
 		log_warn("the tables hold other versions than thought; states are fetched anew",
 			 "reason=\"%s\"", err->msg);
 	}
+	if (rc == ERR_PERMANENT && a->writer.failed_mirror >= 0) {
+		a->broken_mirror = a->writer.failed_mirror;
+		a->broken_err = *err;
+		rc = ERR_RETRY;
+		log_error("a mirror is parked: it does not follow the core from here on",
+			  "table=%s reason=\"%s\"", a->mirrors.item[a->broken_mirror].source,
+			  err->msg);
+	}
 	forget(a);
+	a->writer.failed_mirror = -1;
 	a->writer.distrust = false;
 	if (rc != ERR_RETRY || a->loop.stop > 0)
 		return rc == ERR_RETRY ? 0 : rc;
@@ -660,10 +697,12 @@ static int set_up(struct applier *a, struct rt_err *err)
 	if (rc == 0)
 		rc = landed_load(&a->arena, s, &a->landed, err);
 	if (rc == 0)
+		rc = mirror_load(&a->arena, s, &a->landed, &a->mirrors, err);
+	if (rc == 0)
 		rc = applied_open(&a->applied, s->spool.dir, err);
 	if (rc != 0)
 		return rc;
-	writer_init(&a->writer, s, &a->landed, &a->ledger);
+	writer_init(&a->writer, s, &a->landed, &a->mirrors, &a->ledger);
 	sync_init(&a->sync, s, &a->landed, &a->ledger);
 	cache_init(&a->cache, s->apply.cache);
 	parked_init(&a->parked, a->landed.count, (uint64_t)s->quarantine.max_entities,
@@ -700,6 +739,7 @@ static void tear_down(struct applier *a)
 		batch_release(&a->batch[0]);
 		batch_release(&a->batch[1]);
 	}
+	mirror_release(&a->mirrors);
 	landed_release(&a->landed);
 	arena_release(&a->arena);
 }
@@ -707,6 +747,7 @@ static void tear_down(struct applier *a)
 int apply_main(const struct settings *s)
 {
 	struct applier a = {.settings = s,
+			    .broken_mirror = -1,
 			    .unknown_limit = {.interval_us = 10000000},
 			    .parked_limit = {.interval_us = 1000000},
 			    .repair_limit = {.interval_us = 10000000},

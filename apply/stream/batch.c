@@ -54,6 +54,7 @@ void batch_release(struct batch *b)
 	for (uint16_t i = 0; i < b->landed->count; i++)
 		free(b->rows[i].row);
 	free(b->rows);
+	mirror_batch_release(&b->mirrors);
 	free(b->event);
 	free(b->transaction);
 	free(b->missing);
@@ -69,6 +70,7 @@ void batch_reset(struct batch *b)
 	HASH_CLEAR(hh, b->entities);
 	for (uint16_t i = 0; i < b->landed->count; i++)
 		b->rows[i].count = 0;
+	mirror_batch_reset(&b->mirrors);
 	b->event_count = b->folded = b->transaction_count = b->missing_count = b->fence_count = 0;
 	b->asked = b->waiting_count = b->park_count = 0;
 	b->end = LSN_NONE;
@@ -274,6 +276,7 @@ static void cut_at(struct batch *b, uint32_t t)
 		while (b->rows[i].count > 0 &&
 		       b->rows[i].row[b->rows[i].count - 1].transaction >= t)
 			b->rows[i].count--;
+	mirror_batch_cut(&b->mirrors, t);
 	while (b->fence_count > 0 &&
 	       lsn_le(b->transaction[t].end, b->fence[b->fence_count - 1].lsn))
 		b->fence_count--;
@@ -470,6 +473,7 @@ void batch_split(struct batch *b, struct batch *next)
 	next->open = true; /* so that events and fences are taken */
 	for (uint32_t i = b->folded; i < b->event_count; i++)
 		move_event(next, &b->event[i], b->event[i].transaction - t);
+	mirror_batch_split(&b->mirrors, t, &next->mirrors, &next->arena);
 	uint32_t kept = 0;
 	while (kept < b->fence_count && lsn_lt(b->fence[kept].lsn, b->transaction[t].end))
 		kept++;

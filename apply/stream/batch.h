@@ -13,6 +13,7 @@
 #define APPLY_STREAM_BATCH_H
 
 #include "apply/stream/landed.h"
+#include "apply/stream/mirror_batch.h"
 #include "apply/stream/parked.h"
 #include "proto/base/arena.h"
 #include "proto/change.h"
@@ -83,7 +84,8 @@ struct batch {
 	uint32_t event_count, event_cap, folded; /* folded: how many events are */
 	struct batch_transaction *transaction;
 	uint32_t transaction_count, transaction_cap;
-	struct batch_rows *rows;       /* per rollup, landed->count of them */
+	struct batch_rows *rows; /* per rollup, landed->count of them */
+	struct mirror_batch mirrors;
 	struct batch_entity *entities; /* hash table */
 	struct batch_entity **missing; /* whose state must be fetched */
 	uint32_t missing_count, missing_cap;

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <uthash.h>
 
+#include "apply/stream/mirror_take.h"
 #include "apply/stream/source.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/metrics.h"
@@ -20,16 +21,17 @@ struct gather_relation {
 	int rollup; /* -1: not landed */
 	bool mapped;
 	struct source_map map; /* filled when a row of it counts */
+	struct mirror_route mirror;
 };
 
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
-		const struct ledger *ledger, struct rt_err *err)
+		struct mirror_set *mirrors, const struct ledger *ledger, struct rt_err *err)
 {
 	struct spool_identity id = {.system_id = ledger->system_id,
 				    .timeline = ledger->timeline,
 				    .pipeline = s->pipeline,
 				    .slot = s->core.slot};
-	*g = (struct gather){.settings = s, .landed = landed};
+	*g = (struct gather){.settings = s, .landed = landed, .mirrors = mirrors};
 	FAILPOINT(GATHER_OPEN);
 	int rc = spool_reader_open(&g->reader, s->spool.dir, ledger->applied, s->apply.batch_bytes,
 				   &id, err);
@@ -118,6 +120,7 @@ static void take_row(struct gather *g, struct batch *b, const struct change *c)
 	struct gather_relation *r = relation_of(g, c->schema);
 	struct fold_event e;
 	struct rt_err why;
+	mirror_take(g->mirrors, g->settings, &r->mirror, b, c, 0);
 	if (r->rollup < 0 || is_passed(g, b, r->rollup))
 		return;
 	if (c->kind != CHANGE_INSERT)
@@ -135,6 +138,7 @@ static void take_truncate(struct gather *g, struct batch *b, const struct change
 {
 	for (uint32_t i = 0; i < c->truncated_count; i++) {
 		const struct schema *s = c->truncated[i];
+		mirror_take(g->mirrors, g->settings, &relation_of(g, s)->mirror, b, c, i);
 		int rollup = landed_find_source(g->landed, s->nspname, s->relname);
 		if (rollup >= 0 && !is_passed(g, b, rollup))
 			park_changed(b, rollup, c, s, "TRUNCATE");
@@ -215,9 +219,11 @@ static void note_timeline(struct gather *g, struct rt_err *err)
 		err->code = ERR_RETRY;
 }
 
-void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed)
+void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed,
+		      struct mirror_set *mirrors)
 {
-	*g = (struct gather){.settings = s, .landed = landed, .rows_only = true};
+	*g = (struct gather){
+		.settings = s, .landed = landed, .mirrors = mirrors, .rows_only = true};
 }
 
 void gather_take(struct gather *g, struct batch *b, const struct change *c)
@@ -228,7 +234,8 @@ void gather_take(struct gather *g, struct batch *b, const struct change *c)
 bool gather_is_full(const struct gather *g, const struct batch *b)
 {
 	const struct settings *s = g->settings;
-	return b->event_count >= s->apply.batch_rows || b->bytes >= s->apply.batch_bytes ||
+	return b->event_count + b->mirrors.count >= s->apply.batch_rows ||
+	       b->bytes + b->mirrors.bytes >= s->apply.batch_bytes ||
 	       b->arena.used_bytes >= 4 * s->apply.batch_bytes;
 }
 

@@ -15,6 +15,7 @@ struct gather_relation;
 struct gather {
 	const struct settings *settings;
 	const struct landed_set *landed;
+	struct mirror_set *mirrors;
 	struct spool_reader *reader;
 	struct gather_relation *relations; /* by schema hash */
 	bool drained;			   /* the last look found nothing more */
@@ -40,9 +41,11 @@ enum gather_result {
  * are refused when they are met.
  */
 int gather_open(struct gather *g, const struct settings *s, const struct landed_set *landed,
-		const struct ledger *ledger, struct rt_err *err) RT_MUSTCHECK;
+		struct mirror_set *mirrors, const struct ledger *ledger,
+		struct rt_err *err) RT_MUSTCHECK;
 /* A gather that reads no spool: takes what gather_take is given. */
-void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed);
+void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed,
+		      struct mirror_set *mirrors);
 void gather_close(struct gather *g);
 /* One row's change into the open transaction of b. */
 void gather_take(struct gather *g, struct batch *b, const struct change *c);

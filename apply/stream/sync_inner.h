@@ -87,6 +87,14 @@ int sync_start(PGconn *core, const struct settings *s, const struct ledger *l,
 	       bool (*on_wait)(void *ctx, const char *text), void *ctx, struct lsn *ret,
 	       struct rt_err *err) RT_MUSTCHECK;
 
+/*
+ * As sync_start, for who reads everything at once: core is left in a
+ * read-only transaction that shows exactly what was committed up to *ret.
+ */
+int sync_snapshot(PGconn *core, const struct settings *s, const struct ledger *l,
+		  bool (*on_wait)(void *ctx, const char *text), void *ctx, struct lsn *ret,
+		  struct rt_err *err) RT_MUSTCHECK;
+
 /* ---- the worker's process ---- */
 
 struct sync_work {

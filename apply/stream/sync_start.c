@@ -50,22 +50,25 @@ static int check_core(PGconn *replication, const struct ledger *l, struct rt_err
 	return 0;
 }
 
-/* The transaction number from which on the exported snapshot sees nothing. */
-static int snapshot_end(PGconn *core, const char *snapshot, char *ret, size_t size,
-			struct rt_err *err)
+/* Begins a transaction that sees what the exported snapshot does. */
+static int import_snapshot(PGconn *core, const char *snapshot, struct rt_err *err)
 {
-	PGresult *res;
 	FAILPOINT_FD(SYNC_SNAPSHOT, PQsocket(core));
 	int rc = pgc_exec(core, NULL, err,
 			  "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 			  "SET TRANSACTION SNAPSHOT '%s'",
 			  snapshot);
 	if (rc !=
-	    0) { /* the exporting session has ended, and its snapshot with it: a new one will do */
+	    0) /* the exporting session has ended, and its snapshot with it: a new one will do */
 		err->code = ERR_RETRY;
-		return err->code;
-	}
-	rc = pgc_exec(core, &res, err, "SELECT pg_snapshot_xmax(pg_current_snapshot())");
+	return rc != 0 ? ERR_RETRY : 0;
+}
+
+/* The transaction number from which on the snapshot of the transaction sees nothing. It is over then. */
+static int snapshot_end(PGconn *core, char *ret, size_t size, struct rt_err *err)
+{
+	PGresult *res;
+	int rc = pgc_exec(core, &res, err, "SELECT pg_snapshot_xmax(pg_current_snapshot())");
 	if (rc != 0)
 		return rc;
 	snprintf(ret, size, "%s", PQgetvalue(res, 0, 0));
@@ -99,9 +102,9 @@ static int wait_until_shown(PGconn *core, const char *xmax, const struct waiting
 	}
 }
 
+/* In core a transaction is begun that shows exactly what was committed up to slot->consistent_point. */
 static int take_snapshot(PGconn *core, PGconn *replication, const struct settings *s,
-			 const struct waiting *to, struct slot_created *slot, char *xmax,
-			 size_t size, struct rt_err *err)
+			 const struct waiting *to, struct slot_created *slot, struct rt_err *err)
 {
 	char name[64];
 	struct slot_options o = {.name = name,
@@ -114,12 +117,24 @@ static int take_snapshot(PGconn *core, PGconn *replication, const struct setting
 		 (uint32_t)rt_mono_us());
 	int rc = slot_create(replication, &o, slot, err);
 	FAILPOINT_FD(SYNC_SLOT, PQsocket(core));
-	return rc != 0 ? rc : snapshot_end(core, slot->snapshot, xmax, size, err);
+	return rc != 0 ? rc : import_snapshot(core, slot->snapshot, err);
 }
 
-int sync_start(PGconn *core, const struct settings *s, const struct ledger *l,
-	       bool (*on_wait)(void *ctx, const char *text), void *ctx, struct lsn *ret,
-	       struct rt_err *err)
+/* A core that was set back by a restore has commits that are others' LSNs. */
+static int check_position(const struct slot_created *slot, const struct ledger *l,
+			  struct rt_err *err)
+{
+	if (!lsn_lt(slot->consistent_point, l->applied))
+		return 0;
+	return rt_fail(err, ERR_PERMANENT,
+		       "the core is at " LSN_FMT ", behind what the warehouse holds, " LSN_FMT
+		       ": it went back (a restore); mend: " MEND_LOAD_ANEW,
+		       LSN_ARGS(slot->consistent_point), LSN_ARGS(l->applied));
+}
+
+int sync_snapshot(PGconn *core, const struct settings *s, const struct ledger *l,
+		  bool (*on_wait)(void *ctx, const char *text), void *ctx, struct lsn *ret,
+		  struct rt_err *err)
 {
 	struct pgc_options o = {.what = "core",
 				.conninfo = s->core.connect,
@@ -128,21 +143,27 @@ int sync_start(PGconn *core, const struct settings *s, const struct ledger *l,
 	const struct waiting to = {on_wait, ctx};
 	PGconn *replication = NULL;
 	struct slot_created slot = {.consistent_point = LSN_NONE};
-	char xmax[32];
 	int rc = pgc_connect(&replication, &o, err);
 	if (rc == 0)
 		rc = check_core(replication, l, err);
 	if (rc == 0)
-		rc = take_snapshot(core, replication, s, &to, &slot, xmax, sizeof(xmax), err);
-	pgc_close(replication); /* drops the slot */
+		rc = take_snapshot(core, replication, s, &to, &slot, err);
+	pgc_close(replication); /* drops the slot; the snapshot is ours now */
 	if (rc == 0)
-		rc = wait_until_shown(core, xmax, &to, err);
-	if (rc == 0 && lsn_lt(slot.consistent_point, l->applied))
-		rc = rt_fail(err, ERR_PERMANENT,
-			     "the core is at " LSN_FMT ", behind what the warehouse holds, " LSN_FMT
-			     ": it went back (a restore); mend: " MEND_LOAD_ANEW,
-			     LSN_ARGS(slot.consistent_point), LSN_ARGS(l->applied));
+		rc = check_position(&slot, l, err);
 	if (rc == 0)
 		*ret = slot.consistent_point;
 	return rc;
+}
+
+int sync_start(PGconn *core, const struct settings *s, const struct ledger *l,
+	       bool (*on_wait)(void *ctx, const char *text), void *ctx, struct lsn *ret,
+	       struct rt_err *err)
+{
+	const struct waiting to = {on_wait, ctx};
+	char xmax[32];
+	int rc = sync_snapshot(core, s, l, on_wait, ctx, ret, err);
+	if (rc == 0)
+		rc = snapshot_end(core, xmax, sizeof(xmax), err);
+	return rc == 0 ? wait_until_shown(core, xmax, &to, err) : rc;
 }

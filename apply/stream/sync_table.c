@@ -313,7 +313,7 @@ static int read_core(struct sync_table *t, PGconn *core, struct rt_err *err)
 	struct lsn read;
 	t->reading = true;
 	t->ended = false;
-	gather_open_rows(&t->gather, &t->settings, &t->set);
+	gather_open_rows(&t->gather, &t->settings, &t->set, &t->mirrors);
 	int rc = sync_reader_open(&t->reader, &t->settings, &t->unit, core, &t->note.key, err);
 	if (rc == 0)
 		rc = run(t, always, err);
@@ -351,7 +351,7 @@ static int replay(struct sync_table *t, struct rt_err *err)
 	t->ledger.applied = t->note.replayed.v != 0 ? t->note.replayed : t->note.start;
 	t->ledger.flushed = t->ledger.waiting_applied = t->ledger.waiting_wal = LSN_NONE;
 	FAILPOINT(SYNC_REPLAY);
-	int rc = gather_open(&t->gather, &t->settings, &t->set, &t->ledger, err);
+	int rc = gather_open(&t->gather, &t->settings, &t->set, &t->mirrors, &t->ledger, err);
 	t->gather.rows_only = true;
 	if (rc == 0)
 		rc = replay_to(t, t->note.read, err);
@@ -407,7 +407,7 @@ static void set_up(struct sync_table *t, const struct sync_work *work, uint16_t 
 	t->position = (struct writer_position){sync_note_step_sql, send_step, t};
 	arena_init(&t->arena, 4096);
 	sync_unit_of(&t->arena, &t->item, &t->unit);
-	writer_init(&t->writer, &t->settings, &t->set, &t->ledger);
+	writer_init(&t->writer, &t->settings, &t->set, &t->mirrors, &t->ledger);
 	t->writer.position = &t->position;
 	cache_init(&t->cache, CACHE_BYTES);
 	parked_init(&t->parked, 1, (uint64_t)t->settings.quarantine.max_entities,

@@ -19,7 +19,8 @@ struct sync_table {
 	uint16_t at;		  /* of the table */
 	struct landed item;	  /* its copy, the only one of the set */
 	struct landed_set set;
-	struct ledger ledger; /* epoch as apply's; applied: how far replay is */
+	struct mirror_set mirrors; /* none, where the table is a rollup */
+	struct ledger ledger;	   /* epoch as apply's; applied: how far replay is */
 	struct arena arena;
 	struct sync_unit unit;
 	struct sync_note note;

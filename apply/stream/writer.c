@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/stream/mirror_write.h"
 #include "apply/stream/quarantine.h"
 #include "apply/stream/writer_rows.h"
 #include "proto/base/failpoint.h"
@@ -20,11 +21,13 @@
 #define POSITION_EVERY_US INT64_C(50000)
 
 void writer_init(struct writer *w, const struct settings *s, const struct landed_set *landed,
-		 struct ledger *ledger)
+		 struct mirror_set *mirrors, struct ledger *ledger)
 {
 	*w = (struct writer){.settings = s,
 			     .landed = landed,
+			     .mirrors = mirrors,
 			     .ledger = ledger,
+			     .failed_mirror = -1,
 			     .column_cap = QUARANTINE_COLUMNS};
 	for (uint16_t i = 0; i < landed->count; i++)
 		w->column_cap =
@@ -170,7 +173,7 @@ static void plan_add(struct writer *w, enum writer_step step, uint32_t rollup)
 		w->plan_cap = w->plan_cap == 0 ? 64 : w->plan_cap * 2;
 		w->plan = rt_realloc(w->plan, w->plan_cap * sizeof(*w->plan));
 	}
-	w->plan[w->plan_count++] = (struct writer_plan){step, rollup, 0, 0};
+	w->plan[w->plan_count++] = (struct writer_plan){.step = step, .rollup = rollup};
 }
 
 static bool is_copied(const struct batch *b, uint16_t rollup, uint32_t copied_from)
@@ -200,7 +203,18 @@ static void plan_rows(struct writer *w, const struct batch *b)
 	}
 }
 
-static void plan_write(struct writer *w, const struct batch *b, enum writer_part part)
+static void plan_mirrors(struct writer *w, struct batch *b)
+{
+	mirror_batch_plan(&b->mirrors, w->mirrors, &b->arena);
+	for (uint32_t i = 0; i < b->mirrors.step_count;) {
+		const struct mirror_step *s = &b->mirrors.step[i];
+		plan_add(w, mirror_is_copy(s) ? WRITE_MIRROR_COPY : WRITE_MIRROR, 0);
+		w->plan[w->plan_count - 1].from = i;
+		i += mirror_step_size(s);
+	}
+}
+
+static void plan_write(struct writer *w, struct batch *b, enum writer_part part)
 {
 	bool begins = part == PART_WHOLE || part == PART_FIRST;
 	bool ends = part == PART_WHOLE || part == PART_LAST;
@@ -212,6 +226,7 @@ static void plan_write(struct writer *w, const struct batch *b, enum writer_part
 	else if (begins)
 		plan_add(w, WRITE_HOLD, 0);
 	plan_rows(w, b);
+	plan_mirrors(w, b);
 	for (uint32_t n = 0; n < b->waiting_count; n = quarantine_next(b, n)) {
 		plan_add(w, WRITE_WAITING, 0);
 		w->plan[w->plan_count - 1].from = n;
@@ -334,6 +349,21 @@ static int send_copy(struct writer *w, uint16_t rollup, struct rt_err *err)
 	return rc;
 }
 
+static struct lsn end_of_transaction(const void *batch, uint32_t transaction)
+{
+	return ((const struct batch *)batch)->transaction[transaction].end;
+}
+
+static int send_mirror(struct writer *w, uint32_t step, struct rt_err *err)
+{
+	FAILPOINT_FD(WRITER_MIRROR, PQsocket(w->c));
+	w->copy_row = 0;
+	return sent(w,
+		    mirror_send(w->c, w->settings, w->mirrors, &w->batch->mirrors.step[step],
+				end_of_transaction, w->batch, &w->sent_bytes),
+		    err);
+}
+
 static int send_step(struct writer *w, struct writer_plan *p, struct rt_err *err)
 {
 	const struct landed *l = w->landed->count > p->rollup ? &w->landed->item[p->rollup] : NULL;
@@ -362,6 +392,9 @@ static int send_step(struct writer *w, struct writer_plan *p, struct rt_err *err
 	case WRITE_COPY:
 		FAILPOINT_FD(WRITER_COPY, PQsocket(w->c));
 		return send_copy(w, rollup, err);
+	case WRITE_MIRROR:
+	case WRITE_MIRROR_COPY:
+		return send_mirror(w, p->from, err);
 	case WRITE_BEGIN_LATEST:
 	case WRITE_RENEW_LATEST:
 		FAILPOINT_FD(WRITER_LATEST, PQsocket(w->c));
@@ -405,7 +438,7 @@ static int flush(struct writer *w, struct rt_err *err)
 
 static bool is_copy(enum writer_step step)
 {
-	return step == WRITE_COPY;
+	return step == WRITE_COPY || step == WRITE_MIRROR_COPY;
 }
 
 /* Sends the steps from plan_at on that can be one round trip. */
@@ -443,6 +476,7 @@ static int start(struct writer *w, struct rt_err *err)
 {
 	w->plan_at = 0;
 	w->failed = w->distrust = w->copying = false;
+	w->failed_mirror = -1;
 	w->started_us = rt_mono_us();
 	return start_segment(w, err);
 }
@@ -498,6 +532,8 @@ static const char *step_name(enum writer_step step)
 	case WRITE_COPY:
 	case WRITE_BEGIN_LATEST:
 	case WRITE_RENEW_LATEST:
+	case WRITE_MIRROR:
+	case WRITE_MIRROR_COPY:
 		return "writing rows";
 	case WRITE_WAITING:
 		return "writing into quarantine";
@@ -515,11 +551,29 @@ static const char *step_name(enum writer_step step)
 	return "?";
 }
 
+/* What cannot be written of a mirror is no reason to stop the others. (A server's text may quote values.) */
+static void note_mirror_failure(struct writer *w, uint32_t step, const char *state)
+{
+	const struct mirror *m = &w->mirrors->item[w->batch->mirrors.step[step].mirror];
+	if (w->err.code == ERR_PERMANENT) {
+		w->failed_mirror = (int)(m - w->mirrors->item);
+		if (state != NULL && (strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0))
+			rt_fail(&w->err, ERR_PERMANENT,
+				"SQLSTATE %s: a value or a key does not fit", state);
+	}
+	rt_context(&w->err, "table %s", m->target);
+}
+
 static void note_failure(struct writer *w, const struct writer_plan *p, const PGresult *res)
 {
 	if (w->failed)
 		return;
 	w->failed = true;
+	if (p->step == WRITE_MIRROR || p->step == WRITE_MIRROR_COPY) {
+		pgc_fail(w->c, res, &w->err, step_name(p->step));
+		note_mirror_failure(w, p->from, PQresultErrorField(res, PG_DIAG_SQLSTATE));
+		return;
+	}
 	w->distrust = pgc_is_state(res, "23505");
 	pgc_fail(w->c, res, &w->err, step_name(p->step));
 	if (p->step == WRITE_ROWS || p->step == WRITE_COPY || p->step == WRITE_BEGIN_LATEST ||
@@ -568,6 +622,11 @@ static void take_result(struct writer *w, const struct writer_plan *p, const PGr
 				      w->landed->item[p->rollup].rollup, res, &err) != 0) {
 		w->failed = true;
 		w->err = err;
+	} else if (p->step == WRITE_MIRROR && !w->failed &&
+		   mirror_check_result(w->mirrors, &w->batch->mirrors.step[p->from],
+				       (PGresult *)res, &w->err) != 0) {
+		w->failed = true;
+		note_mirror_failure(w, p->from, NULL);
 	}
 }
 
@@ -608,9 +667,39 @@ static int turn_pipelined(struct writer *w, struct rt_err *err)
 	return 0;
 }
 
+/* The next piece of a mirror's COPY into w->copy; its last one has the trailer. */
+static void fill_mirror(struct writer *w, const struct mirror_step *s)
+{
+	buf_clear(&w->copy);
+	w->copy_row = mirror_fill_copy(s, w->copy_row, COPY_PIECE_BYTES, end_of_transaction,
+				       w->batch, &w->copy);
+}
+
+static int feed_mirror(struct writer *w, const struct mirror_step *s, struct rt_err *err)
+{
+	for (;;) {
+		int rc = flush(w, err);
+		if (rc != 0 || w->want_write)
+			return rc;
+		if (w->copy_row > s->count)
+			return 1; /* ended and flushed */
+		if (w->copy_row == s->count) {
+			w->copy_row++;
+			if (PQputCopyEnd(w->c, NULL) != 1)
+				return pgc_fail(w->c, NULL, err, "COPY");
+			continue;
+		}
+		fill_mirror(w, s);
+		if (PQputCopyData(w->c, (const char *)w->copy.p, (int)w->copy.len) != 1)
+			return pgc_fail(w->c, NULL, err, "COPY");
+	}
+}
+
 /* Feeds COPY as long as the socket takes it; 1 when all is fed and ended. */
 static int feed_copy(struct writer *w, const struct writer_plan *p, struct rt_err *err)
 {
+	if (p->step == WRITE_MIRROR_COPY)
+		return feed_mirror(w, &w->batch->mirrors.step[p->from], err);
 	const uint16_t rollup = (uint16_t)p->rollup;
 	const struct batch_rows *rows = &w->batch->rows[rollup];
 	for (;;) {

@@ -17,6 +17,7 @@
 
 #include "apply/stream/batch.h"
 #include "apply/stream/ledger.h"
+#include "apply/stream/mirror.h"
 
 /* Rows of a batch from which on COPY is used, for tables with that many rows. */
 #define WRITER_COPY_ROWS       1000
@@ -37,6 +38,8 @@ enum writer_step {
 	WRITE_COPY,	    /* history of one rollup by COPY */
 	WRITE_BEGIN_LATEST, /* from there, latest of entities that begin in this batch */
 	WRITE_RENEW_LATEST, /* from there, latest of the others */
+	WRITE_MIRROR,	    /* one of the batch's mirror steps */
+	WRITE_MIRROR_COPY,  /* one that is a COPY */
 	WRITE_WAITING,	    /* events into rolag.quarantine */
 	WRITE_PARK,	    /* a rollup's state, parked */
 	WRITE_TRIM,
@@ -48,7 +51,7 @@ enum writer_step {
 struct writer_plan {
 	enum writer_step step;
 	uint32_t rollup; /* of WRITE_FENCES, WRITE_PARK: which of the batch's */
-	uint32_t from;	 /* of WRITE_WAITING: which to begin with */
+	uint32_t from;	 /* of WRITE_WAITING: which to begin with; of WRITE_MIRROR…: which step */
 	uint32_t rows;	 /* of WRITE_…_LATEST: how many were asked for */
 };
 
@@ -69,6 +72,7 @@ struct writer {
 		*position; /* NULL: the ledger's row; set before writer_attach */
 	const struct settings *settings;
 	const struct landed_set *landed;
+	struct mirror_set *mirrors;
 	struct ledger *ledger;
 	struct batch *batch; /* being written or fetched for; NULL: idle */
 	struct writer_plan *plan;
@@ -79,8 +83,9 @@ struct writer {
 	uint32_t copy_row;			/* next row to feed */
 	bool failed;				/* err below holds the first failure; draining */
 	struct rt_err err;
-	bool distrust;	 /* the failure says that the tables hold other entities than thought */
-	bool want_write; /* libpq has bytes that the socket did not take */
+	bool distrust;	   /* the failure says that the tables hold other entities than thought */
+	int failed_mirror; /* whose own statement failed for good; -1: none */
+	bool want_write;   /* libpq has bytes that the socket did not take */
 	int64_t started_us;
 	int64_t trimmed_us; /* monotonic time of the last trim */
 	int64_t asked_us;   /* … of the last question for the WAL position behind a batch */
@@ -91,7 +96,7 @@ struct writer {
 };
 
 void writer_init(struct writer *w, const struct settings *s, const struct landed_set *landed,
-		 struct ledger *ledger);
+		 struct mirror_set *mirrors, struct ledger *ledger);
 void writer_release(struct writer *w);
 /* Takes the connection over (it becomes non-blocking) and prepares all statements (blocking). */
 int writer_attach(struct writer *w, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
@@ -117,7 +122,7 @@ int writer_ask_position(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
 /*
  * Goes on as far as the socket allows. 1: done, idle again; 0: wait for the
  * socket (writer_events); negative: failed, detach. w->distrust tells whether
- * states of entities must be fetched anew.
+ * states of entities must be fetched anew, w->failed_mirror whose fault it was.
  */
 int writer_turn(struct writer *w, struct rt_err *err) RT_MUSTCHECK;
 /* What to poll the connection's socket for. */

@@ -10,6 +10,7 @@
 
 #include "cdc/capture/alarms.h"
 #include "cdc/capture/custody.h"
+#include "cdc/capture/mirrored.h"
 #include "cdc/capture/pgoutput.h"
 #include "cdc/capture/progress.h"
 #include "cdc/capture/relcache.h"
@@ -19,6 +20,7 @@
 #include "proto/base/log.h"
 #include "proto/base/loop.h"
 #include "proto/base/metrics.h"
+#include "proto/pg/shape.h"
 #include "proto/spool.h"
 
 #define FRAME_BYTES ((uint64_t)256 << 10)
@@ -41,6 +43,7 @@ struct capture {
 	struct custody custody;
 	struct alarms alarms;
 	struct relcache relations;
+	struct mirrored mirrored;
 	struct prog prog;
 	struct prog_core core; /* as first met; system_id 0: not yet */
 	struct spool_writer *spool;
@@ -58,7 +61,8 @@ struct capture {
 	int64_t commit_us; /* core's time of the newest commit that is not synced; 0: none */
 	int64_t syncing_commit_us; /* the same, of what is being synced */
 	int64_t applied_poll_us, full_poll_us, trim_at_us, tick_at_us;
-	const char *publication;
+	struct arena names; /* of publications */
+	const char *publication[2];
 	char last_why[256]; /* of the last failed attempt, and when the log had it */
 	int64_t why_at_us;
 };
@@ -201,6 +205,20 @@ static int take_commit(struct capture *c, const struct pgo_message *m, struct rt
 	return rc;
 }
 
+static int take_relation(struct capture *c, struct schema s, struct rt_err *err)
+{
+	int rc = mirrored_complete(&c->mirrored, &c->arena, &s, err);
+	if (rc != 0)
+		return rc;
+	if (shape_needs_text(&s) && stream_wants_text(&c->stream))
+		return rt_fail(err, ERR_RETRY,
+			       "reconnecting in text mode: a column of %s.%s means nothing in "
+			       "binary",
+			       s.nspname, s.relname);
+	rel_put(&c->relations, &s);
+	return 0;
+}
+
 static int take(struct capture *c, const struct pgo_message *m, struct lsn lsn, struct rt_err *err)
 {
 	switch (m->kind) {
@@ -210,8 +228,7 @@ static int take(struct capture *c, const struct pgo_message *m, struct lsn lsn, 
 		return take_message(c, m, err);
 	case PGO_RELATION:
 		FAILPOINT_FD(WALSENDER_RELATION, PQsocket(c->stream.conn));
-		rel_put(&c->relations, &m->relation);
-		return 0;
+		return take_relation(c, m->relation, err);
 	case PGO_ORIGIN: /* where a change came from, and what a type is called: nothing we keep */
 	case PGO_TYPE:
 		return 0;
@@ -527,6 +544,7 @@ static int on_disconnected(void *ctx, const struct rt_err *why, int64_t wait_us,
 	struct capture *c = ctx;
 	FAILPOINT(CAPTURE_DISCONNECTED);
 	rel_clear(&c->relations);
+	mirrored_close(&c->mirrored);
 	met_set(MET_CAPTURE_CONNECTED, 0);
 	met_state("waiting");
 	say_disconnected(c, why, wait_us);
@@ -898,8 +916,8 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 		.conninfo = s->core.connect,
 		.application_name = application_name,
 		.slot = s->core.slot,
-		.publication = &c->publication,
-		.publication_count = 1,
+		.publication = c->publication,
+		.publication_count = mirrored_publications(s, &c->names, c->publication),
 	};
 	for (size_t i = 0; i < ARRAY_LEN(binary); i++)
 		if (binary[i].from == s->capture.binary)
@@ -951,13 +969,12 @@ static int open_state(const struct settings *s, struct rt_err *err)
 
 int capture_main(const struct settings *s)
 {
-	struct capture c = {.settings = s};
+	struct capture c = {.settings = s, .mirrored.settings = s};
 	struct rt_err err = {0};
 	char *application_name = rt_sprintf("rolag capture %s", s->pipeline);
-	char *publication = rt_sprintf(SETTINGS_INSERTS_FMT, s->pipeline);
-	c.publication = publication;
 	settings_setup_log(s, "capture");
 	arena_init(&c.arena, (size_t)64 << 10);
+	arena_init(&c.names, 256);
 	rel_init(&c.relations);
 	int rc = open_state(s, &err);
 	if (rc == 0)
@@ -982,9 +999,10 @@ int capture_main(const struct settings *s)
 	stream_release(&c.stream);
 	custody_release(&c.custody);
 	spool_writer_close(c.spool);
+	mirrored_close(&c.mirrored);
 	rel_release(&c.relations);
 	arena_release(&c.arena);
+	arena_release(&c.names);
 	free(application_name);
-	free(publication);
 	return rt_exit_code((enum rt_code)rc);
 }

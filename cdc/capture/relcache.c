@@ -54,14 +54,30 @@ static const char *copy_string(char **at, const char *s)
 	return p;
 }
 
+static size_t land_bytes(const struct schema *s)
+{
+	if (s->land == NULL)
+		return 0;
+	size_t bytes = strlen(s->files) + 1;
+	for (int i = 0; i < s->count; i++) {
+		bytes += sizeof(struct schema_land) + strlen(s->land[i].type) + 1;
+		if (s->land[i].missing != NULL)
+			bytes += strlen(s->land[i].missing) + 1;
+	}
+	return bytes;
+}
+
 /* One allocation: the shape, its columns, its strings. */
 static struct rel_shape *shape_copy(const struct schema *from, uint64_t hash)
 {
 	size_t bytes = strlen(from->nspname) + strlen(from->relname) + 2;
 	for (int i = 0; i < from->count; i++)
 		bytes += sizeof(struct schema_column) + strlen(from->column[i].name) + 1;
+	bytes += land_bytes(from);
 	struct rel_shape *s = rt_malloc(sizeof(*s) + bytes);
-	struct schema_column *column = (struct schema_column *)(s + 1);
+	struct schema_land *land = (struct schema_land *)(s + 1);
+	struct schema_column *column =
+		(struct schema_column *)(land + (from->land != NULL ? from->count : 0));
 	char *at = (char *)(column + from->count);
 	s->hash = hash;
 	s->schema = *from;
@@ -72,6 +88,16 @@ static struct rel_shape *shape_copy(const struct schema *from, uint64_t hash)
 	for (int i = 0; i < from->count; i++) {
 		column[i] = from->column[i];
 		column[i].name = copy_string(&at, from->column[i].name);
+	}
+	if (from->land == NULL)
+		return s;
+	s->schema.land = land;
+	s->schema.files = copy_string(&at, from->files);
+	for (int i = 0; i < from->count; i++) {
+		land[i] = from->land[i];
+		land[i].type = copy_string(&at, from->land[i].type);
+		if (from->land[i].missing != NULL)
+			land[i].missing = copy_string(&at, from->land[i].missing);
 	}
 	return s;
 }

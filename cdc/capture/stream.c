@@ -54,6 +54,16 @@ void stream_behind(struct stream *s, bool behind)
 	s->behind = behind;
 }
 
+bool stream_wants_text(struct stream *s)
+{
+	if (!s->facts.binary || s->o.binary != STREAM_BINARY_AUTO)
+		return false;
+	if (!s->text_only)
+		s->h.notice(s->h.ctx, "values come as text: a mirrored column needs it", "");
+	s->text_only = true;
+	return true;
+}
+
 void stream_hurry(struct stream *s)
 {
 	s->retry_at_us = 0;

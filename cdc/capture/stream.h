@@ -117,6 +117,11 @@ struct stream {
 void stream_init(struct stream *s, const struct stream_options *o, const struct stream_handler *h);
 /* Closes without a word (see stream_stop). */
 void stream_release(struct stream *s);
+/*
+ * A value of some column says nothing in binary. True: the stream is in binary
+ * and may be in text (binary AUTO): the next connection will be; drop this one.
+ */
+bool stream_wants_text(struct stream *s);
 /* To be added to the loop. */
 struct loop_source stream_source(struct stream *s);
 bool stream_is_running(const struct stream *s);

@@ -8,7 +8,8 @@
 #include "cdc/commands/commands.h"
 
 const struct cli_usage init_usage = {
-	.text = "In the core: the publication of the event tables, then the replication slot. In "
+	.text = "In the core: the publications of event tables and mirrored tables, then the "
+		"replication slot. In "
 		"the warehouse:\nthe schemas, the control tables, the first position, the landed "
 		"tables. Prints one line for\neach; what is there already stays as it is.\nFor a "
 		"DBA: rolag init --print-sql core | psql …, and the same for warehouse.\n",
@@ -88,8 +89,10 @@ int cmd_init(struct cli *c)
 	int rc = cli_settings(c, &in.s, &err);
 	if (rc == 0)
 		rc = landed_load(in.arena, &in.s, &in.landed, &err);
+	if (rc == 0)
+		rc = mirror_load(in.arena, &in.s, &in.landed, &in.mirrors, &err);
 	if (rc == 0) {
-		in.publication = arena_printf(in.arena, SETTINGS_INSERTS_FMT, in.s.pipeline);
+		init_want_publications(&in);
 		const char *side = c->arg_count > 0 ? c->arg[0] : NULL;
 		if (cli_option(c, "--print-sql") != NULL)
 			rc = init_print_sql(&in, side, stdout, &err);
@@ -98,6 +101,7 @@ int cmd_init(struct cli *c)
 		else
 			rc = make_all(&in, &err);
 	}
+	mirror_release(&in.mirrors);
 	landed_release(&in.landed);
 	pgc_close(in.replication);
 	pgc_close(in.core);

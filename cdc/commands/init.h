@@ -2,22 +2,32 @@
 #ifndef CDC_COMMANDS_INIT_H
 #define CDC_COMMANDS_INIT_H
 
-#include "apply/stream/landed.h"
+#include "apply/stream/mirror.h"
 #include "cdc/commands/cli.h"
 #include "cdc/commands/estate.h"
 
 /* What DDL on the core's tables waits for a lock at most. */
 #define INIT_LOCK_TIMEOUT "2s"
-/* Where the warehouse holds a position, and the slot that it belongs to is of no use any more. */
+
+/* A publication as it is wanted, and as it was found. */
+struct init_publication {
+	const char *name;
+	const char *publish; /* "insert, truncate", … */
+	size_t count;
+	const struct publication_table *table; /* wanted; has_columns, has_filter false */
+	struct publication_view found;
+};
+
+enum { INIT_INSERTS, INIT_CHANGES, INIT_PUBLICATIONS };
 
 struct init {
 	struct arena *arena;
 	struct settings s;
 	struct landed_set landed; /* by name of the rollup */
-	const char *publication;
+	struct mirror_set mirrors;
+	struct init_publication pub[INIT_PUBLICATIONS]; /* one without tables is not made */
 	PGconn *core, *replication, *warehouse;
 	struct pgc_system system;    /* of the core */
-	struct publication_view pub; /* as found */
 	struct slot_view slot;	     /* as found; with confirmed set once it is made */
 	struct control_view control; /* as found */
 	int changes;		     /* things made */
@@ -38,11 +48,13 @@ int init_warehouse_make(struct init *in, struct rt_err *err) RT_MUSTCHECK;
 int init_print_sql(const struct init *in, const char *side, FILE *out,
 		   struct rt_err *err) RT_MUSTCHECK;
 
-/* Appends the statement, without semicolon. */
-void init_sql_create_publication(const struct init *in, struct buf *out);
+/* Which tables each publication has to have, by the rollups and mirrors of in. */
+void init_want_publications(struct init *in);
 /* Is the source of item[at] that of none before it? One table can feed several rollups. */
 bool init_is_first_of_source(const struct landed_set *set, size_t at);
 /* Does a rollup read this table? */
 bool init_is_source(const struct landed_set *set, const struct publication_table *t);
+/* Appends the statement, without semicolon. */
+void init_sql_create_publication(const struct init_publication *p, struct buf *out);
 
 #endif

@@ -56,7 +56,8 @@ static int look_slot(struct init *in, struct rt_err *err)
 			       "the slot %s is not ours (plugin %s, database %s; wanted pgoutput, "
 			       "%s); mend: another core.slot",
 			       slot, in->slot.plugin, in->slot.database, database);
-	if (resync && (strcmp(in->slot.wal_status, "lost") == 0 || !in->pub.exists))
+	if (resync &&
+	    (strcmp(in->slot.wal_status, "lost") == 0 || !in->pub[INIT_INSERTS].found.exists))
 		init_says("core",
 			  "slot %s is of no use any more: rolag capture makes a new one, and apply "
 			  "syncs what is missing",
@@ -68,34 +69,110 @@ static int look_slot(struct init *in, struct rt_err *err)
 			       "the slot %s has lost its WAL; mend: SELECT "
 			       "pg_drop_replication_slot('%s'); then %s",
 			       slot, slot, in->control.has_ledger ? MEND_LOAD_ANEW : "rolag init");
-	if (!in->pub.exists)
+	const struct init_publication *inserts = &in->pub[INIT_INSERTS];
+	if (!inserts->found.exists)
 		return rt_fail(err, ERR_PERMANENT,
 			       "the slot %s is there but the publication %s is not: what the core "
 			       "wrote meanwhile cannot be decoded through this slot; mend: SELECT "
 			       "pg_drop_replication_slot('%s'); then %s",
-			       slot, in->publication, slot,
+			       slot, inserts->name, slot,
 			       in->control.has_ledger ? MEND_LOAD_ANEW : "rolag init");
 	return 0;
+}
+
+/* What a table is in the core (pg_class.relkind), and its replica identity: "r d"; NULL: there is none. */
+static int look_table(struct init *in, const char *schema, const char *table, const char **ret,
+		      struct rt_err *err)
+{
+	const char *params[] = {schema, table};
+	return estate_text(
+		in->core, in->arena, ret, err,
+		"SELECT c.relkind::text || ' ' || CASE c.relreplident WHEN 'd' THEN CASE WHEN "
+		"EXISTS "
+		"(SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary "
+		"AND "
+		"i.indisvalid AND i.indimmediate) THEN 'd' ELSE 'n' END WHEN 'i' THEN CASE WHEN "
+		"EXISTS "
+		"(SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) "
+		"THEN 'i' ELSE 'n' END ELSE c.relreplident::text END FROM pg_catalog.pg_class c "
+		"JOIN "
+		"pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND "
+		"c.relname = $2 AND c.relkind IN ('r', 'p')",
+		2, params);
 }
 
 static int look_sources(struct init *in, struct rt_err *err)
 {
 	for (size_t i = 0; i < in->landed.count; i++) {
 		const struct rollup *r = in->landed.item[i].rollup;
-		const char *params[] = {r->source_schema, r->source_table};
 		const char *kind;
-		int rc = estate_text(in->core, in->arena, &kind, err,
-				     "SELECT c.relkind FROM pg_catalog.pg_class c JOIN "
-				     "pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-				     "WHERE n.nspname = $1 AND c.relname = $2",
-				     2, params);
+		int rc = look_table(in, r->source_schema, r->source_table, &kind, err);
 		if (rc != 0)
 			return rc;
-		if (kind == NULL || (kind[0] != 'r' && kind[0] != 'p'))
+		if (kind == NULL)
 			return rt_fail(err, ERR_PERMANENT,
 				       "%s: the core has no table %s.%s; mend: source in the "
 				       "definition, or rollups.land without %s",
 				       r->file, r->source_schema, r->source_table, r->name);
+	}
+	return 0;
+}
+
+/* A unique index that could be the table's replica identity; NULL: it has none. */
+static int find_identity(struct init *in, const struct mirror *m, const char **ret,
+			 struct rt_err *err)
+{
+	const char *params[] = {m->nspname, m->relname};
+	return estate_text(
+		in->core, in->arena, ret, err,
+		"SELECT pg_catalog.quote_ident(x.relname) FROM pg_catalog.pg_index i JOIN "
+		"pg_catalog.pg_class x ON x.oid = i.indexrelid JOIN pg_catalog.pg_class c ON c.oid "
+		"= "
+		"i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE "
+		"n.nspname "
+		"= $1 AND c.relname = $2 AND i.indisunique AND i.indimmediate AND i.indisvalid AND "
+		"i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM "
+		"pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attnotnull AND "
+		"a.attnum "
+		"= ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) ORDER BY x.relname LIMIT 1",
+		2, params);
+}
+
+/* Publishing updates of a table without identity would make the core's own UPDATE fail. */
+static int refuse_identity(struct init *in, const struct mirror *m, struct rt_err *err)
+{
+	const char *index;
+	struct buf table = BUF_INIT;
+	int rc = find_identity(in, m, &index, err);
+	if (rc != 0)
+		return rc;
+	estate_table(&table, m->nspname, m->relname);
+	rc = rt_fail(
+		err, ERR_PERMANENT,
+		"%s has no replica identity: were its updates published, the core's own UPDATE "
+		"and DELETE would fail; mend: mirrors.append_only, if rows of it never change; "
+		"else its owner runs ALTER TABLE %s REPLICA IDENTITY %s%s (a short ACCESS "
+		"EXCLUSIVE lock)",
+		m->source, buf_cstr(&table), index != NULL ? "USING INDEX " : "FULL",
+		index != NULL ? index : "");
+	buf_release(&table);
+	return rc;
+}
+
+static int look_mirrors(struct init *in, struct rt_err *err)
+{
+	for (uint16_t i = 0; i < in->mirrors.count; i++) {
+		const struct mirror *m = &in->mirrors.item[i];
+		const char *kind;
+		int rc = look_table(in, m->nspname, m->relname, &kind, err);
+		if (rc == 0 && kind == NULL)
+			rc = rt_fail(err, ERR_PERMANENT,
+				     "%s: mirrors.tables: the core has no table %s", in->s.file,
+				     m->source);
+		if (rc == 0 && !m->append_only && kind[2] == 'n')
+			rc = refuse_identity(in, m, err);
+		if (rc != 0)
+			return rc;
 	}
 	return 0;
 }
@@ -105,14 +182,16 @@ int init_core_look(struct init *in, struct rt_err *err)
 	int rc = look_settings(in, err);
 	if (rc == 0)
 		rc = look_identity(in, err);
-	if (rc == 0)
-		rc = publication_read(in->core, in->arena, in->publication, &in->pub, err);
+	for (int i = 0; rc == 0 && i < INIT_PUBLICATIONS; i++)
+		rc = publication_read(in->core, in->arena, in->pub[i].name, &in->pub[i].found, err);
 	if (rc == 0)
 		rc = slot_read(in->core, in->arena, in->s.core.slot, &in->slot, err);
 	if (rc == 0)
 		rc = look_slot(in, err);
 	if (rc == 0)
 		rc = look_sources(in, err);
+	if (rc == 0)
+		rc = look_mirrors(in, err);
 	return rc;
 }
 
@@ -126,82 +205,6 @@ bool init_is_first_of_source(const struct landed_set *set, size_t at)
 	return true;
 }
 
-void init_sql_create_publication(const struct init *in, struct buf *out)
-{
-	buf_str(out, "CREATE PUBLICATION ");
-	pgc_ident(out, in->publication);
-	buf_str(out, " FOR TABLE");
-	const char *between = "\n    ";
-	for (size_t i = 0; i < in->landed.count; i++) {
-		const struct rollup *r = in->landed.item[i].rollup;
-		if (!init_is_first_of_source(&in->landed, i))
-			continue;
-		buf_str(out, between);
-		estate_table(out, r->source_schema, r->source_table);
-		between = ",\n    ";
-	}
-	buf_str(out, "\n    WITH (publish = 'insert, truncate')");
-}
-
-/*
- * Runs DDL that needs ownership of the tables; says who may where we may not.
- * Its lock (SHARE UPDATE EXCLUSIVE) hinders no reader and no writer, but a
- * migration, an index build or a vacuum: it does not queue up behind them.
- */
-static int owner_does(struct init *in, struct buf *sql, struct rt_err *err)
-{
-	int rc = pgc_exec(in->core, NULL, err, "SET lock_timeout = '" INIT_LOCK_TIMEOUT "'");
-	if (rc == 0)
-		rc = pgc_exec(in->core, NULL, err, "%s", buf_cstr(sql));
-	if (rc == ERR_RETRY && strstr(err->msg, "55P03") != NULL)
-		return rt_fail(err, ERR_RETRY,
-			       "a table of the publication %s is locked by another session "
-			       "(migration, index build, vacuum): not within " INIT_LOCK_TIMEOUT
-			       "; mend: rolag init again when it has ended",
-			       in->publication);
-	if (rc == ERR_PERMANENT && strstr(err->msg, "42501") != NULL)
-		return rt_fail(err, ERR_PERMANENT,
-			       "this role may not change the publication %s (that takes the owner "
-			       "of the tables); mend: let the owner run what rolag init "
-			       "--print-sql prints, then rolag init again",
-			       in->publication);
-	return rc;
-}
-
-static int mend_publication(struct init *in, struct rt_err *err)
-{
-	struct buf sql = BUF_INIT;
-	const struct publication_view *p = &in->pub;
-	int rc = 0;
-	if (!p->inserts || !p->truncates || p->updates || p->deletes) {
-		buf_str(&sql, "ALTER PUBLICATION ");
-		pgc_ident(&sql, in->publication);
-		buf_str(&sql, " SET (publish = 'insert, truncate')");
-		rc = owner_does(in, &sql, err);
-		if (rc == 0)
-			init_made(in, "core", "publication %s now publishes insert and truncate",
-				  in->publication);
-	}
-	for (size_t i = 0; rc == 0 && i < in->landed.count; i++) {
-		const struct rollup *r = in->landed.item[i].rollup;
-		if (publication_find(p, r->source_schema, r->source_table) != NULL)
-			continue;
-		buf_clear(&sql);
-		buf_str(&sql, "ALTER PUBLICATION ");
-		pgc_ident(&sql, in->publication);
-		buf_str(&sql, " ADD TABLE ");
-		estate_table(&sql, r->source_schema, r->source_table);
-		rc = owner_does(in, &sql, err);
-		if (rc == 0)
-			init_made(in, "core", "publication %s: added %s.%s", in->publication,
-				  r->source_schema, r->source_table);
-		if (rc == 0) /* a second rollup of the same table finds it */
-			rc = publication_read(in->core, in->arena, in->publication, &in->pub, err);
-	}
-	buf_release(&sql);
-	return rc;
-}
-
 bool init_is_source(const struct landed_set *set, const struct publication_table *t)
 {
 	for (size_t i = 0; i < set->count; i++)
@@ -211,31 +214,175 @@ bool init_is_source(const struct landed_set *set, const struct publication_table
 	return false;
 }
 
-static int make_publication(struct init *in, struct rt_err *err)
+static bool is_wanted(const struct init_publication *p, const char *schema, const char *table)
 {
-	if (!in->pub.exists) {
-		struct buf sql = BUF_INIT;
-		init_sql_create_publication(in, &sql);
-		int rc = owner_does(in, &sql, err);
-		buf_release(&sql);
-		size_t tables = 0;
-		for (size_t i = 0; i < in->landed.count; i++)
-			tables += init_is_first_of_source(&in->landed, i);
+	for (size_t i = 0; i < p->count; i++)
+		if (strcmp(p->table[i].schema, schema) == 0 &&
+		    strcmp(p->table[i].table, table) == 0)
+			return true;
+	return false;
+}
+
+static void want(struct init_publication *p, struct publication_table *room, const char *schema,
+		 const char *table)
+{
+	p->table = room;
+	if (!is_wanted(p, schema, table))
+		room[p->count++] = (struct publication_table){.schema = schema, .table = table};
+}
+
+void init_want_publications(struct init *in)
+{
+	size_t most = in->landed.count + in->mirrors.count;
+	struct publication_table *room[INIT_PUBLICATIONS];
+	for (int i = 0; i < INIT_PUBLICATIONS; i++)
+		room[i] = arena_alloc(in->arena, most * sizeof(*room[i]));
+	in->pub[INIT_INSERTS] = (struct init_publication){
+		.name = arena_printf(in->arena, SETTINGS_INSERTS_FMT, in->s.pipeline),
+		.publish = "insert, truncate"};
+	in->pub[INIT_CHANGES] = (struct init_publication){
+		.name = arena_printf(in->arena, SETTINGS_CHANGES_FMT, in->s.pipeline),
+		.publish = "insert, update, delete, truncate"};
+	for (size_t i = 0; i < in->landed.count; i++)
+		want(&in->pub[INIT_INSERTS], room[INIT_INSERTS],
+		     in->landed.item[i].rollup->source_schema,
+		     in->landed.item[i].rollup->source_table);
+	for (size_t i = 0; i < in->mirrors.count; i++) {
+		const struct mirror *m = &in->mirrors.item[i];
+		int which = m->append_only ? INIT_INSERTS : INIT_CHANGES;
+		want(&in->pub[which], room[which], m->nspname, m->relname);
+	}
+}
+
+void init_sql_create_publication(const struct init_publication *p, struct buf *out)
+{
+	buf_str(out, "CREATE PUBLICATION ");
+	pgc_ident(out, p->name);
+	buf_str(out, " FOR TABLE");
+	for (size_t i = 0; i < p->count; i++) {
+		buf_str(out, i == 0 ? "\n    " : ",\n    ");
+		estate_table(out, p->table[i].schema, p->table[i].table);
+	}
+	buf_printf(out, "\n    WITH (publish = '%s', publish_via_partition_root = true)",
+		   p->publish);
+}
+
+/*
+ * Runs DDL that needs ownership of the tables; says who may where we may not.
+ * Its lock (SHARE UPDATE EXCLUSIVE) hinders no reader and no writer, but a
+ * migration, an index build or a vacuum: it does not queue up behind them.
+ */
+static int owner_does(struct init *in, const char *publication, struct buf *sql, struct rt_err *err)
+{
+	int rc = pgc_exec(in->core, NULL, err, "SET lock_timeout = '" INIT_LOCK_TIMEOUT "'");
+	if (rc == 0)
+		rc = pgc_exec(in->core, NULL, err, "%s", buf_cstr(sql));
+	if (rc == ERR_RETRY && strstr(err->msg, "55P03") != NULL)
+		return rt_fail(err, ERR_RETRY,
+			       "a table of the publication %s is locked by another session "
+			       "(migration, index build, vacuum): not within " INIT_LOCK_TIMEOUT
+			       "; mend: rolag init again when it has ended",
+			       publication);
+	if (rc == ERR_PERMANENT && strstr(err->msg, "42501") != NULL)
+		return rt_fail(err, ERR_PERMANENT,
+			       "this role may not change the publication %s (that takes the owner "
+			       "of the tables); mend: let the owner run what rolag init "
+			       "--print-sql prints, then rolag init again",
+			       publication);
+	return rc;
+}
+
+/* The other publication has the table: in both, two column lists could stop the stream. */
+static int leave_other(struct init *in, const struct init_publication *p,
+		       const struct publication_table *t, struct rt_err *err)
+{
+	struct init_publication *other =
+		&in->pub[p == &in->pub[INIT_INSERTS] ? INIT_CHANGES : INIT_INSERTS];
+	struct buf sql = BUF_INIT;
+	if (publication_find(&other->found, t->schema, t->table) == NULL)
+		return 0;
+	buf_str(&sql, "ALTER PUBLICATION ");
+	pgc_ident(&sql, other->name);
+	buf_str(&sql, " DROP TABLE ");
+	estate_table(&sql, t->schema, t->table);
+	int rc = owner_does(in, other->name, &sql, err);
+	buf_release(&sql);
+	if (rc == 0)
+		init_made(in, "core", "publication %s: took out %s.%s", other->name, t->schema,
+			  t->table);
+	return rc == 0 ? publication_read(in->core, in->arena, other->name, &other->found, err)
+		       : rc;
+}
+
+static bool publishes_as_wanted(const struct init_publication *p)
+{
+	bool changes = strstr(p->publish, "update") != NULL;
+	return p->found.inserts && p->found.truncates && p->found.updates == changes &&
+	       p->found.deletes == changes;
+}
+
+static int add_table(struct init *in, struct init_publication *p, const struct publication_table *t,
+		     struct rt_err *err)
+{
+	struct buf sql = BUF_INIT;
+	int rc = leave_other(in, p, t, err);
+	buf_str(&sql, "ALTER PUBLICATION ");
+	pgc_ident(&sql, p->name);
+	buf_str(&sql, " ADD TABLE ");
+	estate_table(&sql, t->schema, t->table);
+	if (rc == 0)
+		rc = owner_does(in, p->name, &sql, err);
+	buf_release(&sql);
+	if (rc == 0)
+		init_made(in, "core", "publication %s: added %s.%s", p->name, t->schema, t->table);
+	return rc;
+}
+
+static int mend_publication(struct init *in, struct init_publication *p, struct rt_err *err)
+{
+	struct buf sql = BUF_INIT;
+	int rc = 0;
+	if (!publishes_as_wanted(p)) {
+		buf_str(&sql, "ALTER PUBLICATION ");
+		pgc_ident(&sql, p->name);
+		buf_printf(&sql, " SET (publish = '%s')", p->publish);
+		rc = owner_does(in, p->name, &sql, err);
 		if (rc == 0)
-			init_made(in, "core", "created publication %s of %zu tables",
-				  in->publication, tables);
+			init_made(in, "core", "publication %s now publishes %s", p->name,
+				  p == &in->pub[INIT_INSERTS] ? "insert and truncate" : p->publish);
+	}
+	buf_release(&sql);
+	for (size_t i = 0; rc == 0 && i < p->count; i++)
+		if (publication_find(&p->found, p->table[i].schema, p->table[i].table) == NULL)
+			rc = add_table(in, p, &p->table[i], err);
+	return rc;
+}
+
+static int make_publication(struct init *in, struct init_publication *p, struct rt_err *err)
+{
+	if (!p->found.exists) {
+		struct buf sql = BUF_INIT;
+		int rc = 0;
+		for (size_t i = 0; rc == 0 && i < p->count; i++)
+			rc = leave_other(in, p, &p->table[i], err);
+		init_sql_create_publication(p, &sql);
+		if (rc == 0)
+			rc = owner_does(in, p->name, &sql, err);
+		buf_release(&sql);
+		if (rc == 0)
+			init_made(in, "core", "created publication %s of %zu tables", p->name,
+				  p->count);
 		return rc;
 	}
 	int before = in->changes;
-	int rc = mend_publication(in, err);
+	int rc = mend_publication(in, p, err);
 	if (rc == 0 && in->changes == before)
-		init_says("core", "publication %s exists, %zu tables", in->publication,
-			  in->pub.count);
-	for (size_t i = 0; rc == 0 && i < in->pub.count; i++)
-		if (!init_is_source(&in->landed, &in->pub.table[i]))
-			init_says("core",
-				  "warning: publication %s also has %s.%s, which no rollup reads",
-				  in->publication, in->pub.table[i].schema, in->pub.table[i].table);
+		init_says("core", "publication %s exists, %zu tables", p->name, p->found.count);
+	for (size_t i = 0; rc == 0 && i < p->found.count; i++)
+		if (!is_wanted(p, p->found.table[i].schema, p->found.table[i].table))
+			init_says("core", "warning: publication %s also has %s.%s, which no %s",
+				  p->name, p->found.table[i].schema, p->found.table[i].table,
+				  p == &in->pub[INIT_INSERTS] ? "rollup reads" : "mirror is of");
 	return rc;
 }
 
@@ -287,7 +434,10 @@ static int make_slot(struct init *in, struct rt_err *err)
 
 int init_core_make(struct init *in, struct rt_err *err)
 {
-	int rc = make_publication(in, err);
+	int rc = 0;
+	for (int i = 0; rc == 0 && i < INIT_PUBLICATIONS; i++)
+		if (in->pub[i].count > 0)
+			rc = make_publication(in, &in->pub[i], err);
 	if (rc == 0)
 		rc = make_slot(in, err);
 	return rc;

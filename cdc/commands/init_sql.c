@@ -39,38 +39,54 @@ static void grant_connect(struct buf *b, const char *database, const char *role)
 	buf_str(b, ";\n");
 }
 
-/* Is the source's schema that of none before it? */
-static bool is_first_of_schema(const struct landed_set *s, size_t at)
+static bool is_first_of_schema(const struct init *in, int publication, size_t at)
 {
-	for (size_t i = 0; i < at; i++)
-		if (strcmp(s->item[i].rollup->source_schema, s->item[at].rollup->source_schema) ==
-		    0)
-			return false;
+	const char *schema = in->pub[publication].table[at].schema;
+	for (int p = 0; p <= publication; p++)
+		for (size_t i = 0; i < (p < publication ? in->pub[p].count : at); i++)
+			if (strcmp(in->pub[p].table[i].schema, schema) == 0)
+				return false;
 	return true;
 }
 
-static void grant_reading(struct buf *b, const struct landed_set *s, const char *role)
+static void grant_reading(struct buf *b, const struct init *in, const char *role)
 {
-	for (size_t i = 0; i < s->count; i++) {
-		if (!is_first_of_schema(s, i))
-			continue;
-		buf_str(b, "GRANT USAGE ON SCHEMA ");
-		pgc_ident(b, s->item[i].rollup->source_schema);
-		buf_str(b, " TO ");
-		pgc_ident(b, role);
-		buf_str(b, ";\n");
-	}
+	for (int p = 0; p < INIT_PUBLICATIONS; p++)
+		for (size_t i = 0; i < in->pub[p].count; i++) {
+			if (!is_first_of_schema(in, p, i))
+				continue;
+			buf_str(b, "GRANT USAGE ON SCHEMA ");
+			pgc_ident(b, in->pub[p].table[i].schema);
+			buf_str(b, " TO ");
+			pgc_ident(b, role);
+			buf_str(b, ";\n");
+		}
 	buf_str(b, "GRANT SELECT ON");
 	const char *between = "\n    ";
-	for (size_t i = 0; i < s->count; i++) {
-		if (!init_is_first_of_source(s, i))
-			continue;
-		buf_str(b, between);
-		estate_table(b, s->item[i].rollup->source_schema, s->item[i].rollup->source_table);
-		between = ",\n    ";
-	}
+	for (int p = 0; p < INIT_PUBLICATIONS; p++)
+		for (size_t i = 0; i < in->pub[p].count; i++) {
+			buf_str(b, between);
+			estate_table(b, in->pub[p].table[i].schema, in->pub[p].table[i].table);
+			between = ",\n    ";
+		}
 	buf_str(b, "\n    TO ");
 	pgc_ident(b, role);
+	buf_str(b, ";\n");
+}
+
+/* What the second publication forbids the core, and how it is kept from it. */
+static void print_changes(const struct init *in, struct buf *b)
+{
+	const struct init_publication *p = &in->pub[INIT_CHANGES];
+	if (p->count == 0)
+		return;
+	buf_str(b, "\n-- Tables whose updates and deletes are published, too. They need a replica "
+		   "identity (a primary key\n-- will do): without one, or once it is dropped, the "
+		   "core's own UPDATE and DELETE of them fail. Where\n-- one has none, its owner "
+		   "gives it one first, with a short ACCESS EXCLUSIVE lock:\n--   ALTER TABLE … "
+		   "REPLICA IDENTITY USING INDEX … (unique, whole, over NOT NULL columns)\n-- or "
+		   "it is listed under mirrors.append_only, if rows of it never change.\n");
+	init_sql_create_publication(p, b);
 	buf_str(b, ";\n");
 }
 
@@ -93,7 +109,7 @@ static void print_core(const struct init *in, struct buf *b)
 	role_sql(b, role, "LOGIN REPLICATION");
 	grant_connect(b, database, role);
 	buf_str(b, "\n-- Reading is for the first load of each table.\n");
-	grant_reading(b, &in->landed, role);
+	grant_reading(b, in, role);
 	buf_str(b,
 		"\n-- Run by the owner of the tables (with CREATE on the database) or a superuser, "
 		"and "
@@ -107,8 +123,10 @@ static void print_core(const struct init *in, struct buf *b)
 		"written meanwhile can never be decoded through that slot. Its lock on the tables "
 		"(SHARE\n-- UPDATE EXCLUSIVE) stops no reader and no writer, and does not queue up "
 		"behind a migration.\nSET lock_timeout = '" INIT_LOCK_TIMEOUT "';\n");
-	init_sql_create_publication(in, b);
-	buf_str(b, ";\n\n-- The slot is made by `rolag init`, which the role may do. By hand, "
+	init_sql_create_publication(&in->pub[INIT_INSERTS], b);
+	buf_str(b, ";\n");
+	print_changes(in, b);
+	buf_str(b, "\n-- The slot is made by `rolag init`, which the role may do. By hand, "
 		   "alone in "
 		   "its transaction:\n--   SELECT pg_create_logical_replication_slot(");
 	pgc_literal(b, in->s.core.slot);

@@ -108,6 +108,9 @@ static int make_landed(struct init *in, struct rt_err *err)
 	int rc = landed_ensure(in->warehouse, &in->s, &in->landed, report_landed, in, err);
 	if (rc == 0 && in->changes == before)
 		init_says("warehouse", "tables of %u rollups exist", in->landed.count);
+	if (rc == 0 && in->mirrors.count > 0)
+		init_says("warehouse", "%u mirrors are made by their first load",
+			  in->mirrors.count);
 	return rc;
 }
 

@@ -90,6 +90,7 @@ class Cluster:
         "dynamic_shared_memory_type": "mmap", "max_wal_size": "4GB", "autovacuum_naptime": "10s", "max_slot_wal_keep_size": "8GB",
     }
 
+    folder = None       # where clusters are made; None: the folder for temporary files
     tied = False        # True: a server ends at once with the process that started it, by SIGKILL, too
 
     def __init__(self, name="cluster", port=5432, settings=None, parent=None, database="lana"):
@@ -108,7 +109,9 @@ class Cluster:
             _hook()
 
     def _parent(self):
-        """The folder for temporary files, or /tmp where PostgreSQL's user cannot reach that one."""
+        """Where PostgreSQL's user can reach it: `folder`, the folder for temporary files, or /tmp."""
+        if self.folder:
+            return self.folder
         path = tempfile.gettempdir()
         while self.demote and path != "/":
             if not os.stat(path).st_mode & 0o001:

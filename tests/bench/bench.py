@@ -48,8 +48,9 @@ class Servers:
         self.warehouse.psql("create database trig_template template sub_template")
         self.warehouse.psql(triggers.all_ddl(sorted(glob.glob(DEFINITIONS + "/*.yaml"))), database="trig_template")
 
-    def new_site(self, name):
-        self.sites.append(Site(self, name))
+    def new_site(self, name, sql="", settings=None):
+        """sql: what its core has beside the bank's tables; settings: of rolag, beside the usual ones."""
+        self.sites.append(Site(self, name, sql, settings or {}))
         return self.sites[-1]
 
     def destroy(self):
@@ -69,14 +70,15 @@ class Servers:
 class Site:
     """A bank's database on the core, and what reads its stream. Every contestant starts where it was empty."""
 
-    def __init__(self, servers, name):
+    def __init__(self, servers, name, sql, settings):
         self.servers, self.name, self.core, self.warehouse = servers, name, servers.core, servers.warehouse
         self.folder = os.path.join(servers.folder, name)
         os.mkdir(self.folder)
         self.slots = 0
         self.core.psql(f"create database {name}")
         self.core.psql(file=SCHEMA, database=name)
-        self.rolag = Rolag(self)
+        self.core.psql(sql, database=name)
+        self.rolag = Rolag(self, settings)
         self.rolag.make_template()      # its publication is everybody's, and its slot the start of all
         self.base = f"{name}_base"
         self.query("select pg_copy_logical_replication_slot(%s, %s)", self.rolag.slot, self.base)

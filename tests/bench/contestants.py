@@ -35,6 +35,7 @@ def lsn_text(number):
 
 class Contestant:
     """Common: the walsender of our slot, and dropping the slot."""
+    publication = "inserts"
 
     def __init__(self, site):
         self.site, self.slot = site, None
@@ -57,7 +58,7 @@ class Recvlogical(Contestant):
         end = ["--endpos", lsn_text(end)] if end else []
         self.process = subprocess.Popen(
             [f"{self.site.core.bin}/pg_recvlogical", "-d", self.site.conninfo(), "-S", slot, "--start",
-             "-f", "/dev/null", "--no-loop", "-o", "proto_version=1", "-o", f"publication_names={self.site.name}_inserts",
+             "-f", "/dev/null", "--no-loop", "-o", "proto_version=1", "-o", f"publication_names={self.site.name}_{self.publication}",
              "-o", "binary=true", "-o", "messages=true", *end],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -86,7 +87,7 @@ class Subscription(Contestant):
         self.site.clone(self.template, self.database)
         self.conninfo = self.site.warehouse.conninfo(self.database)
         query(self.conninfo, f"create subscription s connection '{self.site.conninfo().replace(chr(39), chr(39) * 2)}' "
-              f"publication {self.site.name}_inserts with (create_slot = false, slot_name = '{slot}', enabled = false, "
+              f"publication {self.site.name}_{self.publication} with (create_slot = false, slot_name = '{slot}', enabled = false, "
               "copy_data = false, binary = true, streaming = on, synchronous_commit = 'off')")
         self.origin = query(self.conninfo, "select 'pg_' || oid from pg_subscription where subname = 's'")[0][0]
         self.watch = psycopg.connect(self.conninfo, autocommit=True)
@@ -119,8 +120,9 @@ class Rolag(Contestant):
     """rolag run, as shipped."""
     name = "rolag"
 
-    def __init__(self, site):
+    def __init__(self, site, settings):
         super().__init__(site)
+        self.settings = settings
         self.slot = f"rolag_{site.name}"
         self.database, self.template = f"rolag_{site.name}", f"rolag_{site.name}_template"
         self.folder = os.path.join(site.folder, "rolag")
@@ -132,7 +134,7 @@ class Rolag(Contestant):
         settings = {"pipeline": self.site.name, "state_dir": self.folder,
                     "core": {"connect": self.site.conninfo()}, "warehouse": {"connect": self.conninfo},
                     "rollups": {"path": DEFINITIONS}, "spool": {"reserve": "0"},
-                    "capture": {"allow_unlimited_wal": True}, **more}
+                    "capture": {"allow_unlimited_wal": True}, **self.settings, **more}
         with open(self.config, "w", encoding="utf-8") as f:
             json.dump(settings, f)      # JSON is YAML
 

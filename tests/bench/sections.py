@@ -424,6 +424,43 @@ def huge(servers, a):
     return CATCHUP, catchup_rows(found, a.events), f"{a.events:,} events of as many entities, in one transaction.", found
 
 
+# ---- mirrors ----------------------------------------------------------------------------------------
+
+LINE = ("create table line (id bigint primary key, account uuid not null, amount numeric(20,2) not null, "
+        "memo text, status text not null, at timestamptz not null)")
+# In transactions of ten: six inserts, three updates, one delete, of rows written lately and long ago.
+MIX = """
+do $$ begin
+    for n in 1 .. {events} / 10 loop
+        insert into line select n * 6 + k, gen_random_uuid(), n + k / 100.0, repeat(md5(n::text), 2), 'open', now()
+            from generate_series(0, 5) k;
+        update line set status = 'settled', amount = amount + 1 where id in (n * 6 - 50, n * 3, n * 6 + 2);
+        delete from line where id = n * 5 + 1;
+        commit;
+    end loop;
+end $$"""
+
+
+class MirrorLimit(Recvlogical):
+    publication = "changes"
+
+
+class MirrorSubscription(Subscription):
+    publication, template = "changes", "sub_mirrors"
+
+
+def mirrors(servers, a):
+    site = servers.new_site("mirrors", LINE, {"mirrors": {"tables": ["line"]}})
+    site.clone("template0", MirrorSubscription.template)
+    query(site.warehouse.conninfo(MirrorSubscription.template), LINE)
+    site.query(MIX.format(events=a.events))
+    target = site.mark()
+    site.query("insert into line values (0, gen_random_uuid(), 0, null, 'mark', now())")     # which all see go by
+    found = interleaved(site, a.repeats, target, (MirrorLimit, MirrorSubscription, Rolag))
+    return CATCHUP, catchup_rows(found, a.events), (
+        f"About {a.events:,} changes of one table, in transactions of ten: six inserts, three updates, one delete."), found
+
+
 ALL = {
     "catchup": Section("Catching up with a backlog", catchup),
     "latency": Section("Commit to visible", latency),
@@ -432,4 +469,5 @@ ALL = {
     "verify": Section("Comparing the warehouse with the core", verify),
     "entities": Section("Entities that memory does not hold", entities),
     "huge": Section("One huge transaction", huge),
+    "mirrors": Section("Catching up with changes of a plain table", mirrors),
 }

@@ -10,7 +10,7 @@ static const struct schema *find(void *ctx, uint64_t hash)
 {
 	static struct schema s[4];
 	uint16_t i = hash & 3;
-	s[i] = (struct schema){i, i + 1000u, "public", "r", 'd', i, column};
+	s[i] = (struct schema){i, i + 1000u, "public", "r", 'd', i, column, NULL, NULL};
 	return hash == 0xFF ? NULL : &s[i];
 }
 

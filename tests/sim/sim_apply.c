@@ -24,6 +24,8 @@ int __wrap_quarantine_is_asked(PGconn *c, const struct settings *s, bool *ret, s
 int __wrap_remake_serve(PGconn *c, const struct settings *s, const struct landed_set *landed,
 			const struct ledger *ledger, struct cache *cache, struct loop *loop,
 			int64_t limit_us, enum remake_left *ret, struct rt_err *err);
+int __wrap_mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set *set,
+			 landed_report report, void *ctx, struct rt_err *err);
 int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b);
 
 extern struct landed sim_landed[ROLLUPS];
@@ -55,6 +57,12 @@ int __wrap_landed_park_absent(PGconn *c, const struct settings *s, struct landed
 int __wrap_sync_begin(struct sync *s, PGconn *c, struct rt_err *err)
 {
 	return 0;
+}
+
+int __wrap_mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set *set,
+			 landed_report report, void *ctx, struct rt_err *err)
+{
+	return 0; /* there are no mirrors here */
 }
 
 /* Nobody verifies the simulated warehouse but the simulation itself. */
@@ -91,6 +99,7 @@ int apply_start(enum process p, struct rt_err *err)
 	struct applier *a = rt_calloc(1, sizeof(*a));
 	a->settings = &sim_config.settings[p];
 	applier[p] = a;
+	a->broken_mirror = -1;
 	arena_init(&a->arena, 4096);
 	return set_up(a, err);
 }

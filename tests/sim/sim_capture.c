@@ -211,6 +211,11 @@ void stream_behind(struct stream *s, bool behind)
 	s->behind = behind;
 }
 
+bool stream_wants_text(struct stream *s)
+{
+	return false; /* nothing is mirrored here */
+}
+
 void stream_hurry(struct stream *s)
 {
 	s->retry_at_us = 0;
@@ -306,9 +311,10 @@ int capture_start(struct rt_err *err)
 	struct capture *c = rt_calloc(1, sizeof(*c));
 	const struct settings *s = &sim_config.settings[PROCESS_CAPTURE];
 	c->settings = s;
-	c->publication = "sim_inserts";
+	c->mirrored.settings = s;
 	capture = c;
 	arena_init(&c->arena, 4096);
+	arena_init(&c->names, 256);
 	rel_init(&c->relations);
 	int rc = open_state(s, err);
 	if (rc == 0)
@@ -366,6 +372,7 @@ void capture_end(void)
 	spool_writer_close(c->spool);
 	rel_release(&c->relations);
 	arena_release(&c->arena);
+	arena_release(&c->names);
 	free(c);
 	capture_buried();
 }

@@ -426,7 +426,8 @@ class Pipeline:
 
     def rows(self):
         """How many rows the warehouse's history tables hold."""
-        names = [n for (n,) in self.warehouse("select name from rolag.relation where pipeline = %s", self.name)]
+        names = [n for (n,) in self.warehouse("select name from rolag.relation where pipeline = %s and kind = 'rollup'",
+                                              self.name)]
         return self.warehouse("select " + " + ".join(f"(select count(*) from raw.{n})" for n in names))[0][0]
 
     def logs(self, lines=40):

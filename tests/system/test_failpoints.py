@@ -44,14 +44,14 @@ def read_points():
 
 # By the name's first word: the roles that pass it.
 ROLES = {"fs": "both", "counters": "both", "segment": "both", "pg": "both", "spool": "capture", "stream": "capture",
-         "walsender": "capture", "capture": "capture", "custody": "capture"}      # others: apply
+         "walsender": "capture", "capture": "capture", "custody": "capture", "mirrored": "capture"}      # others: apply
 ONE_ROLE = {"fs.write": "capture", "fs.write_short": "capture", "fs.write_rest": "capture", "fs.sync": "capture",
             "fs.open_dir": "capture", "fs.sync_dir": "capture", "fs.statvfs": "capture", "fs.read_short": "apply",
             "fs.open": "apply", "fs.stat": "apply", "applied.open_read": "capture"}
 # Passed again and again while it runs: not always the first time.
 BUSY = ("walsender", "gather", "fold", "ledger", "stream.read", "stream.before_status", "stream.after_status",
         "capture.before", "capture.after", "capture.progress", "spool.write", "spool.sync", "writer.step", "writer.begin",
-        "writer.rows", "writer.before_flush", "writer.after_flush", "writer.result", "writer.finish", "apply.resolved",
+        "writer.rows", "writer.mirror", "writer.before_flush", "writer.after_flush", "writer.result", "writer.finish", "apply.resolved",
         "apply.take_off", "apply.written", "segment.read", "applied.write", "custody.ask", "custody.beat")
 ONCE = {"walsender.relation", "segment.read", "segment.read_short", "capture.before_open", "gather.open", "fs.open"}
 # What else must be set so that it is passed.
@@ -178,6 +178,7 @@ class Bank(threading.Thread):
         for number in self.rng.sample(sorted(self.versions)[-100:], min(2, len(self.versions))):
             self.versions[number] += 1
             write_role(conn, number, self.versions[number])
+            conn.execute("update core_roles set name = name || '+' where id = %s", (entity(number),))
         if self.rng.random() < 0.1:
             self.payments += 1
             write_payment(conn, self.payments)
@@ -189,7 +190,7 @@ class Rig(Pipeline):
     def __init__(self, name, folder, core, warehouse):
         super().__init__(name, folder, core, warehouse, warehouse, {
             "spool": {"segment_size": "64 kB"}, "capture": {"heartbeat_interval": "400 ms", "sync_interval": "10 ms"},
-            "sync": {"chunk": 100}}, land=[ROLE, PAYMENT])
+            "sync": {"chunk": 100}, "mirrors": {"tables": ["core_roles"]}}, land=[ROLE, PAYMENT])
         self.env, self.connections, self.bulks, self.cases, self.gaps = {}, {}, 0, 0, 0
         self.broken = False
         self.create()
@@ -308,6 +309,8 @@ class Rig(Pipeline):
             latest, = self.warehouse(f"select (select count(*) from raw.{ROLE}_latest), (select count(distinct id) "
                                      f"from raw.{ROLE} where version = 1)")
             assert latest[0] == latest[1]
+            counted = "select count(*), sum(hashtext(id || name)) from {}.core_roles"
+            assert self.core(counted.format("public")) == self.warehouse(counted.format("raw")), "the mirror differs"
         return rows
 
     def judge(self):
@@ -353,6 +356,8 @@ def prepare(p, case):
     """While the role is stopped: what must be there so that it passes the point."""
     if case.point.startswith(LOAD):
         p.load_anew()
+    if case.point == "mirror.loaded":
+        p.warehouse("delete from rolag.relation where pipeline = %s and name = 'core_roles'", p.name)
     if case.point.startswith("remake."):
         p.ask_repair()
     if case.point == "spool.unlink_tmp":

@@ -245,6 +245,51 @@ static void test_schema_hash_is_what_the_format_says(void **state)
 	assert_true(schema_hash(&s) != data_plain.hash);
 }
 
+/* A schema of a mirrored relation is read as it was written; one without land (an old spool) is, too. */
+static void test_record_land_of_a_mirrored_relation(void **state)
+{
+	static const struct schema_land land[] = {
+		{.kind = LAND_AS_IS, .type = "integer", .number = 3},
+		{.kind = LAND_ENUM,
+		 .type = "text[]",
+		 .element_oid = 25,
+		 .missing = "",
+		 .number = 7},
+	};
+	struct schema s = data_plain, got;
+	struct buf b = BUF_INIT;
+	struct arena a;
+	uint32_t number;
+	struct slice field;
+	arena_init(&a, 1024);
+	s.land = land;
+	s.files = "16384";
+	s.hash = schema_hash(&s);
+	assert_true(s.hash != data_plain.hash);
+	record_add_schema(&b, &s);
+	struct rd r = rd_of(buf_slice(&b));
+	assert_true(record_next_field(&r, &number, &field));
+	assert_true(record_read_schema(field, &a, &got));
+	assert_true(data_schema_equal(&got, &s));
+	assert_string_equal(got.files, "16384");
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(got.land[i].kind, land[i].kind);
+		assert_string_equal(got.land[i].type, land[i].type);
+		assert_int_equal(got.land[i].element_oid, land[i].element_oid);
+		assert_int_equal(got.land[i].number, land[i].number);
+	}
+	assert_null(got.land[0].missing);
+	assert_string_equal(got.land[1].missing, "");
+	buf_clear(&b);
+	record_add_schema(&b, &data_plain);
+	r = rd_of(buf_slice(&b));
+	assert_true(record_next_field(&r, &number, &field));
+	assert_true(record_read_schema(field, &a, &got));
+	assert_null(got.land);
+	buf_release(&b);
+	arena_release(&a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -256,6 +301,7 @@ int main(void)
 		cmocka_unit_test(test_record_refuses_a_row_that_does_not_fit_its_schema),
 		cmocka_unit_test(test_record_reading_survives_any_byte),
 		cmocka_unit_test(test_schema_hash_is_what_the_format_says),
+		cmocka_unit_test(test_record_land_of_a_mirrored_relation),
 	};
 	data_setup();
 	return cmocka_run_group_tests(tests, NULL, NULL);

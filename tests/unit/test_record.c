@@ -37,7 +37,7 @@ static void good_schema(Rolag__V1__Schema *m, Rolag__V1__Column *c)
 {
 	static Rolag__V1__Column *columns[1];
 	static const struct schema_column column = {"id", true, 23, -1};
-	struct schema s = {0, 7, "public", "t", 'd', 1, &column};
+	struct schema s = {0, 7, "public", "t", 'd', 1, &column, NULL, NULL};
 	rolag__v1__column__init(c);
 	c->name = BYTES("id");
 	c->key = 1;
@@ -98,7 +98,7 @@ static void test_record_schema_of_too_many_columns_is_refused(void **state)
 /* ---- changes ---- */
 
 static const struct schema_column two[] = {{"a", true, 23, -1}, {"b", false, 25, -1}};
-static const struct schema relation = {1, 7, "public", "t", 'd', 2, two};
+static const struct schema relation = {1, 7, "public", "t", 'd', 2, two, NULL, NULL};
 
 static const struct schema *find(void *ctx, uint64_t hash)
 {
