@@ -102,7 +102,6 @@ APPLY_SRC := \
 	apply/stream/ledger.c \
 	apply/stream/mirror.c \
 	apply/stream/mirror_batch.c \
-	apply/stream/mirror_load.c \
 	apply/stream/mirror_sql.c \
 	apply/stream/mirror_take.c \
 	apply/stream/mirror_write.c \
@@ -115,6 +114,7 @@ APPLY_SRC := \
 	apply/stream/source.c \
 	apply/stream/sync.c \
 	apply/stream/sync_fork.c \
+	apply/stream/sync_mirror.c \
 	apply/stream/sync_note.c \
 	apply/stream/sync_read.c \
 	apply/stream/sync_start.c \

@@ -10,7 +10,6 @@
 #include <poll.h>
 
 #include "apply/stream/gather.h"
-#include "apply/stream/mirror_load.h"
 #include "apply/stream/quarantine.h"
 #include "apply/stream/remake.h"
 #include "apply/stream/repair.h"
@@ -162,7 +161,6 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = quarantine_load(c, s, &a->landed, &a->parked, err)) != 0 ||
 	    (rc = pass_breaks(a, c, err)) != 0 || (rc = ensure_mirrors(a, c, err)) != 0 ||
-	    (rc = mirror_load_all(c, s, &a->mirrors, &a->ledger, &a->loop, err)) != 0 ||
 	    (rc = sync_begin(&a->sync, c, err)) != 0 ||
 	    (rc = gather_open(&a->gather, s, &a->landed, &a->mirrors, &a->ledger, err)) != 0) {
 		pgc_close(c);
@@ -476,6 +474,16 @@ static int ask_quarantine(struct applier *a, struct rt_err *err)
 	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
 }
 
+/* A mirror was made live, and stands as the warehouse says; the stream waits for that. */
+static int read_mirrors(struct applier *a, struct rt_err *err)
+{
+	PGconn *c;
+	int rc = writer_lend(&a->writer, &c, err);
+	if (rc == 0)
+		rc = sync_read_mirrors(&a->sync, c, err);
+	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
+}
+
 /* What was asked for, once nothing is in the making or under way. */
 static int serve_quarantine(struct applier *a, struct rt_err *err)
 {
@@ -503,6 +511,9 @@ static int pump(struct applier *a, struct rt_err *err)
 		if (a->stage == STAGE_FETCH)
 			return 0;
 		if (!writer_is_busy(&a->writer) && (rc = ask_quarantine(a, err)) != 0)
+			return rc;
+		if (!writer_is_busy(&a->writer) && sync_has_landed(&a->sync) &&
+		    (rc = read_mirrors(a, err)) != 0)
 			return rc;
 		gather_more(a);
 		if (!make_ready(a, err, &rc))
@@ -614,8 +625,8 @@ static int turn_sync(struct applier *a, int64_t now, struct rt_err *err)
 		sync_turn(&a->sync, gather_position(&a->gather, a->making), a->told.keep, now, err);
 	const bool waits = a->sync.went_live && parked_total(&a->parked).entities > 0;
 	if (rc == 0 &&
-	    (a->sync.parked || waits)) { /* what is parked is read anew with the connection */
-		a->sync.parked = a->sync.went_live = false;
+	    (a->sync.stale || waits)) { /* what is parked is read anew with the connection */
+		a->sync.stale = a->sync.went_live = false;
 		forget(a);
 		a->retry_us = now;
 		return 0;
@@ -703,7 +714,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	writer_init(&a->writer, s, &a->landed, &a->mirrors, &a->ledger);
-	sync_init(&a->sync, s, &a->landed, &a->ledger);
+	sync_init(&a->sync, s, &a->landed, &a->mirrors, &a->ledger);
 	cache_init(&a->cache, s->apply.cache);
 	parked_init(&a->parked, a->landed.count, (uint64_t)s->quarantine.max_entities,
 		    (uint64_t)s->quarantine.max_events);

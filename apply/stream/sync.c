@@ -24,15 +24,41 @@
 #define LOOK_US	 INT64_C(200000) /* for workers that ended, and ones to be started */
 
 void sync_init(struct sync *s, const struct settings *settings, struct landed_set *landed,
-	       const struct ledger *ledger)
+	       struct mirror_set *mirrors, const struct ledger *ledger)
 {
 	*s = (struct sync){.settings = settings,
 			   .landed = landed,
+			   .mirrors = mirrors,
 			   .ledger = ledger,
 			   .fd = -1,
 			   .worker_fd = -1,
 			   .told_limit = {.interval_us = 5000000}};
-	s->keep = rt_calloc((size_t)landed->count + 1, sizeof(*s->keep));
+	s->keep = rt_calloc((size_t)landed->count + mirrors->count + 1, sizeof(*s->keep));
+}
+
+/* ---- tables, by number: landed ones, then mirrors ---- */
+
+static uint16_t table_count(const struct sync *s)
+{
+	return (uint16_t)(s->landed->count + s->mirrors->count);
+}
+
+/* NULL: it is a landed table. */
+static struct mirror *mirror_at(const struct sync *s, uint16_t at)
+{
+	return at < s->landed->count ? NULL : &s->mirrors->item[at - s->landed->count];
+}
+
+static const char *name_at(const struct sync *s, uint16_t at)
+{
+	const struct mirror *m = mirror_at(s, at);
+	return m != NULL ? m->relname : s->landed->item[at].rollup->name;
+}
+
+static enum landed_state *state_at(const struct sync *s, uint16_t at)
+{
+	struct mirror *m = mirror_at(s, at);
+	return m != NULL ? &m->state : &s->landed->item[at].state;
 }
 
 void sync_release(struct sync *s)
@@ -68,6 +94,7 @@ static void become_worker(const struct sync *s, uint16_t n, int in, pid_t parent
 	met_leave();
 	const struct sync_work work = {.settings = s->settings,
 				       .landed = s->landed,
+				       .mirrors = s->mirrors,
 				       .ledger = s->ledger,
 				       .worker = n,
 				       .out = s->worker_fd,
@@ -96,9 +123,10 @@ static int start_worker(struct sync *s, uint16_t n, struct rt_err *err)
 	return 0;
 }
 
-/* The worker is gone: its table waits for another. */
+/* The worker is gone: its table waits for another, unless it is live. */
 static void bury(struct sync *s, struct sync_worker *w)
 {
+	s->stale |= w->stage == SYNC_HOLDING || w->stage == SYNC_LANDED;
 	close(w->fd);
 	*w = (struct sync_worker){0};
 	s->start_us = rt_mono_us() + pgc_backoff_next(&s->backoff);
@@ -162,10 +190,10 @@ static void look_for_dead(struct sync *s)
 
 static void read_keeps(struct sync *s, const PGresult *res)
 {
-	for (uint16_t t = 0; t < s->landed->count; t++) {
+	for (uint16_t t = 0; t < table_count(s); t++) {
 		s->keep[t] = LSN_NONE;
 		for (int i = 0; i < PQntuples(res); i++)
-			if (strcmp(PQgetvalue(res, i, 0), s->landed->item[t].rollup->name) == 0)
+			if (strcmp(PQgetvalue(res, i, 0), name_at(s, t)) == 0)
 				s->keep[t] = pgc_get_lsn(res, i, 1);
 	}
 }
@@ -203,6 +231,7 @@ void sync_end(struct sync *s)
 		return;
 	for (size_t i = 0; i < ARRAY_LEN(s->worker); i++)
 		end_worker(s, &s->worker[i]);
+	s->stale = false; /* all is read anew with the next connection */
 	close(s->fd);
 	close(s->worker_fd);
 	s->fd = s->worker_fd = -1;
@@ -211,7 +240,7 @@ void sync_end(struct sync *s)
 struct lsn sync_keep(const struct sync *s)
 {
 	struct lsn keep = LSN_NONE;
-	for (uint16_t t = 0; t < s->landed->count; t++)
+	for (uint16_t t = 0; t < table_count(s); t++)
 		if (s->keep[t].v != 0)
 			keep = keep.v == 0 ? s->keep[t] : lsn_min(keep, s->keep[t]);
 	return keep;
@@ -220,15 +249,23 @@ struct lsn sync_keep(const struct sync *s)
 unsigned sync_count(const struct sync *s)
 {
 	unsigned n = 0;
-	for (uint16_t t = 0; t < s->landed->count; t++)
-		n += s->landed->item[t].state == LANDED_SYNCING;
+	for (uint16_t t = 0; t < table_count(s); t++)
+		n += *state_at(s, t) == LANDED_SYNCING;
 	return n;
 }
 
 bool sync_holds(const struct sync *s)
 {
 	for (size_t i = 0; i < ARRAY_LEN(s->worker); i++)
-		if (s->worker[i].stage == SYNC_HOLDING)
+		if (s->worker[i].stage == SYNC_HOLDING || s->worker[i].stage == SYNC_LANDED)
+			return true;
+	return false;
+}
+
+bool sync_has_landed(const struct sync *s)
+{
+	for (size_t i = 0; i < ARRAY_LEN(s->worker); i++)
+		if (s->worker[i].stage == SYNC_LANDED)
 			return true;
 	return false;
 }
@@ -255,7 +292,7 @@ static void take_claim(struct sync *s, struct sync_worker *w, uint16_t at, struc
 	w->stage = SYNC_CLAIMING;
 	w->wait = gathered;
 	w->rows = w->estimate = 0;
-	s->landed->item[at].state = LANDED_SYNCING;
+	*state_at(s, at) = LANDED_SYNCING;
 	if (s->keep[at].v == 0) /* what it will begin behind comes later than what is applied */
 		s->keep[at] = lsn_max(s->ledger->flushed, (struct lsn){1});
 }
@@ -286,13 +323,41 @@ static void take_progress(struct sync *s, struct sync_worker *w, const struct sy
 
 static void take_live(struct sync *s, struct sync_worker *w, struct lsn lsn)
 {
+	s->keep[w->at] = LSN_NONE;
+	pgc_backoff_reset(&s->backoff);
+	if (mirror_at(s, w->at) != NULL) {
+		w->stage = SYNC_LANDED;
+		return;
+	}
 	struct landed *l = &s->landed->item[w->at];
 	l->state = LANDED_LIVE;
 	l->sync_lsn = lsn;
-	s->keep[w->at] = LSN_NONE;
 	s->went_live = true;
 	w->stage = SYNC_IDLE;
-	pgc_backoff_reset(&s->backoff);
+}
+
+int sync_read_mirrors(struct sync *s, PGconn *c, struct rt_err *err)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < ARRAY_LEN(s->worker); i++) {
+		struct sync_worker *w = &s->worker[i];
+		if (w->stage != SYNC_LANDED)
+			continue;
+		rc = mirror_read(c, s->settings, s->mirrors, mirror_at(s, w->at), err);
+		if (rc != 0)
+			break;
+		w->stage = SYNC_IDLE;
+		answer(w, SYNC_GRANTED, LSN_NONE);
+	}
+	return rc;
+}
+
+static void take_parked(struct sync *s, struct sync_worker *w)
+{
+	*state_at(s, w->at) = LANDED_PARKED;
+	s->keep[w->at] = LSN_NONE;
+	s->stale |= mirror_at(s, w->at) == NULL; /* nothing waits of a mirror */
+	w->stage = SYNC_IDLE;
 }
 
 static int take_failure(struct sync *s, const struct sync_message *m, struct rt_err *err)
@@ -329,13 +394,10 @@ static int take_message(struct sync *s, const struct sync_message *m, struct lsn
 		return 0;
 	case SYNC_LIVE:
 		take_live(s, w, m->lsn);
-		s->parked |= m->waiting > 0;
+		s->stale |= m->waiting > 0;
 		return 0;
 	case SYNC_PARKED:
-		s->landed->item[w->at].state = LANDED_PARKED;
-		s->keep[w->at] = LSN_NONE;
-		w->stage = SYNC_IDLE;
-		s->parked = true;
+		take_parked(s, w);
 		return 0;
 	case SYNC_FAILED:
 		return take_failure(s, m, err);

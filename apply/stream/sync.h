@@ -22,6 +22,7 @@
 
 #include "apply/stream/landed.h"
 #include "apply/stream/ledger.h"
+#include "apply/stream/mirror.h"
 #include "proto/base/log.h"
 #include "proto/base/loop.h"
 #include "proto/pg/pgconn.h"
@@ -33,12 +34,13 @@ enum sync_stage {
 	SYNC_CLAIMING, /* waits until apply has nothing of the table under way */
 	SYNC_READING,  /* the core, then the spool */
 	SYNC_HOLDING,  /* apply holds still for it */
+	SYNC_LANDED,   /* a mirror is live, but apply has not read its shape yet, and holds still */
 };
 
 struct sync_worker {
 	int pid;     /* 0: there is none */
 	int fd;	     /* to it */
-	uint16_t at; /* the landed table that it has claimed */
+	uint16_t at; /* what it has claimed: a landed table, or, behind those, a mirror */
 	enum sync_stage stage;
 	struct lsn wait; /* CLAIMING: until this is applied */
 	uint64_t rows, estimate;
@@ -47,21 +49,26 @@ struct sync_worker {
 struct sync {
 	const struct settings *settings;
 	struct landed_set *landed;
+	struct mirror_set *mirrors;
 	const struct ledger *ledger;
 	int fd, worker_fd; /* messages of all workers: our end, theirs */
 	struct sync_worker worker[SYNC_WORKERS_MAX];
-	struct lsn *keep; /* by landed table; LSN_NONE: needs nothing */
+	struct lsn *keep; /* by `at` of a worker; LSN_NONE: needs nothing */
 	/* Monotonic: when a worker may be started; when dead ones are looked for. */
 	int64_t start_us, look_us;
 	struct pgc_backoff backoff; /* of workers that ended */
 	struct log_limit told_limit;
-	bool parked; /* entities of such a table wait in quarantine, or all of it does: apply must read anew what waits */
+	/*
+	 * Apply must read anew how tables stand and what waits: entities of a table wait in quarantine,
+	 * or all of it does; or a worker ended untold where it may have made its table live.
+	 */
+	bool stale;
 	bool went_live; /* a table did, and what is known of its entities is of before: for apply to see and clear */
 };
 
-/* The set and the ledger are apply's own; the states of the set are kept true by sync from here on. */
+/* The sets and the ledger are apply's own; the states of the sets are kept true by sync from here on. */
 void sync_init(struct sync *s, const struct settings *settings, struct landed_set *landed,
-	       const struct ledger *ledger);
+	       struct mirror_set *mirrors, const struct ledger *ledger);
 void sync_release(struct sync *s);
 /*
  * Apply is connected (has the fence, knows the states of its tables): from now
@@ -97,6 +104,9 @@ void sync_prepare(struct sync *s, int64_t now, struct loop_want *ret);
  */
 int sync_turn(struct sync *s, struct lsn gathered, struct lsn kept, int64_t now,
 	      struct rt_err *err) RT_MUSTCHECK;
+/* Is there a mirror whose shape apply must read, by sync_read_mirrors, once nothing is under way? */
+bool sync_has_landed(const struct sync *s);
+int sync_read_mirrors(struct sync *s, PGconn *c, struct rt_err *err) RT_MUSTCHECK;
 /* True while apply must not take further changes from the spool. */
 bool sync_holds(const struct sync *s);
 /* The spool must be kept behind this; LSN_NONE: sync needs nothing of it. */

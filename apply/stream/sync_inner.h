@@ -17,7 +17,8 @@ enum sync_message_kind {
 	SYNC_PROGRESS, /* rows, estimate; lsn: the spool must be kept from here, LSN_NONE: as before */
 	SYNC_NOTE,     /* text: what it waits for; "": no longer */
 	SYNC_READY,    /* the spool is replayed to its end: hold still */
-	SYNC_LIVE,     /* live, the stream counts behind lsn */
+	/* live, the stream counts behind lsn; of a mirror, apply goes on when it has read its shape, and grants that */
+	SYNC_LIVE,
 	SYNC_PARKED, /* its source does not fit any more: it is parked */
 	SYNC_FAILED, /* code, text; the worker ends */
 	/* apply to worker */
@@ -28,7 +29,7 @@ enum sync_message_kind {
 
 struct sync_message {
 	enum sync_message_kind kind;
-	uint16_t worker, at;
+	uint16_t worker, at; /* at: a landed table, or, behind those, a mirror */
 	struct lsn lsn;
 	uint64_t rows, estimate;
 	uint64_t waiting; /* entities in quarantine */
@@ -55,6 +56,14 @@ int sync_note_read(PGconn *c, const struct settings *s, const struct sync_unit *
 /* A sync begins, or begins anew: its row, its table made ready. start, timeline and estimate as n has them; the rest is filled in. */
 int sync_note_begin(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		    const struct ledger *l, struct sync_note *n, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * Begins and reads it whole: fill writes all rows, sets start and rows, and what
+ * it does is one transaction with the note. (Nothing is noted when it fails.)
+ */
+int sync_note_whole(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		    const struct ledger *l, struct sync_note *n,
+		    int (*fill)(void *ctx, struct rt_err *err), void *ctx,
+		    struct rt_err *err) RT_MUSTCHECK;
 /* All chunks are there. */
 int sync_note_all_read(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		       const struct ledger *l, struct sync_note *n, struct lsn read,
@@ -66,6 +75,9 @@ int sync_note_live(PGconn *c, const struct settings *s, const struct sync_unit *
 /* The table is parked: there is no sync of it any more. */
 int sync_note_drop(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   const struct sync_note *n, struct rt_err *err) RT_MUSTCHECK;
+/* The table cannot be synced: parked for that reason, and there is no sync of it. */
+int sync_note_park(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		   const struct ledger *l, const char *reason, struct rt_err *err) RT_MUSTCHECK;
 /* The spool lacks what the sync would replay: the next worker begins it anew. */
 int sync_note_void(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   const struct sync_note *n, struct rt_err *err) RT_MUSTCHECK;
@@ -100,6 +112,7 @@ int sync_snapshot(PGconn *core, const struct settings *s, const struct ledger *l
 struct sync_work {
 	const struct settings *settings;
 	const struct landed_set *landed;
+	const struct mirror_set *mirrors;
 	const struct ledger *ledger;
 	uint16_t worker;
 	int out, in; /* messages to and from apply */

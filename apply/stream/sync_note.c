@@ -178,6 +178,41 @@ int sync_note_begin(PGconn *c, const struct settings *s, const struct sync_unit 
 	return undone(c, rc);
 }
 
+/* The row of a table of which everything is read. */
+static int note_whole(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		      struct sync_note *n, struct rt_err *err)
+{
+	char start[32], rows[24];
+	int rc = insert_note(c, s, u, n, err);
+	if (rc != 0)
+		return rc;
+	n->read = n->start;
+	snprintf(start, sizeof(start), LSN_FMT, LSN_ARGS(n->start));
+	snprintf(rows, sizeof(rows), "%" PRIu64, n->rows);
+	const char *params[] = {s->pipeline, u->name, start, rows};
+	return pgc_query(c, NULL, err,
+			 "UPDATE rolag.sync SET read_lsn = $3::pg_lsn, rows = $4::int8 WHERE " MINE,
+			 4, params);
+}
+
+int sync_note_whole(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		    const struct ledger *l, struct sync_note *n,
+		    int (*fill)(void *ctx, struct rt_err *err), void *ctx, struct rt_err *err)
+{
+	n->read = n->replayed = LSN_NONE;
+	n->fresh = true;
+	n->key.count = 0;
+	int rc = begin_held(c, s, l, err);
+	if (rc == 0)
+		rc = fill(ctx, err);
+	if (rc == 0)
+		rc = note_whole(c, s, u, n, err);
+	if (rc == 0)
+		rc = commit(c, err);
+	n->there = rc == 0;
+	return undone(c, rc);
+}
+
 /* One statement on our own row, $3 is the step; no row: somebody else's it is now. */
 static int own_row(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   const struct sync_note *n, const char *sql, const char *last, struct rt_err *err)
@@ -256,6 +291,23 @@ int sync_note_drop(PGconn *c, const struct settings *s, const struct sync_unit *
 {
 	return own_row(c, s, u, n, "DELETE FROM rolag.sync WHERE " MINE " AND step = $3::int8",
 		       NULL, err);
+}
+
+int sync_note_park(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		   const struct ledger *l, const char *reason, struct rt_err *err)
+{
+	const char *params[] = {s->pipeline, u->name, reason};
+	int rc = begin_held(c, s, l, err);
+	if (rc == 0)
+		rc = pgc_query(c, NULL, err, "DELETE FROM rolag.sync WHERE " MINE, 2, params);
+	if (rc == 0)
+		rc = pgc_query(c, NULL, err,
+			       "UPDATE rolag.relation SET state = 'parked', reason = $3, "
+			       "changed_at = now() WHERE " MINE,
+			       3, params);
+	if (rc == 0)
+		rc = commit(c, err);
+	return undone(c, rc);
 }
 
 int sync_note_void(PGconn *c, const struct settings *s, const struct sync_unit *u,

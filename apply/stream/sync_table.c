@@ -14,14 +14,20 @@
 #include "proto/pg/pgconn.h"
 
 /* Two batches of a worker, folded, beside apply's own: small ones are as fast. */
-#define BATCH_ROWS	8000
-#define BATCH_BYTES	(4u << 20)
-#define CACHE_BYTES	(4u << 20)
-#define FOLDED_FACTOR	6
-#define SLICE_CHANGES	64
-#define TELL_EVERY_US	INT64_C(250000)
-#define SPOOL_POLL_MS	20
-#define SOCKETS_POLL_MS 1000
+#define BATCH_ROWS	   8000
+#define BATCH_BYTES	   (4u << 20)
+#define CACHE_BYTES	   (4u << 20)
+#define FOLDED_FACTOR	   6
+#define MIRROR_ARENA_BYTES 16384
+#define SLICE_CHANGES	   64
+#define TELL_EVERY_US	   INT64_C(250000)
+#define SPOOL_POLL_MS	   20
+#define SOCKETS_POLL_MS	   1000
+
+static bool is_mirror(const struct sync_table *t)
+{
+	return t->mirrors.count > 0;
+}
 
 static int tell(struct sync_table *t, enum sync_message_kind kind, struct lsn lsn,
 		struct rt_err *err)
@@ -182,6 +188,11 @@ static bool is_due(const struct sync_table *t)
 	return t->full || (t->ended && (t->reading || !t->making->open));
 }
 
+static bool is_parked(const struct sync_table *t)
+{
+	return (is_mirror(t) ? t->mirror.state : t->item.state) == LANDED_PARKED;
+}
+
 static int wait_for_sockets(struct sync_table *t)
 {
 	struct pollfd fd[2] = {{.fd = -1}, {.fd = -1}};
@@ -238,7 +249,7 @@ static int run(struct sync_table *t, bool (*is_over)(const struct sync_table *),
 		int rc = pump(t, err);
 		if (rc < 0)
 			return rc;
-		if (t->item.state == LANDED_PARKED && t->flying == NULL && is_idle(t))
+		if (is_parked(t) && t->flying == NULL && is_idle(t))
 			return rt_fail(err, ERR_RETRY, "it is parked");
 		if (t->ended && is_idle(t) && is_over(t))
 			return 0;
@@ -273,6 +284,67 @@ static int estimate(PGconn *core, const struct sync_unit *u, uint64_t *ret, stru
 	*ret = PQntuples(res) == 1 ? strtoull(PQgetvalue(res, 0, 0), NULL, 10) : 0;
 	PQclear(res);
 	return 0;
+}
+
+/* Of a mirror: whatever takes long. */
+static bool say_reading(void *ctx, const char *text)
+{
+	struct sync_table *t = ctx;
+	struct rt_err err;
+	if (text[0] != '\0')
+		return say_wait(t, text);
+	t->rows = t->note.rows;
+	return tell(t, SYNC_PROGRESS, LSN_NONE, &err) != 0;
+}
+
+/* A mirror has its rows, be it from an earlier worker. */
+static int have_mirror(struct sync_table *t, PGconn *core, struct rt_err *err)
+{
+	struct sync_note *n = &t->note;
+	struct sync_mirror m = {&t->settings,
+				t->work->ledger,
+				core,
+				t->control,
+				&t->mirrors,
+				&t->unit,
+				n,
+				say_reading,
+				t};
+	bool noted = n->there && n->timeline == t->ledger.timeline && n->read.v != 0;
+	int rc = mirror_read(t->control, &t->settings, &t->mirrors, &t->mirror, err);
+	if (rc == 0 && noted && t->mirror.shape != NULL) {
+		pgc_close(core);
+	} else if (rc == 0) {
+		n->timeline = t->ledger.timeline;
+		rc = sync_mirror_read(&m, err);
+		if (rc == 0)
+			rc = pgc_exec(t->control, NULL, err, "%s", t->unit.analyze);
+		if (rc == 0)
+			rc = mirror_read(t->control, &t->settings, &t->mirrors, &t->mirror, err);
+	} else {
+		pgc_close(core);
+	}
+	t->mirror.state = LANDED_LIVE; /* for the replay, to which it is what it is to the stream */
+	t->mirror.sync_lsn = n->start;
+	return rc;
+}
+
+static int begin_mirror(struct sync_table *t, PGconn *core, struct rt_err *err)
+{
+	int rc = sync_note_read(t->control, &t->settings, &t->unit, &t->note, err);
+	if (rc == 0)
+		rc = estimate(core, &t->unit, &t->note.estimate, err);
+	if (rc != 0) {
+		pgc_close(core);
+		return rc;
+	}
+	rc = have_mirror(t, core, err);
+	if (rc != 0)
+		return rc;
+	t->rows = t->note.rows;
+	log_info("sync", "table=%s from=" LSN_FMT " rows=%" PRIu64 " begins=replay", t->unit.name,
+		 LSN_ARGS(t->note.start), t->rows);
+	return tell(t, SYNC_BEGUN, t->note.replayed.v != 0 ? t->note.replayed : t->note.start, err);
 }
 
 /* Where the last sync got to, or a new begin. */
@@ -373,6 +445,8 @@ static int replay(struct sync_table *t, struct rt_err *err)
 				    t->ledger.applied, err);
 	if (rc == 0)
 		rc = tell(t, SYNC_LIVE, t->ledger.applied, err);
+	if (rc == 0 && is_mirror(t)) /* so that apply asks for no other one of us meanwhile */
+		rc = sync_hear(t->work, &m, err);
 	return rc;
 }
 
@@ -387,8 +461,14 @@ static int stages(struct sync_table *t, struct rt_err *err)
 {
 	PGconn *core = NULL;
 	int rc = connect_core(t, &core, err);
+	if (rc == 0 && is_mirror(t)) {
+		rc = begin_mirror(t, core, err); /* owns core */
+		return rc != 0 ? rc : replay(t, err);
+	}
 	if (rc == 0)
 		rc = begin(t, core, err);
+	if (rc == 0) /* who waits already, and what was skipped for ever */
+		rc = quarantine_load(t->control, &t->settings, &t->set, &t->parked, err);
 	if (rc == 0 && t->note.read.v == 0)
 		rc = read_core(t, core, err); /* owns core */
 	else
@@ -396,21 +476,34 @@ static int stages(struct sync_table *t, struct rt_err *err)
 	return rc != 0 ? rc : replay(t, err);
 }
 
+/* The table, alone in a set of its kind. */
+static void set_up_table(struct sync_table *t, const struct sync_work *work, uint16_t at)
+{
+	if (at < work->landed->count) {
+		t->item = work->landed->item[at];
+		t->set = (struct landed_set){1, &t->item};
+		sync_unit_of(&t->arena, &t->item, &t->unit);
+		return;
+	}
+	t->mirror = work->mirrors->item[at - work->landed->count];
+	t->mirrors = (struct mirror_set){.count = 1, .item = &t->mirror};
+	arena_init(&t->mirrors.arena, MIRROR_ARENA_BYTES);
+	sync_mirror_unit(&t->arena, &t->mirror, &t->unit);
+}
+
 static void set_up(struct sync_table *t, const struct sync_work *work, uint16_t at)
 {
 	t->settings = *work->settings;
 	t->settings.apply.batch_rows = RT_MIN(t->settings.apply.batch_rows, BATCH_ROWS);
 	t->settings.apply.batch_bytes = RT_MIN(t->settings.apply.batch_bytes, BATCH_BYTES);
-	t->item = work->landed->item[at];
-	t->set = (struct landed_set){1, &t->item};
 	t->ledger = *work->ledger;
 	t->position = (struct writer_position){sync_note_step_sql, send_step, t};
 	arena_init(&t->arena, 4096);
-	sync_unit_of(&t->arena, &t->item, &t->unit);
+	set_up_table(t, work, at);
 	writer_init(&t->writer, &t->settings, &t->set, &t->mirrors, &t->ledger);
 	t->writer.position = &t->position;
 	cache_init(&t->cache, CACHE_BYTES);
-	parked_init(&t->parked, 1, (uint64_t)t->settings.quarantine.max_entities,
+	parked_init(&t->parked, t->set.count, (uint64_t)t->settings.quarantine.max_entities,
 		    (uint64_t)t->settings.quarantine.max_events);
 	batch_init(&t->batch[0], &t->set, &t->parked);
 	batch_init(&t->batch[1], &t->set, &t->parked);
@@ -426,6 +519,7 @@ static void tear_down(struct sync_table *t)
 	batch_release(&t->batch[1]);
 	sync_key_release(&t->note.key);
 	sync_key_release(&t->flying_key);
+	mirror_release(&t->mirrors);
 	arena_release(&t->arena);
 }
 
@@ -434,6 +528,16 @@ static int finish(struct sync_table *t, int rc)
 	tear_down(t);
 	free(t);
 	return rc;
+}
+
+/* What is wrong with one mirror, and only a person can mend, stops nothing else. */
+static int park_mirror(struct sync_table *t, struct rt_err *err)
+{
+	char why[sizeof(err->msg)];
+	snprintf(why, sizeof(why), "sync: %s", err->msg);
+	log_error("a mirror is parked: it could not be synced", "table=%s reason=\"%s\"",
+		  t->mirror.source, why);
+	return sync_note_park(t->control, &t->settings, &t->unit, &t->ledger, why, err);
 }
 
 int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, struct rt_err *err)
@@ -446,8 +550,10 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, s
 	int rc = attach(t, err);
 	if (rc == 0)
 		rc = stages(t, err);
-	if (rc == ERR_RETRY && t->item.state == LANDED_PARKED) {
-		rc = sync_note_drop(control, &t->settings, &t->unit, &t->note, err);
+	bool wrong = rc == ERR_PERMANENT && is_mirror(t) && !t->writer.distrust;
+	if (wrong || (rc == ERR_RETRY && is_parked(t))) {
+		rc = wrong ? park_mirror(t, err)
+			   : sync_note_drop(control, &t->settings, &t->unit, &t->note, err);
 		return finish(t, rc == 0 ? tell(t, SYNC_PARKED, LSN_NONE, err) : rc);
 	}
 	if (rc == 0)

@@ -9,6 +9,7 @@
 #include "apply/stream/gather.h"
 #include "apply/stream/quarantine.h"
 #include "apply/stream/sync_inner.h"
+#include "apply/stream/sync_mirror.h"
 #include "apply/stream/sync_read.h"
 #include "apply/stream/writer.h"
 #include "transforms/rollup/cache.h"
@@ -17,7 +18,8 @@ struct sync_table {
 	const struct sync_work *work;
 	struct settings settings; /* apply's, with smaller batches */
 	uint16_t at;		  /* of the table */
-	struct landed item;	  /* its copy, the only one of the set */
+	struct landed item;	  /* its copy, the only one of the set; or */
+	struct mirror mirror;	  /* … of a mirror */
 	struct landed_set set;
 	struct mirror_set mirrors; /* none, where the table is a rollup */
 	struct ledger ledger;	   /* epoch as apply's; applied: how far replay is */

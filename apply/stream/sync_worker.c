@@ -52,6 +52,12 @@ static int claim(const struct sync_work *w, uint16_t at, struct rt_err *err)
 	return rc != 0 ? rc : m.kind == SYNC_GRANTED;
 }
 
+static const char *name_at(const struct sync_work *w, uint16_t at)
+{
+	return at < w->landed->count ? w->landed->item[at].rollup->name
+				     : w->mirrors->item[at - w->landed->count].relname;
+}
+
 /* Syncs the first table that is to be had. 1: one was; 0: there is none. */
 static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
 {
@@ -60,9 +66,8 @@ static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	for (int i = 0; rc == 0 && i < PQntuples(names); i++)
-		for (uint16_t at = 0; rc == 0 && at < w->landed->count; at++)
-			if (strcmp(w->landed->item[at].rollup->name, PQgetvalue(names, i, 0)) ==
-			    0) {
+		for (uint16_t at = 0; rc == 0 && at < w->landed->count + w->mirrors->count; at++)
+			if (strcmp(name_at(w, at), PQgetvalue(names, i, 0)) == 0) {
 				rc = claim(w, at, err);
 				if (rc == 1)
 					rc = sync_table_run(w, at, c, err) != 0 ? err->code : 1;

@@ -75,7 +75,7 @@ AFTER_ERRNO = {"fs.statvfs": SURVIVES, "fs.write=EINTR": SURVIVES, "fs.read=EINT
 NEVER = {("capture", "segment.stat", "ENOENT"), ("capture", "segment.open", "ENOENT")}
 LOAD = ("sync.", "landed.before", "landed.locked", "landed.after", "slot.")
 # Passed by a child of apply, which takes its death for its own matter.
-IN_WORKER = ("sync.", "slot.")
+IN_WORKER = ("sync.", "slot.", "mirror.")
 NOT_IN_WORKER = {"sync.socket", "sync.fork"}
 BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "writer.copy", "writer.mid_copy", "writer.latest")
 # Passed where the slot has moved into the newest segment: then a start keeps it, and a trim lets it go.

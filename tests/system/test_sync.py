@@ -11,6 +11,7 @@ import threading
 import psycopg
 import pytest
 from cluster import Cluster
+from mirrors import assert_mirrors, make_mirrors
 from pipeline import PERMANENT, ROLE, SOME, ROOT, Bank, Pipeline, Process, entity, wait_for, write_role, write_roles
 
 
@@ -295,6 +296,96 @@ def try_drop(p, name):
     return False
 
 
+# ---- mirrors ----------------------------------------------------------------------------------------
+
+ACCOUNTS = ("create table account (id int primary key, name text not null, balance numeric); insert into account "
+            "select n, 'n' || n, n from generate_series(1, 3000) n")
+
+
+class Moving(threading.Thread):
+    """Rows of the mirrored table come, change, get other keys and go, each transaction by itself."""
+
+    def __init__(self, conninfo):
+        super().__init__(daemon=True)
+        self.conninfo, self.done, self.error, self.count = conninfo, threading.Event(), None, 0
+
+    def run(self):
+        try:
+            with psycopg.connect(self.conninfo, autocommit=True) as conn:
+                while not self.done.wait(0.005):
+                    n = self.count = self.count + 1
+                    conn.execute(("insert into account values (%(n)s + 10000, 'new', %(n)s)",
+                                  "update account set balance = balance + 1, name = name || '+' where id %% 97 = %(n)s %% 97",
+                                  "update account set id = id + 100000 where id = %(n)s",
+                                  "delete from account where id = 3001 - %(n)s")[n % 4], {"n": n})
+        except psycopg.Error as error:
+            self.error = error
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join()
+        assert self.error is None, self.error
+        assert self.count > 20, "it did not move"
+
+
+def test_a_mirror_is_synced_while_its_table_changes_and_keeps_what_is_made_for_its_readers(make_pipeline):
+    p = make_mirrors(make_pipeline, ACCOUNTS, ["account"], land=[ROLE])
+    p.warehouse("create view poor as select id from raw.account where balance < 0; "
+                "create index by_name on raw.account (name); grant select on raw.account to pg_monitor")
+    p.warehouse("delete from raw.account where id % 3 = 0")
+    p.warehouse("insert into raw.account select -n, 'never', 0, '0/1' from generate_series(1, 50) n")
+    with psycopg.connect(p.warehouse_conninfo) as reader:       # which is not waited for
+        reader.execute("select count(*) from raw.account").fetchall()
+        with Moving(p.core_conninfo):
+            for _ in range(3):
+                assert "account: will be synced" in sync(p, "public.account", "--wait")
+    assert_mirrors(p, ["account"])
+    assert p.warehouse("select count(*) from poor") == [(0,)]
+    assert p.warehouse("select to_regclass('raw.by_name') is not null, has_table_privilege('pg_monitor', 'raw.account', "
+                       "'select')") == [(True, True)]
+    p.stop()
+
+
+def test_a_parked_mirror_comes_back_by_sync_in_its_new_shape(make_pipeline):
+    p = make_mirrors(make_pipeline, ACCOUNTS, ["account"], land=[ROLE])
+    state = "select state, reason from rolag.relation where name = 'account'"
+    with Moving(p.core_conninfo):
+        p.core("alter table account alter balance type float8")
+        wait_for("it to be parked", lambda: p.warehouse(state)[0][0] == "parked")
+        sync(p, "account", "--wait")
+    assert p.warehouse(state) == [("live", None)]
+    assert_mirrors(p, ["account"])
+    p.core("drop table account")
+    p.core("select pg_logical_emit_message(true, 'test', '')")
+    code, _, err = p.run("sync", "account", "--wait")
+    assert code == PERMANENT and "parked again" in err
+    found, reason = p.warehouse(state)[0]
+    assert found == "parked" and "no table public.account" in reason
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+
+
+@pytest.mark.parametrize("point", ["mirror.loaded", "sync.replay", "sync.before_live_commit", "sync.after_live_commit"])
+def test_a_mirrors_worker_that_dies_loses_nothing(make_pipeline, point):
+    """Alone: apply goes on. It may have made the table live, and not have said so."""
+    p = make_mirrors(make_pipeline, ACCOUNTS, ["account"], land=[ROLE])
+    with Moving(p.core_conninfo):
+        assert p.apply.stop() == 0
+        begin_failing(p, f"{point}=kill")
+        sync(p, "account", "--wait")
+        p.wait_applied()
+    assert_mirrors(p, ["account"])
+    assert p.apply.lines("failpoint fired", point) and p.apply.lines("worker was killed")
+    p.stop()
+
+
 def begin_failing(p, points):
     """Apply as it is built with failpoints."""
     p.apply = Process("apply", [FAIL_BINARY, "apply", "--config", p.config], os.path.join(p.folder, "apply.log"),
@@ -312,9 +403,7 @@ def begin_and_break_at(p, point):
 @pytest.mark.parametrize("running", [False, True])
 def test_trap_04_a_lost_slot_is_repaired_by_sync(make_pipeline, running):
     """What was committed while there was no slot is in no stream: it is read from the core, and nothing else."""
-    p = make_pipeline(land=SOME)
-    p.init()
-    p.start()
+    p = make_mirrors(make_pipeline, ACCOUNTS, ["account"], land=SOME)
     bank = Bank(p.core_conninfo, seed=36)
     bank.bulk(3_000)
     p.wait_applied()
@@ -324,6 +413,7 @@ def test_trap_04_a_lost_slot_is_repaired_by_sync(make_pipeline, running):
     with Writing(bank, rate=80):
         bank_events = p.events()
         drop_slot(p)
+        p.core("delete from account where id < 100; update account set balance = -1 where id = 200")
         wait_for("events that no slot has", lambda: p.events() > bank_events + 40)
         if not running:
             p.start_capture()
@@ -331,7 +421,7 @@ def test_trap_04_a_lost_slot_is_repaired_by_sync(make_pipeline, running):
         wait_for("apply to find the gap", lambda: p.check_alive() or p.apply.lines("gap of the spool"))
         p.wait_live()
         p.wait_applied()
-    p.wait_applied()
+    assert_mirrors(p, ["account"])
     p.assert_equal()
     p.stop()
 
