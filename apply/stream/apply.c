@@ -117,8 +117,7 @@ static void say_parked(void *ctx, const char *name)
 static void say_mirror_parked(void *ctx, const char *name)
 {
 	log_warn("a table is no longer mirrored: it stays as it is",
-		 "table=%s state=parked mend=\"mirrors.tables; when it comes back it is loaded "
-		 "anew\"",
+		 "table=%s state=parked mend=\"mirrors.tables; when it comes back it is synced\"",
 		 name);
 }
 
@@ -200,8 +199,9 @@ static int fail(struct applier *a, int rc, struct rt_err *err)
 		a->broken_err = *err;
 		rc = ERR_RETRY;
 		log_error("a mirror is parked: it does not follow the core from here on",
-			  "table=%s reason=\"%s\"", a->mirrors.item[a->broken_mirror].source,
-			  err->msg);
+			  "table=%s reason=\"%s\" mend=\"rolag sync %s\"",
+			  a->mirrors.item[a->broken_mirror].source, err->msg,
+			  a->mirrors.item[a->broken_mirror].relname);
 	}
 	forget(a);
 	a->writer.failed_mirror = -1;

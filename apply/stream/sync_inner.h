@@ -58,7 +58,7 @@ int sync_note_begin(PGconn *c, const struct settings *s, const struct sync_unit 
 		    const struct ledger *l, struct sync_note *n, struct rt_err *err) RT_MUSTCHECK;
 /*
  * Begins and reads it whole: fill writes all rows, sets start and rows, and what
- * it does is one transaction with the note. (Nothing is noted when it fails.)
+ * it does is one transaction with the note. When it fails, the next worker begins anew.
  */
 int sync_note_whole(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		    const struct ledger *l, struct sync_note *n,

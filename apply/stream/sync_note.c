@@ -195,14 +195,29 @@ static int note_whole(PGconn *c, const struct settings *s, const struct sync_uni
 			 4, params);
 }
 
+/* Whoever watches sees that it is under way; the next worker begins anew all the same. */
+static int note_taken_up(PGconn *c, const struct settings *s, const struct sync_unit *u,
+			 const struct ledger *l, struct sync_note *n, struct rt_err *err)
+{
+	const uint32_t timeline = n->timeline;
+	n->start = n->read = n->replayed = LSN_NONE;
+	n->fresh = true;
+	n->key.count = 0;
+	n->timeline = 0;
+	int rc = begin_held(c, s, l, err);
+	if (rc == 0)
+		rc = insert_note(c, s, u, n, err);
+	n->timeline = timeline;
+	return rc == 0 ? commit(c, err) : rc;
+}
+
 int sync_note_whole(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		    const struct ledger *l, struct sync_note *n,
 		    int (*fill)(void *ctx, struct rt_err *err), void *ctx, struct rt_err *err)
 {
-	n->read = n->replayed = LSN_NONE;
-	n->fresh = true;
-	n->key.count = 0;
-	int rc = begin_held(c, s, l, err);
+	int rc = note_taken_up(c, s, u, l, n, err);
+	if (rc == 0)
+		rc = begin_held(c, s, l, err);
 	if (rc == 0)
 		rc = fill(ctx, err);
 	if (rc == 0)

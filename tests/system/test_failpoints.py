@@ -85,8 +85,7 @@ STOP = {"capture.finish", "stream.stop"}
 ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked")
 PROGRESS = {"capture.progress", "gather.progress"}
 # An entity must wait for these (and be asked for); a gap must be there for the others.
-WAITING, ASKED = {"quarantine.write", "quarantine.insert"}, {"quarantine.begun", "quarantine.before_commit",
-                                                             "quarantine.after_commit"}
+WAITING, ASKED = {"quarantine.write"}, {"quarantine.begun", "quarantine.before_commit", "quarantine.after_commit"}
 REPAIRED = 3_000_000    # roles that have two versions, to lose one
 
 
@@ -268,11 +267,10 @@ class Rig(Pipeline):
             write_role(conn, 4_000_000 + self.gaps, sequence)
 
     def payment_event(self, sequence):
-        """The same for a payment, which a load meets."""
+        """One more payment, whose first event is of this sequence."""
         with self.bank.quiet, self.writing() as conn:
-            if sequence != 1:
-                self.gaps += 1
-                conn.execute("insert into core_payments values (%s, %s, now())", (entity(5_000_000 + self.gaps),) * 2)
+            self.gaps += 1
+            conn.execute("insert into core_payments values (%s, %s, now())", (entity(5_000_000 + self.gaps),) * 2)
             conn.execute("insert into core_payment_events select %s, %s, event_type, event, null, now() from "
                          "core_payment_events where id = %s", (entity(5_000_000 + self.gaps), sequence, entity(2_000_000)))
 
@@ -363,9 +361,6 @@ def prepare(p, case):
     if case.point == "spool.unlink_tmp":
         with open(os.path.join(p.state_dir, "spool", "00000001-0000000000000001.seg.tmp"), "w", encoding="ascii"):
             pass
-    if case.point == "quarantine.insert":
-        p.load_anew()
-        p.payment_event(2)
     if case.point.startswith("repair."):
         p.lost = p.lose_version()
     if case.way == "backlog":
@@ -388,7 +383,7 @@ def provoke(p, case, process, fired):
         p.bulk()
     elif case.point == "writer.fence":
         p.core("select pg_logical_emit_message(true, 'rolag.fence', %s)", entity(time.monotonic_ns() % 10 ** 12))
-    elif case.point in WAITING and case.point != "quarantine.insert":
+    elif case.point in WAITING:
         p.wait_for_gap(3)
     elif case.point in ASKED:
         p.wait_for_gap(3)
@@ -414,9 +409,6 @@ def mend(p, case):
     """It was passed, and the role runs: what is left of it is taken away."""
     if case.point == "quarantine.write":
         p.wait_for_gap(2)
-    elif case.point == "quarantine.insert":
-        p.wait_live()
-        p.payment_event(1)
     elif case.point == "quarantine.park":
         wait_for("the rollup to be parked", lambda: p.warehouse("select 1 from rolag.relation where state = 'parked'"))
         assert p.apply.stop() == 0
