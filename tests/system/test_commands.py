@@ -867,8 +867,8 @@ def test_status_of_a_healthy_pipeline(running):
     status = wait_for("health", lambda: (lambda r: json.loads(r[1]) if r[0] == OK else None)(
         site.rolag("status", "--json")))
     assert status["healthy"] is True and status["state"] in ("live", "idle")
-    assert set(status) == {"healthy", "state", "sentence", "lag_seconds", "lag_bytes", "visible_p50_seconds",
-                           "visible_p99_seconds", "visible_buckets", "roles", "metrics"}
+    assert set(status) == {"healthy", "state", "sentence", "lag_seconds", "lag_bytes", "slot_lost_in_seconds",
+                           "visible_p50_seconds", "visible_p99_seconds", "visible_buckets", "roles", "metrics"}
     assert status["roles"]["apply"]["life"] == "running" and status["metrics"]["apply_events_total"] == 1
     assert status["lag_seconds"] < TIMEOUT and status["visible_p50_seconds"] > 0
 

@@ -288,6 +288,41 @@ def test_trap_32_counters_that_begin_anew_and_what_status_makes_of_them(make_pip
     p.stop()
 
 
+def test_trap_37_numbers_given_out_and_never_committed_hold_nothing_back(make_pipeline):
+    """A sequence has holes: of transactions that were rolled back, and of such that commit much later. No number
+    that spans entities is asked for; what is committed is folded, in the order of commits."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.core("create sequence numbers")
+    p.start()
+    late = psycopg.connect(p.core_conninfo)         # has the smallest numbers, and commits last
+    write_role(late, late.execute("select nextval('numbers')").fetchone()[0], 1)
+    committed = []
+    for turn in range(30):
+        with p.writing() as conn:
+            number = conn.execute("select nextval('numbers')").fetchone()[0]
+            write_role(conn, number, 1)
+            with conn.transaction(force_rollback=turn % 3 == 0):        # a hole within a transaction that commits
+                write_role(conn, conn.execute("select nextval('numbers')").fetchone()[0], 1)
+            if turn % 5 == 4:
+                conn.rollback()
+                continue
+        committed.append(number)
+        if turn == 15:
+            p.wait_applied()
+            p.apply.kill9()
+            p.start_apply()
+    p.wait_applied()
+    assert {entity(n) for n in committed} <= {id_ for id_, in p.warehouse(f"select id::text from raw.{ROLE}_latest")}
+    late.commit()
+    late.close()
+    p.wait_applied()
+    newest, = p.warehouse(f"select id::text from raw.{ROLE} order by _lsn desc limit 1")
+    assert newest == (entity(1),)
+    p.assert_equal()
+    p.stop()
+
+
 def test_trap_54_the_ledger_only_grows_and_is_trimmed(make_pipeline):
     """No row of it is ever updated; an old snapshot over all of it changes nothing."""
     p = make_pipeline(land=[ROLE])
