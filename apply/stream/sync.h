@@ -9,7 +9,7 @@
  *   1. notes in rolag.sync where it begins: an LSN such that every commit up
  *      to it is seen by what it reads, and every later one is in the spool;
  *   2. reads the core in chunks by key, each batch one transaction that checks
- *      the fence and notes the last key;
+ *      the fence and notes the last key (a mirror: whole, in one transaction);
  *   3. replays the table's part of the spool from the begin on;
  *   4. asks apply to hold still, replays up to where apply is, makes the table
  *      live there, and lets apply go on.

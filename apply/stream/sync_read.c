@@ -107,14 +107,12 @@ static void chunk_sql(const struct sync_reader *r, struct buf *out)
 	buf_str(out, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 		     "SELECT pg_current_wal_insert_lsn(); COPY (SELECT ");
 	buf_str(out, u->select);
-	if (u->key_count > 0) {
-		buf_str(out, ", ");
-		key_names(u, true, out);
-	}
+	buf_str(out, ", ");
+	key_names(u, true, out);
 	buf_str(out, " FROM ");
 	source_name(u, out);
 	buf_str(out, " AS s");
-	if (u->key_count > 0 && r->at.count > 0) {
+	if (r->at.count > 0) {
 		buf_str(out, " WHERE (");
 		key_names(u, false, out);
 		buf_str(out, ") > (");
@@ -127,12 +125,10 @@ static void chunk_sql(const struct sync_reader *r, struct buf *out)
 		}
 		buf_u8(out, ')');
 	}
-	if (u->key_count > 0) {
-		buf_str(out, " ORDER BY ");
-		key_names(u, false, out);
-		buf_printf(out, " LIMIT %" PRId64, r->settings->sync.chunk);
-	}
-	buf_str(out, ") TO STDOUT (FORMAT binary); COMMIT");
+	buf_str(out, " ORDER BY ");
+	key_names(u, false, out);
+	buf_printf(out, " LIMIT %" PRId64 ") TO STDOUT (FORMAT binary); COMMIT",
+		   r->settings->sync.chunk);
 }
 
 static int ask(struct sync_reader *r, struct rt_err *err)
@@ -161,11 +157,6 @@ static int leave_old(struct sync_reader *r, struct rt_err *err)
 	pgc_close(r->c);
 	r->c = NULL;
 	r->asked = r->copying = false;
-	if (r->unit->key_count == 0)
-		return rt_fail(err, ERR_RETRY,
-			       "relation %s.%s has no key to go on by, and reading it whole took "
-			       "longer than %d s",
-			       r->unit->nspname, r->unit->relname, (int)(SNAPSHOT_US / 1000000));
 	int rc = pgc_connect(&r->c, &o, err);
 	return rc != 0 ? rc : set_session(r->c, err);
 }
@@ -284,8 +275,7 @@ static int turn(struct sync_reader *r, struct arena *a, struct change *ret, stru
 			return rc;
 		if (rc == 1) {
 			r->asked = false;
-			r->done = r->unit->key_count == 0 ||
-				  r->chunk_rows < (uint64_t)r->settings->sync.chunk;
+			r->done = r->chunk_rows < (uint64_t)r->settings->sync.chunk;
 			if (r->done)
 				return SYNC_READ_END;
 		} else if (!r->copying) {

@@ -1,13 +1,10 @@
 /*
- * sync_unit: one relation of the core as sync reads it: in chunks, each its
- * rows as changes (INSERT), the same that the spool hands out. What becomes of
- * them is decided where the stream's changes are taken (gather), so that a
- * rollup folds them and a mirror copies them by one and the same code.
- *
- * To have another kind of table synced: make its unit, and let gather take
- * INSERTs of its source. What that must give: rows that are there already, by
- * key, are no error (they come again by the stream; chunks of one sync see
- * the core at different times).
+ * sync_unit: one relation of the core as sync reads it. A rollup's in chunks,
+ * each its rows as changes (INSERT), the same that the spool hands out: what
+ * becomes of them is decided where the stream's changes are taken (gather), so
+ * that both are folded by one and the same code. Events that are there already
+ * are no error (they come again by the stream; chunks of one sync see the core
+ * at different times). A mirror is read whole (sync_mirror.h).
  */
 #ifndef APPLY_STREAM_SYNC_UNIT_H
 #define APPLY_STREAM_SYNC_UNIT_H
@@ -23,20 +20,12 @@ struct sync_unit {
 	const char *name;    /* of its row in rolag.relation */
 	const char *nspname; /* its source */
 	const char *relname;
-	/* SELECT list: names as the stream has them; a type without send function as `column::text AS column`. */
-	const char *select;
-	/*
-	 * Columns in whose order it is read: unique, not NULL, indexed; names,
-	 * not quoted. 0: one COPY of the whole, begun anew if it breaks off.
-	 */
+	const char *select; /* SELECT list: names as the stream has them */
+	/* Columns in whose order it is read: unique, not NULL, indexed; names, not quoted. 0: read whole. */
 	uint16_t key_count;
 	const char *key[SYNC_KEY_MAX];
 	const char *target; /* quoted; where it is empty, no rows of earlier times are looked for */
-	/*
-	 * SQL run in the warehouse when a sync begins, in the transaction that
-	 * notes its beginning; "" for nothing. (A rollup: clears half a table. A
-	 * mirror: deletes its rows.)
-	 */
+	/* SQL run in the warehouse when a sync begins, in the transaction that notes it; "" for nothing. */
 	const char *clear;
 	const char *analyze; /* SQL run when all chunks are there; "" for nothing */
 };
