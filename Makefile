@@ -102,10 +102,8 @@ APPLY_SRC := \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
 	apply/stream/ledger.c \
-	apply/stream/load.c \
 	apply/stream/mirror.c \
 	apply/stream/mirror_batch.c \
-	apply/stream/mirror_load.c \
 	apply/stream/mirror_sql.c \
 	apply/stream/mirror_take.c \
 	apply/stream/mirror_write.c \
@@ -116,6 +114,15 @@ APPLY_SRC := \
 	apply/stream/quarantine_serve.c \
 	apply/stream/repair.c \
 	apply/stream/source.c \
+	apply/stream/sync.c \
+	apply/stream/sync_fork.c \
+	apply/stream/sync_mirror.c \
+	apply/stream/sync_note.c \
+	apply/stream/sync_read.c \
+	apply/stream/sync_start.c \
+	apply/stream/sync_table.c \
+	apply/stream/sync_unit.c \
+	apply/stream/sync_worker.c \
 	apply/stream/verify.c \
 	apply/stream/verify_compare.c \
 	apply/stream/verify_fence.c \
@@ -147,6 +154,7 @@ COMMANDS_SRC := \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_print.c \
 	cdc/commands/story.c \
+	cdc/commands/sync.c \
 	cdc/commands/verify.c \
 	cdc/commands/verify_repair.c
 
@@ -217,7 +225,7 @@ SIM_WRAP := \
 	inotify_init1 inotify_add_watch inotify_rm_watch \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
-	landed_load landed_release landed_ensure landed_park_absent load_all \
+	landed_load landed_release landed_ensure landed_park_absent sync_begin \
 	remake_serve mirror_ensure \
 	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_backoff_next spool_writer_open

@@ -18,6 +18,8 @@ static const struct cli_command commands[] = {
 	{"quarantine", "entities that wait because an event could not be folded, and their way out",
 	 &quarantine_usage, cmd_quarantine},
 	{"story", "one entity's versions over all rollups", &story_usage, cmd_story},
+	{"sync", "bring tables up to the core again, while the rest goes on", &sync_usage,
+	 cmd_sync},
 	{"verify", "compare the warehouse with what the core's events fold to", &verify_usage,
 	 cmd_verify},
 	{"spool", "look at the files between capture and apply", &spool_usage, cmd_spool},

@@ -230,13 +230,24 @@ const struct conf_key settings_keys[] = {
 	 .help = "An event whose predecessor is not there: repair = read exactly the missing ones "
 		 "from the core, and where it has none, as quarantine; quarantine and fail as "
 		 "above."},
-	{.name = "apply.load_chunk",
+	{.name = "sync.workers",
 	 .type = CONF_INT,
-	 .offset = FIELD(apply.load_chunk),
+	 .offset = FIELD(sync.workers),
+	 .init = "2",
+	 .min = 1,
+	 .max = 8,
+	 .help = "Tables that are synced (loaded from the core) side by side; each needs a "
+		 "process, "
+		 "two "
+		 "connections to the warehouse, one to the core, and for a moment a temporary slot "
+		 "there."},
+	{.name = "sync.chunk",
+	 .type = CONF_INT,
+	 .offset = FIELD(sync.chunk),
 	 .init = "20000",
 	 .min = 100,
 	 .max = 1000000,
-	 .help = "Events per chunk of the first load."},
+	 .help = "Rows that one statement of a sync reads from the core."},
 	{.name = "verify.sample_interval",
 	 .type = CONF_DURATION,
 	 .offset = FIELD(verify.sample_interval),

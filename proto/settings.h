@@ -65,8 +65,11 @@ struct settings {
 		int unknown_event; /* enum settings_unknown_event */
 		int unknown_key;   /* enum settings_unknown_key */
 		int gap;	   /* enum settings_gap */
-		int64_t load_chunk;
 	} apply;
+	struct {
+		int64_t workers;
+		int64_t chunk;
+	} sync;
 	struct {
 		int64_t sample_interval; /* 0: off */
 		int64_t sample_entities;

@@ -32,6 +32,8 @@ struct spool_options {
 		reserve_bytes; /* free space to leave on the file system; below it spool_is_full() */
 	uint64_t frame_bytes;  /* raw bytes after which a frame is written within a transaction */
 	int64_t retain_us;     /* keep applied segments at least this long, while there is room */
+	/* The core is on a later timeline than the spool: begin at confirmed on that one. */
+	bool accept_timeline;
 	bool accept_gap; /* the slot was lost: begin at confirmed although the spool ends before it */
 	uint64_t asked; /* hash of what is asked of the core: for spool_recall */
 	/* As recalled: segments say it again, until it has come again. Borrowed for the call. */
@@ -148,6 +150,11 @@ int spool_reader_fd(struct spool_reader *r);
  */
 int spool_reader_next(struct spool_reader *r, struct arena *a, struct change *ret,
 		      struct rt_err *err) RT_MUSTCHECK;
+/*
+ * After a failure: the timeline that the spool goes on with, which the reader's
+ * identity is not of, and where; 0: that was not why.
+ */
+uint32_t spool_reader_next_timeline(const struct spool_reader *r, struct lsn *ret_start);
 /* Where the reader has got to: the last COMMIT, PROGRESS or GAP returned (or `from`). */
 struct lsn spool_reader_position(const struct spool_reader *r);
 /* Commit end LSN of the transaction whose BEGIN was returned last, known before its rows are read. */
@@ -161,6 +168,8 @@ struct applied_position {
 	struct lsn applied; /* flushed in the warehouse */
 	uint32_t timeline;
 	int64_t at_us; /* when it was written, µs since 1970 */
+	/* A sync will read again what comes after this, applied or not; LSN_NONE: none will. */
+	struct lsn keep;
 };
 
 struct applied_file; /* apply's writing end */

@@ -15,8 +15,9 @@
 #include <xxhash.h>
 
 #define APPLIED_MAGIC	0x524C4150u /* "RLAP" */
-#define APPLIED_VERSION 1u
-#define SLOT_BYTES	48
+#define APPLIED_VERSION 2u
+#define SLOT_BYTES	56
+#define SLOT_BYTES_1	48  /* of version 1, which has no keep */
 #define SLOT_STRIDE	512 /* a sector each */
 
 struct applied_file {
@@ -40,21 +41,41 @@ static void slot_encode(uint8_t out[SLOT_BYTES], const struct slot *s)
 	be32_put(out + 32, s->position.timeline);
 	be32_put(out + 36, 0);
 	be64_put(out + 40, (uint64_t)s->position.at_us);
+	be64_put(out + 48, s->position.keep.v);
 	be64_put(out, XXH3_64bits(out + 8, SLOT_BYTES - 8));
 }
 
-static bool slot_decode(const uint8_t in[SLOT_BYTES], struct slot *ret)
+/* in holds bytes of a slot, as many as the file has of it. */
+static bool slot_decode(const uint8_t in[SLOT_BYTES], size_t bytes, struct slot *ret)
 {
-	if (be32_get(in + 8) != APPLIED_MAGIC || be32_get(in + 12) != APPLIED_VERSION ||
-	    be64_get(in) != XXH3_64bits(in + 8, SLOT_BYTES - 8))
+	if (bytes < SLOT_BYTES_1 || be32_get(in + 8) != APPLIED_MAGIC)
+		return false;
+	uint32_t version = be32_get(in + 12);
+	size_t used = version == 1 ? SLOT_BYTES_1 : SLOT_BYTES;
+	if (version < 1 || version > APPLIED_VERSION || bytes < used ||
+	    be64_get(in) != XXH3_64bits(in + 8, used - 8))
 		return false;
 	*ret = (struct slot){
 		.sequence = be64_get(in + 16),
 		.position = {.applied = {be64_get(in + 24)},
 			     .timeline = be32_get(in + 32),
-			     .at_us = (int64_t)be64_get(in + 40)},
+			     .at_us = (int64_t)be64_get(in + 40),
+			     .keep = {version == 1 ? 0 : be64_get(in + 48)}},
 	};
 	return true;
+}
+
+/* How many bytes of the slot the file has (all, a slot of version 1, or 0); negative: cannot read. */
+static int slot_read(int fd, unsigned i, uint8_t in[SLOT_BYTES], const char *path,
+		     struct rt_err *err)
+{
+	static const size_t sizes[] = {SLOT_BYTES, SLOT_BYTES_1};
+	for (size_t n = 0; n < ARRAY_LEN(sizes); n++) {
+		int rc = fs_read_at(fd, in, sizes[n], (uint64_t)i * SLOT_STRIDE, path, err);
+		if (rc != 0)
+			return rc < 0 ? rc : (int)sizes[n];
+	}
+	return 0;
 }
 
 /* 1: *ret is the newest valid slot, in place *ret_which; 0: none. */
@@ -65,10 +86,10 @@ static int read_newest(int fd, const char *path, struct slot *ret, unsigned *ret
 	for (unsigned i = 0; i < 2; i++) {
 		uint8_t in[SLOT_BYTES];
 		struct slot s;
-		int rc = fs_read_at(fd, in, sizeof(in), (uint64_t)i * SLOT_STRIDE, path, err);
-		if (rc < 0)
-			return rc;
-		if (rc == 0 || !slot_decode(in, &s) || (found && s.sequence < ret->sequence))
+		int bytes = slot_read(fd, i, in, path, err);
+		if (bytes < 0)
+			return bytes;
+		if (!slot_decode(in, (size_t)bytes, &s) || (found && s.sequence < ret->sequence))
 			continue;
 		*ret = s;
 		*ret_which = i;

@@ -52,7 +52,9 @@ struct spool_reader {
 	const struct segment_entry *next; /* the one to go on with, in list; NULL: not there yet */
 	uint64_t offset;		  /* of the next frame */
 	uint64_t tail_at; /* size of the file when its tail was last searched for proof of damage */
-	struct lsn reached; /* end of the last transaction in valid frames so far */
+	struct lsn reached;	/* end of the last transaction in valid frames so far */
+	uint32_t next_timeline; /* of the segment that was refused for it, which starts at */
+	struct lsn next_timeline_start;
 	bool gap; /* one before the segment at hand is to be handed out first; it begins at */
 	struct lsn gap_from;
 	struct schema_table *schemas;
@@ -134,6 +136,12 @@ int spool_reader_fd(struct spool_reader *r)
 	if (r->inotify >= 0 && r->is_open)
 		r->file_watch = inotify_add_watch(r->inotify, r->segment.path, IN_MODIFY);
 	return r->inotify;
+}
+
+uint32_t spool_reader_next_timeline(const struct spool_reader *r, struct lsn *ret_start)
+{
+	*ret_start = r->next_timeline_start;
+	return r->next_timeline;
 }
 
 struct lsn spool_reader_position(const struct spool_reader *r)
@@ -219,6 +227,10 @@ static int enter_segment(struct spool_reader *r, const struct segment_entry *e, 
 	int rc = segment_open(&f, r->dir, entry.generation, entry.start, err);
 	if (rc <= 0)
 		return rc;
+	if (r->id.timeline != 0 && f.is.timeline > r->id.timeline) {
+		r->next_timeline = f.is.timeline;
+		r->next_timeline_start = entry.start;
+	}
 	if ((rc = segment_check_identity(&f, &r->id, err)) != 0) {
 		segment_close(&f);
 		return rc;

@@ -706,6 +706,9 @@ int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err)
 
 static int check_segments(struct spool_writer *w, struct rt_err *err)
 {
+	struct spool_identity id = w->id;
+	if (w->options.accept_timeline)
+		id.timeline = 0;
 	for (size_t i = 0; i < w->segments.count; i++) {
 		struct segment_entry *e = &w->segments.entry[i];
 		struct segment_file f;
@@ -714,7 +717,7 @@ static int check_segments(struct spool_writer *w, struct rt_err *err)
 			return rc;
 		if (rc == 0)
 			return rt_fail(err, ERR_SYSTEM, "a segment of %s went away", w->dir);
-		rc = segment_check_identity(&f, &w->id, err);
+		rc = segment_check_identity(&f, &id, err);
 		e->gap_from = f.is.gap_from;
 		segment_close(&f);
 		if (rc != 0)

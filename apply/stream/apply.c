@@ -10,12 +10,11 @@
 #include <poll.h>
 
 #include "apply/stream/gather.h"
-#include "apply/stream/load.h"
-#include "apply/stream/mirror_load.h"
 #include "apply/stream/quarantine.h"
 #include "apply/stream/remake.h"
 #include "apply/stream/repair.h"
 #include "apply/stream/sampler.h"
+#include "apply/stream/sync.h"
 #include "apply/stream/writer.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
@@ -59,6 +58,7 @@ struct applier {
 	struct ledger ledger;
 	struct writer writer;
 	struct gather gather;
+	struct sync sync;
 	struct cache cache;
 	struct sampler sampler;
 	struct parked parked;
@@ -77,9 +77,13 @@ struct applier {
 	int64_t retry_us, look_us, ask_us, quarantine_us, repair_us; /* monotonic */
 	int64_t remake_us; /* monotonic: entities may wait to be made anew; LOOP_NEVER: none does */
 	struct applied_file *applied;
-	int lock;	 /* of state_dir, for the life of the process */
-	struct lsn told; /* written to the applied file */
-	int fatal;	 /* the stream cannot go on behind `making`; why: */
+	int lock;		      /* of state_dir, for the life of the process */
+	struct applied_position told; /* written to the applied file */
+	/* To be passed at the next connection: a gap up to here (LSN_NONE: none); a change to this timeline (0: none), at. */
+	struct lsn gap;
+	uint32_t next_timeline;
+	struct lsn next_timeline_start;
+	int fatal; /* the stream cannot go on behind `making`; why: */
 	struct rt_err fatal_err;
 	struct log_limit unknown_limit, retry_limit, parked_limit, repair_limit;
 };
@@ -88,6 +92,7 @@ struct applier {
 
 static void forget(struct applier *a)
 {
+	sync_end(&a->sync);
 	writer_detach(&a->writer);
 	gather_close(&a->gather);
 	cache_clear(&a->cache);
@@ -105,30 +110,27 @@ static void forget(struct applier *a)
 static void say_parked(void *ctx, const char *name)
 {
 	log_warn("a rollup is no longer landed: its tables stay as they are",
-		 "rollup=%s state=parked mend=\"rollups.land; when it comes back it is loaded "
-		 "anew\"",
+		 "rollup=%s state=parked mend=\"rollups.land; when it comes back it is synced\"",
 		 name);
 }
 
 static void say_mirror_parked(void *ctx, const char *name)
 {
 	log_warn("a table is no longer mirrored: it stays as it is",
-		 "table=%s state=parked mend=\"mirrors.tables; when it comes back it is loaded "
-		 "anew\"",
+		 "table=%s state=parked mend=\"mirrors.tables; when it comes back it is synced\"",
 		 name);
 }
 
-/*
- * Over the role's and the database's settings: a load takes as long as it
- * takes, and wide rows are compressed by lz4 where the server has it (pglz
- * was 7 % of the backend's time in a catch-up).
- */
-static int set_session(PGconn *c, struct rt_err *err)
+/* Where the spool does not simply go on. */
+static int pass_breaks(struct applier *a, PGconn *c, struct rt_err *err)
 {
-	return pgc_exec(c, NULL, err,
-			"SET statement_timeout = 0; SELECT set_config(name, 'lz4', false) "
-			"FROM pg_settings WHERE name = 'default_toast_compression' "
-			"AND 'lz4' = ANY (enumvals)");
+	int rc = 0;
+	if (a->gap.v != 0)
+		rc = sync_over_gap(c, a->settings, &a->landed, &a->ledger, a->gap, err);
+	if (rc == 0 && a->next_timeline > a->ledger.timeline)
+		rc = sync_fork(c, a->settings, &a->landed, &a->ledger, a->next_timeline,
+			       a->next_timeline_start, err);
+	return rc;
 }
 
 /* Reads how the mirrors stand, and parks the one whose own statement failed. */
@@ -148,24 +150,17 @@ static int ensure_mirrors(struct applier *a, PGconn *c, struct rt_err *err)
 static int connect_all(struct applier *a, struct rt_err *err)
 {
 	const struct settings *s = a->settings;
-	char name[80];
 	PGconn *c = NULL;
-	struct pgc_options o = {.what = "warehouse",
-				.conninfo = s->warehouse.connect,
-				.application_name = ledger_application_name(s, name, sizeof(name)),
-				.loop = &a->loop};
-	int rc = pgc_connect(&c, &o, err);
+	int rc = ledger_connect(&c, s, &a->loop, err);
 	if (rc != 0)
 		return rc;
 	FAILPOINT_FD(APPLY_CONNECTED, PQsocket(c));
-	if ((rc = set_session(c, err)) != 0 ||
-	    (rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
+	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = quarantine_load(c, s, &a->landed, &a->parked, err)) != 0 ||
-	    (rc = ensure_mirrors(a, c, err)) != 0 ||
-	    (rc = load_all(c, s, &a->landed, &a->ledger, &a->parked, &a->loop, err)) != 0 ||
-	    (rc = mirror_load_all(c, s, &a->mirrors, &a->ledger, &a->loop, err)) != 0 ||
+	    (rc = pass_breaks(a, c, err)) != 0 || (rc = ensure_mirrors(a, c, err)) != 0 ||
+	    (rc = sync_begin(&a->sync, c, err)) != 0 ||
 	    (rc = gather_open(&a->gather, s, &a->landed, &a->mirrors, &a->ledger, err)) != 0) {
 		pgc_close(c);
 		return rc;
@@ -174,6 +169,8 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	rc = writer_attach(&a->writer, c, err); /* owns c from here on */
 	if (rc != 0)
 		return rc;
+	a->gap = LSN_NONE;
+	a->next_timeline = 0;
 	a->connected = true;
 	a->remake_us = 0;
 	a->look_us = a->ask_us = a->quarantine_us = a->repair_us = 0;
@@ -202,8 +199,9 @@ static int fail(struct applier *a, int rc, struct rt_err *err)
 		a->broken_err = *err;
 		rc = ERR_RETRY;
 		log_error("a mirror is parked: it does not follow the core from here on",
-			  "table=%s reason=\"%s\"", a->mirrors.item[a->broken_mirror].source,
-			  err->msg);
+			  "table=%s reason=\"%s\" mend=\"rolag sync %s\"",
+			  a->mirrors.item[a->broken_mirror].source, err->msg,
+			  a->mirrors.item[a->broken_mirror].relname);
 	}
 	forget(a);
 	a->writer.failed_mirror = -1;
@@ -290,14 +288,20 @@ static void tell_applied(struct applier *a)
 {
 	struct rt_err err;
 	uint64_t hidden;
-	struct applied_position p = {
-		.applied = a->ledger.flushed, .timeline = a->ledger.timeline, .at_us = rt_now_us()};
-	if (!lsn_lt(a->told, p.applied))
+	struct applied_position p = {.applied = a->ledger.flushed,
+				     .timeline = a->ledger.timeline,
+				     .at_us = rt_now_us(),
+				     .keep = sync_keep(&a->sync)};
+	if (a->told.timeline != p.timeline)
+		a->told.applied = LSN_NONE; /* positions of timelines do not compare */
+	bool moved = lsn_lt(a->told.applied, p.applied);
+	if (!moved && (a->told.applied.v == 0 || lsn_eq(a->told.keep, p.keep)))
 		return;
+	p.applied = lsn_max(p.applied, a->told.applied);
 	FAILPOINT(APPLY_BEFORE_TELL);
 	met_set(MET_APPLY_FLUSHED_LSN, p.applied.v);
 	if (applied_write(a->applied, &p, &err) == 0)
-		a->told = p.applied;
+		a->told = p;
 	else if (log_limit_pass(&a->retry_limit, rt_mono_us(), &hidden))
 		log_warn("cannot tell capture what is applied", "reason=\"%s\"", err.msg);
 }
@@ -364,7 +368,7 @@ static bool remake_is_due(const struct applier *a)
 /* Takes what the spool has; an error is kept until what came before it is written. */
 static void gather_more(struct applier *a)
 {
-	if (a->full || a->fatal != 0 || a->core_away ||
+	if (a->full || a->fatal != 0 || a->core_away || sync_holds(&a->sync) ||
 	    ((a->loop.stop > 0 || a->serving || remake_is_due(a)) && !a->making->open))
 		return;
 	enum gather_result r =
@@ -470,6 +474,16 @@ static int ask_quarantine(struct applier *a, struct rt_err *err)
 	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
 }
 
+/* A mirror was made live, and stands as the warehouse says; the stream waits for that. */
+static int read_mirrors(struct applier *a, struct rt_err *err)
+{
+	PGconn *c;
+	int rc = writer_lend(&a->writer, &c, err);
+	if (rc == 0)
+		rc = sync_read_mirrors(&a->sync, c, err);
+	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
+}
+
 /* What was asked for, once nothing is in the making or under way. */
 static int serve_quarantine(struct applier *a, struct rt_err *err)
 {
@@ -497,6 +511,9 @@ static int pump(struct applier *a, struct rt_err *err)
 		if (a->stage == STAGE_FETCH)
 			return 0;
 		if (!writer_is_busy(&a->writer) && (rc = ask_quarantine(a, err)) != 0)
+			return rc;
+		if (!writer_is_busy(&a->writer) && sync_has_landed(&a->sync) &&
+		    (rc = read_mirrors(a, err)) != 0)
 			return rc;
 		gather_more(a);
 		if (!make_ready(a, err, &rc))
@@ -576,7 +593,7 @@ static void spool_prepare(void *ctx, int64_t now, struct loop_want *ret)
 	ret->fd = spool_reader_fd(a->gather.reader);
 	/* Where nothing is taken (a full batch waits for the writer; it stops): looking at the spool would only spin. */
 	bool looks = !a->full && a->stage != STAGE_FETCH && a->fatal == 0 && a->loop.stop == 0 &&
-		     !a->core_away;
+		     !sync_holds(&a->sync) && !a->core_away;
 	ret->events = looks ? POLLIN : 0;
 	ret->at_us = a->more && looks ? now : RT_MAX(a->look_us, now);
 }
@@ -587,6 +604,38 @@ static int spool_dispatch(void *ctx, short revents, int64_t now, struct rt_err *
 	a->look_us = now + READER_POLL_US; /* before_sleep looks */
 	tell_applied(a); /* again, should it have failed: capture may wait for it */
 	return 0;
+}
+
+static void sync_source_prepare(void *ctx, int64_t now, struct loop_want *ret)
+{
+	struct applier *a = ctx;
+	if (a->connected)
+		sync_prepare(&a->sync, now, ret);
+}
+
+static int sync_dispatch(void *ctx, short revents, int64_t now, struct rt_err *err)
+{
+	return 0; /* before_sleep looks */
+}
+
+/* Takes part in syncs. Negative: why apply cannot go on. */
+static int turn_sync(struct applier *a, int64_t now, struct rt_err *err)
+{
+	int rc =
+		sync_turn(&a->sync, gather_position(&a->gather, a->making), a->told.keep, now, err);
+	const bool waits = a->sync.went_live && parked_total(&a->parked).entities > 0;
+	if (rc == 0 &&
+	    (a->sync.stale || waits)) { /* what is parked is read anew with the connection */
+		a->sync.stale = a->sync.went_live = false;
+		forget(a);
+		a->retry_us = now;
+		return 0;
+	}
+	if (a->sync.went_live) /* what is cached of the table is from before its sync */
+		cache_clear(&a->cache);
+	a->sync.went_live = false;
+	tell_applied(a);
+	return rc;
 }
 
 static void log_status(struct applier *a)
@@ -612,16 +661,27 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 	struct applier *a = ctx;
 	take_signals(a);
 	if (a->connected) {
-		int rc = pump(a, err);
+		int rc = turn_sync(a, now, err);
+		if (rc < 0)
+			return rc;
+		rc = a->connected ? pump(a, err) : 0;
 		if (rc > 0) {
 			*err = a->fatal_err;
-			return err->code;
+			if (a->gather.gap.v == 0 && a->gather.next_timeline == 0)
+				return err->code;
+			a->gap = a->gather.gap;
+			a->next_timeline = a->gather.next_timeline;
+			a->next_timeline_start = a->gather.next_timeline_start;
+			forget(a);
+			a->retry_us = now;
 		}
 		if (rc < 0 && (rc = fail(a, rc, err)) < 0)
 			return rc;
 	}
 	if (a->connected)
-		met_state(a->gather.drained ? "live" : "catching_up");
+		met_state(sync_count(&a->sync) > 0 ? "syncing"
+			  : a->gather.drained	   ? "live"
+						   : "catching_up");
 	met_tick(rt_now_us());
 	bool idle = a->flying == NULL && (!a->making->open || a->core_away);
 	if (a->loop.stop > 0 && (!a->connected || idle))
@@ -654,6 +714,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	writer_init(&a->writer, s, &a->landed, &a->mirrors, &a->ledger);
+	sync_init(&a->sync, s, &a->landed, &a->mirrors, &a->ledger);
 	cache_init(&a->cache, s->apply.cache);
 	parked_init(&a->parked, a->landed.count, (uint64_t)s->quarantine.max_entities,
 		    (uint64_t)s->quarantine.max_events);
@@ -671,6 +732,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	loop_add(&a->loop,
 		 (struct loop_source){"sampler", &a->sampler, sampler_prepare, sampler_dispatch});
 	loop_add(&a->loop, (struct loop_source){"spool", a, spool_prepare, spool_dispatch});
+	loop_add(&a->loop, (struct loop_source){"sync", a, sync_source_prepare, sync_dispatch});
 	return 0;
 }
 
@@ -682,6 +744,7 @@ static void tear_down(struct applier *a)
 	if (a->making != NULL) {
 		forget(a);
 		writer_release(&a->writer);
+		sync_release(&a->sync);
 		cache_release(&a->cache);
 		parked_release(&a->parked);
 		batch_release(&a->batch[0]);

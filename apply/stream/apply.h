@@ -9,7 +9,7 @@
 /*
  * Runs until SIGTERM or an error that only a person mends. Returns the exit
  * code (enum rt_exit). Opens no port; talks to the warehouse, and to the core
- * for first loads only.
+ * for syncs only.
  */
 int apply_main(const struct settings *s);
 

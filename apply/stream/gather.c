@@ -1,5 +1,5 @@
 /*
- * gather: spool to batch. Guarantees: what a relation has by its first load
+ * gather: spool to batch. Guarantees: what a relation has by a sync
  * is not taken again; a change that no rule covers parks its relation or is an
  * error, never skipped; contents of messages are bounded and checked.
  */
@@ -78,12 +78,14 @@ static int map_relation(struct gather *g, struct gather_relation *r, const struc
 	return rc;
 }
 
-/* Is the relation's part of the open transaction in the warehouse already, by its first load, or left out? */
+/* Is the relation's part of the open transaction left to a sync, in the warehouse already by one, or left out? */
 static bool is_passed(const struct gather *g, const struct batch *b, int rollup)
 {
 	const struct landed *l = &g->landed->item[rollup];
 	const struct lsn end = b->transaction[b->transaction_count - 1].end;
-	return lsn_le(end, l->sync_lsn) || landed_is_parked(l, end);
+	if (landed_is_parked(l, end))
+		return true;
+	return !g->rows_only && (l->state == LANDED_SYNCING || lsn_le(end, l->sync_lsn));
 }
 
 /* The rollup's source is not what it was: from this transaction on it waits for a person. */
@@ -103,16 +105,14 @@ static void park_changed(struct batch *b, int rollup, const struct change *c,
 	park(b, rollup, c->lsn, why.msg);
 }
 
-/* What was committed in it is in no spool. */
-static int refuse_gap(const struct gather *g, const struct change *c, struct rt_err *err)
+/* What was committed in it is in no spool: all that came before is written, then tables are synced. */
+static int stop_at_gap(struct gather *g, const struct change *c, struct rt_err *err)
 {
-	return rt_fail(err, ERR_PERMANENT,
-		       "spool %s goes on at " LSN_FMT ", but what comes after " LSN_FMT
-		       " is needed: the changes between are gone. Was the slot lost, was the "
-		       "warehouse restored from a copy, or is this another spool? mend: a newer "
-		       "copy of the warehouse, the spool that has them, or " MEND_LOAD_ANEW
-		       "; a longer spool.retain keeps them next time",
-		       g->settings->spool.dir, LSN_ARGS(c->lsn), LSN_ARGS(c->gap_from));
+	g->gap = c->lsn;
+	return rt_fail(err, ERR_RETRY,
+		       "the spool has a gap from " LSN_FMT " to " LSN_FMT
+		       " (the slot was lost, or the warehouse was set back)",
+		       LSN_ARGS(c->gap_from), LSN_ARGS(c->lsn));
 }
 
 static void take_row(struct gather *g, struct batch *b, const struct change *c)
@@ -173,7 +173,7 @@ static void take_message(struct batch *b, const struct change *c)
 		take_heartbeat(b, c->content);
 	else if (strcmp(c->prefix, "rolag.fence") == 0 && c->transactional && is_run_id(c->content))
 		batch_add_fence(b, c->content);
-	else
+	else if (strcmp(c->prefix, "rolag.sync") != 0) /* that one only moves the position */
 		met_add(MET_MESSAGES_DROPPED, 1);
 }
 
@@ -198,7 +198,7 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 		take_truncate(g, b, c);
 		return 0;
 	case CHANGE_MESSAGE:
-		if (b->open)
+		if (b->open && !g->rows_only)
 			take_message(b, c);
 		return 0;
 	case CHANGE_PROGRESS:
@@ -206,21 +206,52 @@ static int take(struct gather *g, struct batch *b, const struct change *c, struc
 		b->end = lsn_max(b->end, c->lsn);
 		return 0;
 	case CHANGE_GAP:
-		return refuse_gap(g, c, err);
+		return stop_at_gap(g, c, err);
 	}
 	return rt_fail(err, ERR_PERMANENT, "the spool holds a change of unknown kind %d", c->kind);
+}
+
+/* The reader failed: was it a timeline's end? Then it is no error for good. */
+static void note_timeline(struct gather *g, struct rt_err *err)
+{
+	g->next_timeline = spool_reader_next_timeline(g->reader, &g->next_timeline_start);
+	if (g->next_timeline != 0)
+		err->code = ERR_RETRY;
+}
+
+void gather_open_rows(struct gather *g, const struct settings *s, const struct landed_set *landed,
+		      struct mirror_set *mirrors)
+{
+	*g = (struct gather){
+		.settings = s, .landed = landed, .mirrors = mirrors, .rows_only = true};
+}
+
+void gather_take(struct gather *g, struct batch *b, const struct change *c)
+{
+	take_row(g, b, c);
+}
+
+bool gather_is_full(const struct gather *g, const struct batch *b)
+{
+	const struct settings *s = g->settings;
+	return b->event_count + b->mirrors.count >= s->apply.batch_rows ||
+	       b->bytes + b->mirrors.bytes >= s->apply.batch_bytes ||
+	       b->arena.used_bytes >= 4 * s->apply.batch_bytes;
+}
+
+struct lsn gather_position(const struct gather *g, const struct batch *b)
+{
+	return b->open ? b->transaction[b->transaction_count - 1].end
+		       : spool_reader_position(g->reader);
 }
 
 enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_changes,
 			       struct rt_err *err)
 {
-	const struct settings *s = g->settings;
 	g->drained = false;
 	for (uint32_t n = 0; n < max_changes; n++) {
 		struct change c;
-		if (b->event_count + b->mirrors.count >= s->apply.batch_rows ||
-		    b->bytes + b->mirrors.bytes >= s->apply.batch_bytes ||
-		    b->arena.used_bytes >= 4 * s->apply.batch_bytes)
+		if (gather_is_full(g, b))
 			return GATHER_FULL;
 		int rc = FP_ERROR(GATHER_NEXT, err);
 		if (rc == 0)
@@ -231,6 +262,8 @@ enum gather_result gather_turn(struct gather *g, struct batch *b, uint32_t max_c
 		}
 		if (rc > 0)
 			rc = take(g, b, &c, err);
+		else
+			note_timeline(g, err);
 		if (rc < 0) {
 			if (b->open)
 				batch_cut_open(b);

@@ -522,7 +522,27 @@ int landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set, l
 	return rc;
 }
 
-int landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
+/* Those of the set that were parked for nothing but their absence. */
+static int wake_returned(PGconn *c, const char *const *params, struct landed_set *set,
+			 struct rt_err *err)
+{
+	PGresult *res;
+	int rc = pgc_query(c, &res, err,
+			   "UPDATE rolag.relation SET state = 'syncing', changed_at = now() WHERE "
+			   "pipeline = $1 AND kind = 'rollup' AND state = 'parked' AND "
+			   "reason IS NULL AND name = ANY ($2::text[]) RETURNING name",
+			   2, params);
+	if (rc != 0)
+		return rc;
+	for (int i = 0; i < PQntuples(res); i++)
+		for (uint16_t n = 0; n < set->count; n++)
+			if (strcmp(set->item[n].rollup->name, PQgetvalue(res, i, 0)) == 0)
+				set->item[n].state = LANDED_SYNCING;
+	PQclear(res);
+	return 0;
+}
+
+int landed_park_absent(PGconn *c, const struct settings *s, struct landed_set *set,
 		       landed_report report, void *ctx, struct rt_err *err)
 {
 	struct buf names = BUF_INIT; /* rollup names need no quoting in an array literal */
@@ -532,20 +552,20 @@ int landed_park_absent(PGconn *c, const struct settings *s, const struct landed_
 	buf_str(&names, "}");
 	const char *params[] = {s->pipeline, buf_cstr(&names)};
 	FAILPOINT_FD(LANDED_PARK, PQsocket(c));
-	int rc =
-		pgc_query(c, &res, err,
-			  "UPDATE rolag.relation SET state = 'parked', reason = NULL, changed_at = "
-			  "now() WHERE "
-			  "pipeline = $1 AND kind = 'rollup' AND state <> 'parked' AND "
-			  "name <> ALL ($2::text[]) RETURNING name",
-			  2, params);
-	buf_release(&names);
-	if (rc != 0)
-		return rc;
-	for (int i = 0; i < PQntuples(res); i++)
+	int rc = pgc_query(c, &res, err,
+			   "UPDATE rolag.relation SET state = 'parked', reason = NULL, changed_at "
+			   "= now() WHERE "
+			   "pipeline = $1 AND kind = 'rollup' AND state <> 'parked' AND "
+			   "name <> ALL ($2::text[]) RETURNING name",
+			   2, params);
+	for (int i = 0; rc == 0 && i < PQntuples(res); i++)
 		report(ctx, PQgetvalue(res, i, 0));
-	PQclear(res);
-	return 0;
+	if (rc == 0) {
+		PQclear(res);
+		rc = wake_returned(c, params, set, err);
+	}
+	buf_release(&names);
+	return rc;
 }
 
 int landed_set_state(PGconn *c, const struct settings *s, struct landed *l, enum landed_state state,

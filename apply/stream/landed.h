@@ -75,10 +75,10 @@ int landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set, l
 /*
  * Rollups that were landed once and are not in the set any more no longer
  * follow the stream: their relation rows become parked, and report is told
- * their names. One that comes back is loaded anew (load_all takes those too,
- * but none that is parked for a cause): what happened meanwhile is nowhere else.
+ * their names. One that comes back becomes
+ * syncing: what happened meanwhile is in the core only.
  */
-int landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
+int landed_park_absent(PGconn *c, const struct settings *s, struct landed_set *set,
 		       landed_report report, void *ctx, struct rt_err *err) RT_MUSTCHECK;
 /* Appends the DDL of one rollup's tables, with comments. */
 void landed_ddl(const struct landed *l, struct buf *out);

@@ -31,10 +31,32 @@ const char ledger_trim_sql[] =
 	"DELETE FROM rolag.ledger WHERE pipeline = $1::text AND applied_lsn < $2::pg_lsn";
 const char ledger_position_sql[] = "SELECT pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()";
 
-const char *ledger_application_name(const struct settings *s, char *out, size_t size)
+static const char *application_name(const struct settings *s, char *out, size_t size)
 {
 	snprintf(out, size, "rolag apply %s", s->pipeline);
 	return out;
+}
+
+int ledger_connect(PGconn **ret, const struct settings *s, struct loop *loop, struct rt_err *err)
+{
+	char name[80];
+	PGconn *c = NULL;
+	struct pgc_options o = {.what = "warehouse",
+				.conninfo = s->warehouse.connect,
+				.application_name = application_name(s, name, sizeof(name)),
+				.loop = loop};
+	int rc = pgc_connect(&c, &o, err);
+	if (rc != 0)
+		return rc;
+	rc = pgc_exec(c, NULL, err,
+		      "SET statement_timeout = 0; SELECT set_config(name, 'lz4', false) "
+		      "FROM pg_settings WHERE name = 'default_toast_compression' "
+		      "AND 'lz4' = ANY (enumvals)");
+	if (rc != 0)
+		pgc_close(c);
+	else
+		*ret = c;
+	return rc;
 }
 
 /* Reads the newest ledger row into l; no row: init was not finished. */
@@ -65,7 +87,7 @@ static int terminate_rivals(PGconn *c, const struct settings *s, char *ret_pids,
 {
 	char name[80];
 	PGresult *res;
-	const char *param = ledger_application_name(s, name, sizeof(name));
+	const char *param = application_name(s, name, sizeof(name));
 	int rc = pgc_query(
 		c, &res, err,
 		"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = "

@@ -384,8 +384,8 @@ static struct mirror_shape *read_shape(struct mirror_set *set, const PGresult *r
 	return shape;
 }
 
-static int read_one(PGconn *c, const struct settings *s, struct mirror_set *set, struct mirror *m,
-		    struct rt_err *err)
+int mirror_read(PGconn *c, const struct settings *s, struct mirror_set *set, struct mirror *m,
+		struct rt_err *err)
 {
 	const char *params[] = {s->pipeline, m->relname, m->source};
 	PGresult *res;
@@ -409,7 +409,9 @@ static int read_one(PGconn *c, const struct settings *s, struct mirror_set *set,
 		m->state = state_of(PQgetvalue(res, 0, 0));
 		m->sync_lsn = pgc_get_lsn(res, 0, 1);
 		m->shape = read_shape(set, res, 2);
-		if (m->shape == NULL || strcmp(PQgetvalue(res, 0, 3), m->source) != 0)
+		m->empty = false;
+		if (strcmp(PQgetvalue(res, 0, 3), m->source) != 0 ||
+		    (m->shape == NULL && m->state == LANDED_LIVE))
 			m->state = LANDED_SYNCING;
 	}
 	PQclear(res);
@@ -453,8 +455,13 @@ int mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set *set, l
 	arena_reset(&set->arena);
 	for (uint16_t i = 0; i < set->count; i++)
 		forget_shape(&set->item[i]);
-	for (uint16_t i = 0; rc == 0 && i < set->count; i++)
-		rc = read_one(c, s, set, &set->item[i], err);
+	for (uint16_t i = 0; rc == 0 && i < set->count; i++) {
+		struct mirror *m = &set->item[i];
+		rc = mirror_read(c, s, set, m, err);
+		if (rc == 0 &&
+		    m->state == LANDED_SYNCING) /* also where it was found to be only now */
+			rc = mirror_set_state(c, s, m, LANDED_SYNCING, LSN_NONE, NULL, err);
+	}
 	return rc == 0 ? park_absent(c, s, set, report, ctx, err) : rc;
 }
 

@@ -69,6 +69,12 @@ int mirror_find_oid(const struct mirror_set *set, uint32_t relation_oid);
  */
 int mirror_ensure(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
 		  landed_report report, void *ctx, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * The same of one mirror, without writing a state: what was handed out of the
+ * others stays, and so does its own old shape for who holds it.
+ */
+int mirror_read(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
+		struct mirror *m, struct rt_err *err) RT_MUSTCHECK;
 /* One UPDATE of the relation row: state, sync LSN, reason (NULL: none). Part of the caller's transaction. */
 int mirror_set_state(PGconn *warehouse, const struct settings *s, struct mirror *m,
 		     enum landed_state state, struct lsn sync_lsn, const char *reason,
@@ -108,7 +114,7 @@ void mirror_add_sql(const struct settings *s, const struct mirror *m,
 void mirror_record_sql(const struct settings *s, const struct mirror *m,
 		       const struct mirror_shape *shape, struct buf *out);
 
-/* ---- reading it from the core: for the first load, sync and verify ---- */
+/* ---- reading it from the core: for sync and verify ---- */
 
 /*
  * Appends `SELECT columns, '<lsn>'::pg_lsn FROM ONLY source`, columns as they

@@ -22,8 +22,8 @@ static void park(struct mirror_set *set, const struct mirror_route *r, struct ba
 	mirror_batch_add(&b->mirrors, op);
 	m->state = LANDED_PARKED;
 	log_error("a mirror is parked: it does not follow the core from here on",
-		  "table=%s lsn=" LSN_FMT " reason=\"%s\"", m->source,
-		  LSN_ARGS(b->transaction[op->transaction].end), why);
+		  "table=%s lsn=" LSN_FMT " reason=\"%s\" mend=\"rolag sync %s\"", m->source,
+		  LSN_ARGS(b->transaction[op->transaction].end), why, m->relname);
 }
 
 typedef void shape_sql(const struct settings *s, const struct mirror *m,

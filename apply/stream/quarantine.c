@@ -115,24 +115,6 @@ void quarantine_add(const struct rollup *r, const struct fold_event *e, struct l
 	buf_u8(&column[LATE], late);
 }
 
-int quarantine_insert(PGconn *c, const struct buf *column, struct rt_err *err)
-{
-	const char *values[QUARANTINE_COLUMNS];
-	int lengths[QUARANTINE_COLUMNS], formats[QUARANTINE_COLUMNS], rc = 0;
-	for (int i = 0; i < QUARANTINE_COLUMNS; i++) {
-		values[i] = (const char *)column[i].p;
-		lengths[i] = (int)column[i].len;
-		formats[i] = 1;
-	}
-	FAILPOINT_FD(QUARANTINE_INSERT, PQsocket(c));
-	PGresult *res = PQexecParams(c, quarantine_insert_sql, QUARANTINE_COLUMNS, NULL, values,
-				     lengths, formats, 0);
-	if (PQresultStatus(res) != PGRES_COMMAND_OK)
-		rc = pgc_fail(c, res, err, "writing into quarantine");
-	PQclear(res);
-	return rc;
-}
-
 uint32_t quarantine_next(const struct batch *b, uint32_t from)
 {
 	size_t bytes = 0;

@@ -28,8 +28,6 @@ void quarantine_begin(const char *pipeline, struct buf *column);
 void quarantine_add(const struct rollup *r, const struct fold_event *e, struct lsn lsn,
 		    int64_t commit_us, const char *reason, bool late, struct buf *column);
 void quarantine_end(uint32_t count, struct buf *column);
-/* Writes them by a blocking statement, within the caller's transaction. */
-int quarantine_insert(PGconn *c, const struct buf *column, struct rt_err *err) RT_MUSTCHECK;
 
 /* The batch's waiting events from the given one on, as many as quarantine_next takes. */
 void quarantine_fill(const struct batch *b, const char *pipeline, uint32_t from,

@@ -126,11 +126,11 @@ static int drain_prepares(struct writer *w, struct rt_err *err)
 
 int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 {
-	static const struct {
+	const struct {
 		const char *name, *sql;
 	} fixed[] = {{"begin", "BEGIN"},
 		     {"commit", "COMMIT"},
-		     {"ledger", ledger_insert_sql},
+		     {"ledger", w->position != NULL ? w->position->sql : ledger_insert_sql},
 		     {"hold", ledger_hold_sql},
 		     {"trim", ledger_trim_sql},
 		     {"position", ledger_position_sql},
@@ -237,7 +237,7 @@ static void plan_write(struct writer *w, struct batch *b, enum writer_part part)
 		plan_add(w, WRITE_FENCES, i);
 	if (!ends)
 		return;
-	if (now - w->trimmed_us > TRIM_EVERY_US) {
+	if (w->position == NULL && now - w->trimmed_us > TRIM_EVERY_US) {
 		plan_add(w, WRITE_TRIM, 0);
 		w->trimmed_us = now;
 	}
@@ -265,6 +265,8 @@ static int send_ledger(struct writer *w, struct rt_err *err)
 {
 	const struct batch *b = w->batch;
 	char lsn[32], timeline[16], epoch[24], at[48] = "";
+	if (w->position != NULL)
+		return sent(w, w->position->send(w->position->ctx, w->c, b), err);
 	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(b->end));
 	snprintf(timeline, sizeof(timeline), "%" PRIu32, w->ledger->timeline);
 	snprintf(epoch, sizeof(epoch), "%" PRId64, w->ledger->epoch);

@@ -58,8 +58,18 @@ struct writer_plan {
 /* A batch may be a part of a transaction that is too large for memory. */
 enum writer_part { PART_WHOLE, PART_FIRST, PART_MIDDLE, PART_LAST };
 
+/* What stands in the place of the ledger's row, for a writer that is not apply's. */
+struct writer_position {
+	const char *sql; /* prepared as "ledger"; divides by zero where it must not be written */
+	/* Sends its execution; as libpq's, 1 is good. */
+	int (*send)(void *ctx, PGconn *c, const struct batch *b);
+	void *ctx;
+};
+
 struct writer {
 	PGconn *c;
+	const struct writer_position
+		*position; /* NULL: the ledger's row; set before writer_attach */
 	const struct settings *settings;
 	const struct landed_set *landed;
 	struct mirror_set *mirrors;

@@ -62,6 +62,7 @@ struct capture {
 	bool sync_now;	     /* the core waits for an answer */
 	bool full;	     /* spool full: not reading */
 	bool spilling;	     /* as last said in the log */
+	struct lsn keep;     /* a sync reads the spool again behind this; LSN_NONE: none does */
 	uint64_t unsynced_bytes;
 	int64_t unsynced_since_us; /* 0: all is synced */
 	int64_t commit_us; /* core's time of the newest commit that is not synced; 0: none */
@@ -148,7 +149,7 @@ static int nothing_more(struct capture *c, struct lsn end, bool urgent, struct r
 }
 
 /* Anybody in the core may write messages: ours are known by prefix, and small. */
-static const char *const messages_taken[] = {"rolag.heartbeat", "rolag.fence"};
+static const char *const messages_taken[] = {"rolag.heartbeat", "rolag.fence", "rolag.sync"};
 
 static bool is_taken(const char *prefix)
 {
@@ -405,6 +406,24 @@ static size_t memory_of(const struct capture *c, struct spool_memory ret[RECHECK
 	return n + recheck_memory(&c->recheck, ret + n);
 }
 
+/*
+ * Is the core on a later timeline than apply was when it gave its last word (a
+ * failover)? What was of the old one then stays in the spool, behind which a
+ * generation of the new one begins; apply finds out what to take back.
+ */
+static int is_later_timeline(const struct capture *c, const struct stream_facts *f, bool *ret,
+			     struct rt_err *err)
+{
+	struct applied_position p;
+	*ret = false;
+	if (c->settings->capture.on_lost_slot != LOST_SLOT_RESYNC)
+		return 0;
+	int rc = applied_read(c->settings->spool.dir, &p, err);
+	*ret = (rc == 1 && p.timeline < f->core.timeline) ||
+	       (c->core.system_id != 0 && c->core.timeline < f->core.timeline);
+	return RT_MIN(rc, 0);
+}
+
 static int open_spool(struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
 	const struct settings *s = c->settings;
@@ -427,8 +446,15 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 	int rc = read_held(c, f, &held, err);
 	if (rc == 0)
 		rc = recall_spool(c, f, err);
+	if (rc == 0)
+		rc = is_later_timeline(c, f, &o.accept_timeline, err);
 	if (rc < 0)
 		return rc;
+	if (o.accept_timeline)
+		log_warn("the core is on a later timeline (a failover): apply takes back what is "
+			 "not of it",
+			 "timeline=%u from=" LSN_FMT, f->core.timeline,
+			 LSN_ARGS(f->core.confirmed));
 	struct spool_memory memory[RECHECK_MEMORY + 1];
 	o.memory = memory;
 	o.memory_count = memory_of(c, memory);
@@ -438,6 +464,7 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 		return rc;
 	prog_init(&c->prog, &po, f->core.confirmed);
 	c->core = f->core;
+	c->keep.v = 1; /* all of it, until apply's word is read */
 	const struct lsn gap = spool_gap(c->spool);
 	if (gap.v == 0)
 		return 0;
@@ -454,6 +481,7 @@ static int open_behind_gap(struct capture *c, const struct stream_facts *f, stru
 	int rc = spool_sync(c->spool, err);
 	if (rc != 0)
 		return rc;
+	c->begun = c->open = false;
 	spool_writer_close(c->spool);
 	c->spool = NULL;
 	c->unwritten = false;
@@ -467,14 +495,24 @@ static int open_behind_gap(struct capture *c, const struct stream_facts *f, stru
 static int same_core(const struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
 	struct prog_core now = f->core;
+	bool later;
+	int rc = is_later_timeline(c, f, &later, err);
+	if (rc != 0)
+		return rc;
+	if (later && now.system_id == c->core.system_id)
+		return 0;
 	now.confirmed = LSN_NONE;
 	return prog_same_core(&c->core, &now, c->prog.appended, err);
 }
 
 static int reconnected(struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
+	bool later;
+	int failed = is_later_timeline(c, f, &later, err);
+	if (failed != 0)
+		return failed;
 	if (c->settings->capture.on_lost_slot == LOST_SLOT_STOP ||
-	    lsn_le(f->core.confirmed, c->prog.appended))
+	    (!later && lsn_le(f->core.confirmed, c->prog.appended)))
 		return prog_same_core(&c->core, &f->core, c->prog.appended, err);
 	int rc = same_core(c, f, err);
 	return rc != 0 ? rc : open_behind_gap(c, f, err);
@@ -531,9 +569,15 @@ static const char *loss_text(enum stream_loss loss)
 /* It is our core, and a slot was there before: one of the name is, or the spool holds something, or apply has told. */
 static int was_there(const struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
-	const struct spool_identity id = identity_of(c, f);
+	struct spool_identity id = identity_of(c, f);
 	struct lsn end = LSN_NONE, held;
+	bool later;
 	int rc = read_held(c, f, &held, err);
+	if (rc == 0)
+		rc = is_later_timeline(c, f, &later, err);
+	/* cppcheck-suppress uninitvar; set where rc is 0 */
+	if (rc == 0 && later)
+		id.timeline = 0;
 	if (rc == 0 && c->spool != NULL)
 		return same_core(c, f, err);
 	if (rc == 0)
@@ -545,7 +589,8 @@ static int was_there(const struct capture *c, const struct stream_facts *f, stru
 			       "replication slot %s %s, and nothing came from it yet; mend: rolag "
 			       "init",
 			       c->settings->core.slot, loss_text(f->loss));
-	return prog_not_set_back(&f->core, end, err);
+	/* Positions of an earlier timeline say nothing about it. */
+	return later ? 0 : prog_not_set_back(&f->core, end, err);
 }
 
 static int on_slot_lost(void *ctx, const struct stream_facts *f, struct rt_err *err)
@@ -725,7 +770,7 @@ static int sync_if_due(struct capture *c, int64_t now_us, struct rt_err *err)
 /* Is there anything that apply could tell us? */
 static bool applied_matters(const struct capture *c)
 {
-	return lsn_lt(c->prog.applied, c->prog.received);
+	return lsn_lt(c->prog.applied, c->prog.received) || c->keep.v != 0;
 }
 
 static int read_applied(struct capture *c, int64_t now_us, struct rt_err *err)
@@ -736,8 +781,10 @@ static int read_applied(struct capture *c, int64_t now_us, struct rt_err *err)
 	c->applied_poll_us = now_us + POLL_US;
 	FAILPOINT(CAPTURE_READ_APPLIED);
 	int rc = applied_read(c->settings->spool.dir, &p, err);
-	if (rc == 1 && p.timeline == c->core.timeline)
+	if (rc == 1 && p.timeline == c->core.timeline) {
 		prog_applied(&c->prog, p.applied);
+		c->keep = p.keep;
+	}
 	return RT_MIN(rc, 0);
 }
 
@@ -748,7 +795,10 @@ static int trim_spool(struct capture *c, int64_t now_us, struct rt_err *err)
 		return 0;
 	c->trim_at_us = now_us + TRIM_US;
 	FAILPOINT(CAPTURE_TRIM);
-	return spool_trim(c->spool, lsn_min(c->prog.applied, c->prog.durable), err);
+	struct lsn end = lsn_min(c->prog.applied, c->prog.durable);
+	if (c->keep.v != 0)
+		end = lsn_min(end, c->keep);
+	return spool_trim(c->spool, end, err);
 }
 
 /* Full: stop reading (status updates go on). The core's WAL grows instead; only room mends it. */

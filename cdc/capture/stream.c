@@ -349,8 +349,10 @@ static int start_replication(struct stream *s, PGconn *c, const struct stream_fa
 	buf_printf(&b, ", messages 'true', binary '%s')", f->binary ? "true" : "false");
 	buf_release(&names);
 	int rc = exec_buf(c, &res, &b, err);
-	if (rc == ERR_PERMANENT && strstr(err->msg, "55000") != NULL)
-		rc = err->code = ERR_RETRY; /* invalidated since it was looked at: look again */
+	if (rc == ERR_PERMANENT &&
+	    (strstr(err->msg, "55000") != NULL || strstr(err->msg, "42704") != NULL))
+		rc = err->code =
+			ERR_RETRY; /* invalidated or dropped since it was looked at: look again */
 	if (rc != 0)
 		return rc;
 	if (PQresultStatus(res) != PGRES_COPY_BOTH)

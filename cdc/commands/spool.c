@@ -264,6 +264,8 @@ static int list_spool(const struct options *o, struct rt_err *err)
 	if ((rc = applied_read(o->dir, &applied, err)) == 1) {
 		printf("; applied to " LSN_FMT " at ", LSN_ARGS(applied.applied));
 		put_time(applied.at_us);
+		if (applied.keep.v != 0)
+			printf("; kept from " LSN_FMT " for a sync", LSN_ARGS(applied.keep));
 	}
 	putchar('\n');
 out:

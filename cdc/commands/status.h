@@ -38,7 +38,7 @@ enum status_state {
 	STATUS_SPOOL_FULL, /* capture has stopped reading the core */
 	STATUS_SPILLING, /* past the WAL budget: the spool is confirmed, the warehouse is behind */
 	STATUS_STARTING,
-	STATUS_LOADING,	    /* first load */
+	STATUS_SYNCING,	    /* some tables are brought up to the core, the others follow it */
 	STATUS_CATCHING_UP, /* behind, and getting on */
 	STATUS_IDLE,	    /* nothing to do, and the heartbeat proves it */
 	STATUS_LIVE,

@@ -73,7 +73,7 @@ const char *status_state_name(enum status_state state)
 		[STATUS_STOPPED] = "stopped",	[STATUS_STALLED] = "stalled",
 		[STATUS_ALARM] = "alarm",	[STATUS_SPOOL_FULL] = "spool_full",
 		[STATUS_SPILLING] = "spilling", [STATUS_STARTING] = "starting",
-		[STATUS_LOADING] = "loading",	[STATUS_CATCHING_UP] = "catching_up",
+		[STATUS_SYNCING] = "syncing",	[STATUS_CATCHING_UP] = "catching_up",
 		[STATUS_IDLE] = "idle",		[STATUS_LIVE] = "live",
 	};
 	return name[state];
@@ -212,16 +212,10 @@ static bool is_young(const struct judging *j)
 	return false;
 }
 
-static bool is_loading(const struct judging *j)
-{
-	return strcmp(j->f->role[STATUS_APPLY].f.state, "loading") == 0;
-}
-
 static bool judge_connections(struct judging *j)
 {
 	bool core = value(j, STATUS_CAPTURE, MET_CAPTURE_CONNECTED) != 0;
-	/* A first load has its connection, but does not follow the stream yet. */
-	bool warehouse = value(j, STATUS_APPLY, MET_APPLY_CONNECTED) != 0 || is_loading(j);
+	bool warehouse = value(j, STATUS_APPLY, MET_APPLY_CONNECTED) != 0;
 	if (core && warehouse)
 		return false;
 	bool noted = j->f->role[STATUS_CAPTURE].f.note[0] != '\0' ||
@@ -270,23 +264,6 @@ static bool judge_catalog(struct judging *j)
 	add_lag(j);
 	add_wal(j);
 	add_note(j, STATUS_CAPTURE);
-	return true;
-}
-
-static bool judge_loading(struct judging *j)
-{
-	if (!is_loading(j))
-		return false;
-	uint64_t done = value(j, STATUS_APPLY, MET_LOAD_ROWS);
-	uint64_t total = value(j, STATUS_APPLY, MET_LOAD_TOTAL);
-	conclude(j, STATUS_LOADING, true);
-	buf_printf(&j->text, "Loading: %" PRIu64 " events read", done);
-	if (total > 0) /* an estimate: it may be passed */
-		buf_printf(&j->text, " of about %" PRIu64 " (%.0f %%)", total,
-			   RT_MIN((double)done * 100 / (double)total, 99.0));
-	buf_str(&j->text, ", ");
-	add_wal(j);
-	add_note(j, STATUS_APPLY); /* which table, or what it waits for */
 	return true;
 }
 
@@ -346,6 +323,38 @@ static bool judge_clocks(struct judging *j)
 	return true;
 }
 
+/* ", 40000/s, 5 s left", once there is something to measure. */
+static void add_sync_rate(struct judging *j, uint64_t left)
+{
+	uint64_t rows = value(j, STATUS_APPLY, MET_SYNC_ROWS) -
+			value(j, STATUS_APPLY, MET_SYNC_STARTED_ROWS);
+	int64_t us = j->f->now_us - (int64_t)value(j, STATUS_APPLY, MET_SYNC_STARTED_US);
+	if (value(j, STATUS_APPLY, MET_SYNC_STARTED_US) == 0 || rows == 0 || us < 1000000)
+		return;
+	double rate = (double)rows * 1e6 / (double)us;
+	buf_printf(&j->text, ", %.0f/s", rate);
+	if (left > 0) {
+		buf_str(&j->text, ", about ");
+		status_duration(&j->text, (int64_t)((double)left * 1e6 / rate));
+		buf_str(&j->text, " left");
+	}
+}
+
+/* Some tables are being brought up to the core, the others follow the stream. */
+static void add_sync(struct judging *j)
+{
+	uint64_t tables = value(j, STATUS_APPLY, MET_SYNC_TABLES);
+	uint64_t done = value(j, STATUS_APPLY, MET_SYNC_DONE_ROWS);
+	uint64_t total = value(j, STATUS_APPLY, MET_SYNC_ESTIMATE);
+	buf_printf(&j->text, "Syncing %" PRIu64 " table%s: %" PRIu64 " rows read", tables,
+		   tables == 1 ? "" : "s", done);
+	if (total > tables) /* an estimate: it may be passed */
+		buf_printf(&j->text, " of about %" PRIu64 " (%.0f %%)", total,
+			   RT_MIN((double)done * 100 / (double)total, 99.0));
+	add_sync_rate(j, total > done ? total - done : 0);
+	buf_str(&j->text, "; the rest is ");
+}
+
 /* Is something left out of the warehouse that the core has? */
 static bool is_parked(const struct judging *j)
 {
@@ -373,6 +382,9 @@ static void judge_flow(struct judging *j)
 		buf_str(&j->text, behind ? "Stalled: apply does not get on with what capture has "
 					   "received, "
 					 : "Stalled: no heartbeat comes through the core, ");
+	} else if (value(j, STATUS_APPLY, MET_SYNC_TABLES) > 0) {
+		conclude(j, STATUS_SYNCING, true);
+		add_sync(j);
 	} else if (strcmp(apply->state, "catching_up") == 0) {
 		conclude(j, STATUS_CATCHING_UP, true);
 		buf_str(&j->text, "Catching up: ");
@@ -385,6 +397,8 @@ static void judge_flow(struct judging *j)
 	}
 	add_lag(j);
 	add_wal(j);
+	if (j->v->state == STATUS_SYNCING) /* what it waits for */
+		add_note(j, STATUS_APPLY);
 	if (!j->v->healthy && j->v->state == STATUS_STALLED) {
 		add_note(j, STATUS_CAPTURE);
 		add_note(j, STATUS_APPLY);
@@ -430,8 +444,7 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	*ret = (struct status_view){0};
 	measure_lag(&j);
 	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) &&
-	    !judge_catalog(&j) && !judge_loading(&j) && !judge_space(&j) && !judge_slot(&j) &&
-	    !judge_clocks(&j))
+	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) && !judge_clocks(&j))
 		judge_flow(&j);
 	judge_parked(&j);
 	if (is_slot_near_loss(&j))

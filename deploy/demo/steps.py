@@ -55,7 +55,7 @@ def prepare(screen, estate, history, rate, reconnect=0):
 
         def tell():
             metrics = estate.status().get("metrics", {})
-            step.progress(f"{metrics.get('apply_load_rows_total', 0):,} events read")
+            step.progress(f"{metrics.get('apply_sync_rows_total', 0):,} events read")
 
         estate.wait(lambda: all_live(warehouse), "the first load", 60, tell)
         step.text = f"rolag run: first load, {sum(proof.rows_by_table(warehouse).values()):,} rows in 33 rollups"

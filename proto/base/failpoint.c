@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,14 +40,14 @@ static const struct {
 	{"ENOSPC", ENOSPC}, {"EPERM", EPERM},	{"EROFS", EROFS},   {"ETIMEDOUT", ETIMEDOUT},
 };
 
-/* What is to happen, by point. */
-static struct {
+/* What is to happen, by point. Shared with children, so that nothing fires again in the next of them. */
+static struct plan {
 	enum action action;
 	int value;   /* errno, or milliseconds */
 	uint64_t at; /* the hit that it happens at */
 	uint64_t hits;
 	char text[32]; /* the action as it was given */
-} plan[FP_COUNT];
+} * plan;
 
 /* ---- what the environment says ---- */
 
@@ -147,6 +148,10 @@ static int configure_one(char *text, struct rt_err *err)
 int fp_configure(const char *text, struct rt_err *err)
 {
 	int rc = 0;
+	plan = mmap(NULL, FP_COUNT * sizeof(*plan), PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (plan == MAP_FAILED)
+		return rt_fail_errno(err, ERR_SYSTEM, "no memory for failpoints");
 	char *copy = rt_strdup(text != NULL ? text : ""), *rest = copy;
 	for (char *one; rc == 0 && (one = strsep(&rest, ";")) != NULL;)
 		if (*one != '\0')
@@ -160,7 +165,7 @@ int fp_configure(const char *text, struct rt_err *err)
 /* True when it happens now. */
 static bool fires(enum fp_id id)
 {
-	if (plan[id].action == ACTION_NONE || ++plan[id].hits != plan[id].at)
+	if (plan == NULL || plan[id].action == ACTION_NONE || ++plan[id].hits != plan[id].at)
 		return false;
 	log_warn("failpoint fired", "name=%s action=%s hit=%llu", points[id].name, plan[id].text,
 		 (unsigned long long)plan[id].hits);
@@ -169,9 +174,9 @@ static bool fires(enum fp_id id)
 
 bool fp_hit(enum fp_id id, int fd)
 {
-	struct timespec ts = {plan[id].value / 1000, plan[id].value % 1000 * 1000000L};
 	if (!fires(id))
 		return false;
+	struct timespec ts = {plan[id].value / 1000, plan[id].value % 1000 * 1000000L};
 	switch (plan[id].action) {
 	case ACTION_KILL:
 		kill(getpid(), SIGKILL);
@@ -201,7 +206,7 @@ int fp_error(enum fp_id id, struct rt_err *err)
 size_t fp_bytes(enum fp_id id, size_t bytes)
 {
 	(void)fp_hit(id, -1);
-	bool now = plan[id].action == ACTION_SHORT && plan[id].hits == plan[id].at;
+	bool now = plan != NULL && plan[id].action == ACTION_SHORT && plan[id].hits == plan[id].at;
 	return now && bytes > 1 ? bytes / 2 : bytes;
 }
 

@@ -58,6 +58,13 @@ int met_open(const char *path, const char *role, struct rt_err *err)
 	return 0;
 }
 
+void met_leave(void)
+{
+	if (met != &unmapped)
+		munmap(met, sizeof(*met));
+	met = &unmapped;
+}
+
 void met_add(enum met_id id, uint64_t n)
 {
 	met->value[id] += n;

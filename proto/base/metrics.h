@@ -57,6 +57,8 @@ struct met_file {
 
 /* Maps path (created, started afresh, mode 0640) for this process. Before it, numbers go to memory only. */
 int met_open(const char *path, const char *role, struct rt_err *err) RT_MUSTCHECK;
+/* For a child of the process that opened it: its numbers go to memory only. */
+void met_leave(void);
 void met_add(enum met_id id, uint64_t n);
 void met_set(enum met_id id, uint64_t v);
 uint64_t met_get(enum met_id id);

@@ -1,6 +1,6 @@
 /*
  * sim_apply: apply as it is (apply.c is compiled in here), up to two of them,
- * with definitions that are there already and tables that need no load.
+ * with definitions that are there already and tables that need no sync.
  */
 #include "apply/stream/apply.c"
 
@@ -15,11 +15,9 @@ int __wrap_landed_load(struct arena *a, const struct settings *s, struct landed_
 void __wrap_landed_release(struct landed_set *set);
 int __wrap_landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set,
 			 landed_report report, void *ctx, struct rt_err *err);
-int __wrap_landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
+int __wrap_landed_park_absent(PGconn *c, const struct settings *s, struct landed_set *set,
 			      landed_report report, void *ctx, struct rt_err *err);
-int __wrap_load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
-		    const struct ledger *ledger, struct parked *parked, struct loop *loop,
-		    struct rt_err *err);
+int __wrap_sync_begin(struct sync *s, PGconn *c, struct rt_err *err);
 int __wrap_quarantine_load(PGconn *c, const struct settings *s, const struct landed_set *landed,
 			   struct parked *p, struct rt_err *err);
 int __wrap_quarantine_is_asked(PGconn *c, const struct settings *s, bool *ret, struct rt_err *err);
@@ -50,15 +48,13 @@ int __wrap_landed_ensure(PGconn *c, const struct settings *s, struct landed_set 
 	return 0;
 }
 
-int __wrap_landed_park_absent(PGconn *c, const struct settings *s, const struct landed_set *set,
+int __wrap_landed_park_absent(PGconn *c, const struct settings *s, struct landed_set *set,
 			      landed_report report, void *ctx, struct rt_err *err)
 {
 	return 0;
 }
 
-int __wrap_load_all(PGconn *warehouse, const struct settings *s, struct landed_set *set,
-		    const struct ledger *ledger, struct parked *parked, struct loop *loop,
-		    struct rt_err *err)
+int __wrap_sync_begin(struct sync *s, PGconn *c, struct rt_err *err)
 {
 	return 0;
 }

@@ -371,9 +371,14 @@ class Pipeline:
 
         def reached():
             self.check_alive()
-            return self.applied() >= target and self.counted(target)
+            return self.applied() >= target and self.counted(target) and not self.syncing()
         wait_for(f"the ledger to reach {target >> 32:X}/{target & 0xffffffff:X}", reached, timeout)
         return target
+
+    def syncing(self):
+        """The tables that do not follow the stream yet, which flows for the others."""
+        return [name for name, in self.warehouse("select name from rolag.relation where pipeline = %s and "
+                                                 "state = 'syncing'", self.name)]
 
     def counted(self, target):
         """The applier has heard of the COMMIT that it sent: its counters, the position last, have it."""

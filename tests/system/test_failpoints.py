@@ -73,17 +73,19 @@ AFTER_ERRNO = {"fs.statvfs": SURVIVES, "fs.write=EINTR": SURVIVES, "fs.read=EINT
                "spool.unlink=ENOENT": SURVIVES, "fs.lock_open=EACCES": PERMANENT}
 # What cannot be: a name that goes away under the only process that takes names away.
 NEVER = {("capture", "segment.stat", "ENOENT"), ("capture", "segment.open", "ENOENT")}
-LOAD = ("load.", "landed.before", "landed.locked", "landed.after", "slot.")
+LOAD = ("sync.", "landed.before", "landed.locked", "landed.after", "slot.")
+# Passed by a child of apply, which takes its death for its own matter.
+IN_WORKER = ("sync.", "slot.", "mirror.")
+NOT_IN_WORKER = {"sync.socket", "sync.fork"}
 BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "writer.copy", "writer.mid_copy", "writer.latest")
 # Passed where the slot has moved into the newest segment: then a start keeps it, and a trim lets it go.
 OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
 STOP = {"capture.finish", "stream.stop"}
-# Walked by another test: test_custody.py.
-ELSEWHERE = ("lost_slot.",)
+# Walked by other tests: test_custody.py, test_sync.py.
+ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked")
 PROGRESS = {"capture.progress", "gather.progress"}
 # An entity must wait for these (and be asked for); a gap must be there for the others.
-WAITING, ASKED = {"quarantine.write", "quarantine.insert"}, {"quarantine.begun", "quarantine.before_commit",
-                                                             "quarantine.after_commit"}
+WAITING, ASKED = {"quarantine.write"}, {"quarantine.begun", "quarantine.before_commit", "quarantine.after_commit"}
 REPAIRED = 3_000_000    # roles that have two versions, to lose one
 
 
@@ -122,8 +124,7 @@ def more_cases():
             cases.append(Case("apply", "writer.step", action, hit, "backlog"))
         for point in ("ledger.before_insert", "ledger.before_commit", "ledger.commit_sent", "ledger.after_commit"):
             cases.append(Case("apply", point, action, 1, "backlog"))
-        for point, hit in (("load.before_chunk", 3), ("load.row", 150), ("load.before_chunk_commit", 2),
-                           ("load.after_chunk_commit", 3)):
+        for point, hit in (("sync.chunk", 3), ("sync.row", 150), ("sync.take_off", 2)):
             cases.append(Case("apply", point, action, hit))
         for p in read_points():
             if p.name.startswith(("takeover.", "writer.prepar", "apply.connected")) and p.name != "takeover.rivals":
@@ -139,7 +140,8 @@ CASES = make_cases() + more_cases()
 def after(case):
     """How the role ends: a set of exit codes and SURVIVES."""
     if case.action == "kill":
-        return {-signal.SIGKILL}
+        in_worker = case.point.startswith(IN_WORKER) and case.point not in NOT_IN_WORKER
+        return {SURVIVES if in_worker else -signal.SIGKILL}
     if case.action in ("disconnect", "short") or case.action.startswith("delay"):
         return {0} if case.point in STOP else {SURVIVES}
     found = AFTER_ERRNO.get(f"{case.point}={case.action}", AFTER_ERRNO.get(case.point, TEMPORARY))
@@ -187,7 +189,7 @@ class Rig(Pipeline):
     def __init__(self, name, folder, core, warehouse):
         super().__init__(name, folder, core, warehouse, warehouse, {
             "spool": {"segment_size": "64 kB"}, "capture": {"heartbeat_interval": "400 ms", "sync_interval": "10 ms"},
-            "apply": {"load_chunk": 100}, "mirrors": {"tables": ["core_roles"]}}, land=[ROLE, PAYMENT])
+            "sync": {"chunk": 100}, "mirrors": {"tables": ["core_roles"]}}, land=[ROLE, PAYMENT])
         self.env, self.connections, self.bulks, self.cases, self.gaps = {}, {}, 0, 0, 0
         self.broken = False
         self.create()
@@ -244,7 +246,7 @@ class Rig(Pipeline):
                 from made""", (self.bulks * 2000, self.bulks * 2000 + 1099))
 
     def load_anew(self):
-        """The payments' tables are gone: a new applier makes and loads them."""
+        """The payments' tables are gone: a new applier makes and syncs them."""
         self.warehouse(f"drop table raw.{PAYMENT}, raw.{PAYMENT}_latest")
         self.warehouse("delete from rolag.relation where pipeline = %s and name = %s", self.name, PAYMENT)
 
@@ -265,11 +267,10 @@ class Rig(Pipeline):
             write_role(conn, 4_000_000 + self.gaps, sequence)
 
     def payment_event(self, sequence):
-        """The same for a payment, which a load meets."""
+        """One more payment, whose first event is of this sequence."""
         with self.bank.quiet, self.writing() as conn:
-            if sequence != 1:
-                self.gaps += 1
-                conn.execute("insert into core_payments values (%s, %s, now())", (entity(5_000_000 + self.gaps),) * 2)
+            self.gaps += 1
+            conn.execute("insert into core_payments values (%s, %s, now())", (entity(5_000_000 + self.gaps),) * 2)
             conn.execute("insert into core_payment_events select %s, %s, event_type, event, null, now() from "
                          "core_payment_events where id = %s", (entity(5_000_000 + self.gaps), sequence, entity(2_000_000)))
 
@@ -360,9 +361,6 @@ def prepare(p, case):
     if case.point == "spool.unlink_tmp":
         with open(os.path.join(p.state_dir, "spool", "00000001-0000000000000001.seg.tmp"), "w", encoding="ascii"):
             pass
-    if case.point == "quarantine.insert":
-        p.load_anew()
-        p.payment_event(2)
     if case.point.startswith("repair."):
         p.lost = p.lose_version()
     if case.way == "backlog":
@@ -385,7 +383,7 @@ def provoke(p, case, process, fired):
         p.bulk()
     elif case.point == "writer.fence":
         p.core("select pg_logical_emit_message(true, 'rolag.fence', %s)", entity(time.monotonic_ns() % 10 ** 12))
-    elif case.point in WAITING and case.point != "quarantine.insert":
+    elif case.point in WAITING:
         p.wait_for_gap(3)
     elif case.point in ASKED:
         p.wait_for_gap(3)
@@ -411,9 +409,6 @@ def mend(p, case):
     """It was passed, and the role runs: what is left of it is taken away."""
     if case.point == "quarantine.write":
         p.wait_for_gap(2)
-    elif case.point == "quarantine.insert":
-        p.wait_live()
-        p.payment_event(1)
     elif case.point == "quarantine.park":
         wait_for("the rollup to be parked", lambda: p.warehouse("select 1 from rolag.relation where state = 'parked'"))
         assert p.apply.stop() == 0
@@ -485,15 +480,28 @@ def test_failpoint(rig, case):
     p.broken = rows > ROWS_MOST
 
 
-def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_ours(rig):
-    """Long enough before: its snapshot cannot be had any more. The load begins with another."""
+def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_looked_at(rig):
+    """Long enough before: its snapshot cannot be had any more. The sync begins with another."""
     p = rig
     assert p.apply.stop() == 0
     p.load_anew()
-    process = p.begin("apply", "slot.created=disconnect;load.slot=delay:2000")
-    wait_for("the load to lose its snapshot", lambda: p.check_alive() or process.lines("trying again", "first load"))
+    process = p.begin("apply", "slot.created=disconnect;sync.slot=delay:2000")
+    wait_for("the sync to lose its snapshot", lambda: p.check_alive() or process.lines("given up", "sync of"))
     p.check()
     assert process.running() and len(process.lines("failpoint fired")) == 2
+    p.broken = False
+
+
+def test_workers_die_at_one_point_after_the_other(rig):
+    p = rig
+    points = ["sync.begun", "sync.row@150", "sync.take_off@2", "sync.all_read", "sync.held", "sync.after_live_commit"]
+    assert p.apply.stop() == 0
+    p.load_anew()
+    process = p.begin("apply", ";".join("=kill@".join((point + "@1").split("@")[:2]) for point in points))
+    wait_for("all of them to fire", lambda: p.check_alive() or len(process.lines("failpoint fired")) == len(points))
+    p.check()
+    assert process.running()
+    p.judge()
     p.broken = False
 
 
@@ -501,9 +509,8 @@ def test_trap_23_the_exporting_session_dies_before_its_snapshot_is_ours(rig):
     ("capture", ["spool.made", "spool.renamed", "spool.opened", "spool.void", "spool.renamed", "spool.renamed",
                  "stream.before_start", "spool.first_sync", "walsender.after_row", "spool.written",
                  "capture.before_open"]),
-    ("apply", ["landed.locked", "landed.after_create", "load.truncated", "load.snapshot", "load.mid_copy",
-               "load.after_chunk_commit", "load.before_finish_commit", "takeover.before_commit", "takeover.after_commit",
-               "load.after_finish_commit", "ledger.before_commit", "ledger.commit_sent"])])
+    ("apply", ["landed.locked", "landed.after_create", "sync.socket", "sync.fork", "takeover.before_commit",
+               "takeover.after_commit", "ledger.before_commit", "ledger.commit_sent"])])
 def test_death_upon_death(rig, role, points):
     """Killed at one point after the other, with no time to recover in between."""
     p = rig

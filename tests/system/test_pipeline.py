@@ -146,7 +146,7 @@ def test_sigterm_during_the_first_load_ends_with_0(pipeline):
     Bank(pipeline.core_conninfo, seed=15).bulk(20_000)
     pipeline.start_capture()
     pipeline.start_apply()
-    wait_for("the load to begin", lambda: pipeline.counters().get("apply_load_rows_total", 0) > 0, pause=0.001)
+    wait_for("the load to begin", lambda: pipeline.counters().get("apply_sync_rows_total", 0) > 0, pause=0.001)
     assert pipeline.apply.stop() == 0
     pipeline.start_apply()
     pipeline.wait_applied()

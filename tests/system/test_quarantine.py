@@ -248,7 +248,7 @@ def test_trap_34_one_policy_in_the_stream_and_in_the_first_load(pipe):
     pipe.wait_applied()
     parked = pipe.warehouse("select id, sequence, event_type, event, reason, first from rolag.quarantine order by sequence")
     assert pipe.apply.stop() == 0
-    pipe.configure({"apply": {"load_chunk": 100}})
+    pipe.configure({"sync": {"chunk": 100}})
     pipe.warehouse(f"drop table raw.{ROLE}, raw.{ROLE}_latest")
     pipe.warehouse("delete from rolag.relation where name = %s", ROLE)
     pipe.start_apply()

@@ -291,30 +291,28 @@ static void test_status_space(void **state)
 	expect(f, STATUS_SPOOL_FULL, false, "Disk full: less than spool.reserve is free");
 }
 
-static void test_status_loading_and_starting(void **state)
+static void test_status_syncing_and_starting(void **state)
 {
 	struct status_facts *f = healthy();
 	uint64_t *apply = f->role[STATUS_APPLY].f.value;
-	snprintf(f->role[STATUS_APPLY].f.state, sizeof(f->role[0].f.state), "loading");
-	apply[MET_LOAD_ROWS] = 50000;
-	expect(f, STATUS_LOADING, true, "Loading: 50000 events read, core keeps");
-	apply[MET_LOAD_TOTAL] = 200000;
-	expect(f, STATUS_LOADING, true, "Loading: 50000 events read of about 200000 (25 %)");
-	apply[MET_LOAD_ROWS] = 400000; /* estimates may be passed, but it is not done yet */
-	expect(f, STATUS_LOADING, true, "(99 %)");
-	/* While it loads, apply does not follow the stream yet: no stall, however old or young. */
-	apply[MET_APPLY_CONNECTED] = 0;
-	apply[MET_APPLY_HEARTBEAT_US] = apply[MET_APPLY_COMMIT_US] = 0;
-	set_note(&f->role[STATUS_APPLY].f, "first load of core_x_rollup: 5 events");
-	expect(f, STATUS_LOADING, true, "Loading: 400000 events read");
-	expect(f, STATUS_LOADING, true,
-	       "Last word of apply, 12 s ago: first load of core_x_rollup");
-	f->role[STATUS_APPLY].f.started_us = f->role[STATUS_CAPTURE].f.started_us = NOW - SECOND;
-	expect(f, STATUS_LOADING, true, "Loading: 400000 events read");
+	apply[MET_SYNC_TABLES] = 1;
+	apply[MET_SYNC_DONE_ROWS] = apply[MET_SYNC_ROWS] = 50000;
+	expect(f, STATUS_SYNCING, true,
+	       "Syncing 1 table: 50000 rows read; the rest is 0.4 s behind");
+	apply[MET_SYNC_TABLES] = 2;
+	apply[MET_SYNC_ESTIMATE] = 200000;
+	apply[MET_SYNC_STARTED_ROWS] = 10000;
+	apply[MET_SYNC_STARTED_US] = NOW - 10 * SECOND;
+	expect(f, STATUS_SYNCING, true,
+	       "Syncing 2 tables: 50000 rows read of about 200000 (25 %), 4000/s, about 37 s left; "
+	       "the rest is");
+	apply[MET_SYNC_DONE_ROWS] = 400000; /* estimates may be passed, but it is not done yet */
+	expect(f, STATUS_SYNCING, true, "(99 %), 4000/s; the rest is");
+	set_note(&f->role[STATUS_APPLY].f, "the sync of core_x_rollup waits");
+	expect(f, STATUS_SYNCING, true, "Last word of apply, 12 s ago: the sync of core_x_rollup");
 	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_CONNECTED] = 0;
 	set_note(&f->role[STATUS_CAPTURE].f, "cannot connect to the core: refused");
-	expect(f, STATUS_STALLED, false,
-	       "Stalled: no connection to the core. Last word of capture");
+	expect(f, STATUS_STALLED, false, "Stalled: no connection to the core, 0.4 s behind");
 	f = healthy();
 	apply = f->role[STATUS_APPLY].f.value;
 	apply[MET_APPLY_HEARTBEAT_US] = apply[MET_APPLY_COMMIT_US] = 0;
@@ -454,7 +452,7 @@ int main(void)
 		cmocka_unit_test(test_status_behind_but_moving_is_catching_up),
 		cmocka_unit_test(test_status_connections),
 		cmocka_unit_test(test_status_space),
-		cmocka_unit_test(test_status_loading_and_starting),
+		cmocka_unit_test(test_status_syncing_and_starting),
 		cmocka_unit_test(test_status_stopped),
 		cmocka_unit_test(test_status_life_of_a_role),
 		cmocka_unit_test(test_status_units),

@@ -347,7 +347,7 @@ static void test_descriptor_wakes_for_data_and_new_segments_only(void **state)
 	}
 	/* apply's own writes do not wake it. */
 	assert_rc(applied_open(&f, dir, &err), err);
-	assert_rc(applied_write(f, &(struct applied_position){{1}, 1, 1}, &err), err);
+	assert_rc(applied_write(f, &(struct applied_position){{1}, 1, 1, {0}}, &err), err);
 	struct pollfd p = {.fd = spool_reader_fd(r), .events = POLLIN};
 	assert_int_equal(poll(&p, 1, 0), 0);
 	applied_close(f);

@@ -5,6 +5,7 @@
 #include <libaio.h>
 #include <malloc.h>
 #include <sys/syscall.h>
+#include <xxhash.h>
 
 #include "proto/base/fsio.h"
 #include "proto/spool_internal.h"
@@ -566,19 +567,41 @@ static void test_applied_gives_the_newest_whole_slot(void **state)
 	assert_rc(applied_open(&f, dir, &err), err);
 	assert_int_equal(applied_read(dir, &p, &err), 0);
 	for (uint64_t i = 1; i <= 5; i++) {
-		p = (struct applied_position){{i << 33}, (uint32_t)i, -(int64_t)i};
+		p = (struct applied_position){{i << 33}, (uint32_t)i, -(int64_t)i, {i << 32}};
 		assert_rc(applied_write(f, &p, &err), err);
 		p = (struct applied_position){0};
 		assert_int_equal(applied_read(dir, &p, &err), 1);
 		assert_int_equal(p.applied.v, i << 33);
 		assert_int_equal(p.timeline, i);
 		assert_int_equal(p.at_us, -(int64_t)i);
+		assert_int_equal(p.keep.v, i << 32);
 		if (i != 3)
 			continue;
 		applied_close(f); /* a new process goes on in the right slot */
 		assert_rc(applied_open(&f, dir, &err), err);
 	}
 	applied_close(f);
+}
+
+static void test_applied_of_version_1_is_read(void **state)
+{
+	uint8_t out[48] = {0};
+	struct applied_position p = {.keep = {9}};
+	char *path = rt_sprintf("%s/applied", dir);
+	be32_put(out + 8, 0x524C4150);
+	be32_put(out + 12, 1);
+	be64_put(out + 16, 5);
+	be64_put(out + 24, 77);
+	be32_put(out + 32, 3);
+	be64_put(out, XXH3_64bits(out + 8, 40));
+	int fd = open(path, O_RDWR | O_CREAT, 0600);
+	assert_int_equal(pwrite(fd, out, 48, 512), 48);
+	close(fd);
+	assert_int_equal(applied_read(dir, &p, &err), 1);
+	assert_int_equal(p.applied.v, 77);
+	assert_int_equal(p.timeline, 3);
+	assert_int_equal(p.keep.v, 0);
+	free(path);
 }
 
 static void test_applied_with_a_torn_slot_gives_the_other(void **state)
@@ -588,11 +611,11 @@ static void test_applied_with_a_torn_slot_gives_the_other(void **state)
 	char *path = rt_sprintf("%s/applied", dir);
 	assert_rc(applied_open(&f, dir, &err), err);
 	for (uint64_t i = 1; i <= 4; i++)
-		assert_rc(applied_write(f, &(struct applied_position){{i}, 1, 1}, &err), err);
+		assert_rc(applied_write(f, &(struct applied_position){{i}, 1, 1, {0}}, &err), err);
 	applied_close(f);
 	/* 4 stands in the second slot. */
 	int fd = open(path, O_RDWR);
-	for (off_t at = 512; at < 512 + 48; at++) {
+	for (off_t at = 512; at < 512 + 56; at++) {
 		uint8_t byte;
 		assert_int_equal(pread(fd, &byte, 1, at), 1);
 		byte ^= 0x10;
@@ -609,9 +632,9 @@ static void test_applied_with_a_torn_slot_gives_the_other(void **state)
 	assert_int_equal(p.applied.v, 3);
 	/* The torn slot is the next to be written. */
 	assert_rc(applied_open(&f, dir, &err), err);
-	assert_rc(applied_write(f, &(struct applied_position){{5}, 1, 1}, &err), err);
+	assert_rc(applied_write(f, &(struct applied_position){{5}, 1, 1, {0}}, &err), err);
 	applied_close(f);
-	assert_int_equal(ftruncate(fd, 48), 0);
+	assert_int_equal(ftruncate(fd, 56), 0);
 	assert_int_equal(applied_read(dir, &p, &err), 1);
 	assert_int_equal(p.applied.v, 3);
 	close(fd);
@@ -641,6 +664,7 @@ int main(void)
 		TEST(test_leftovers_of_a_crash_while_making_a_segment_are_removed),
 		TEST(test_trap_27_one_huge_transaction_takes_little_memory),
 		TEST(test_applied_gives_the_newest_whole_slot),
+		TEST(test_applied_of_version_1_is_read),
 		TEST(test_applied_with_a_torn_slot_gives_the_other),
 	};
 	data_setup();

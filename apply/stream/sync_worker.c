@@ -1,0 +1,101 @@
+/*
+ * sync_worker: the child process: looks for tables to sync and syncs them.
+ * Guarantees: it dies with apply, touches nothing of apply's (descriptors,
+ * connections, counters), and never goes on after an error.
+ */
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "apply/stream/sync_table.h"
+#include "proto/base/failpoint.h"
+#include "proto/base/log.h"
+#include "proto/pg/pgconn.h"
+
+#define LOOK_MS 500
+
+int sync_tell(const struct sync_work *w, struct sync_message *m, struct rt_err *err)
+{
+	m->worker = w->worker;
+	FAILPOINT(SYNC_TELL);
+	if (send(w->out, m, sizeof(*m), MSG_NOSIGNAL) != (ssize_t)sizeof(*m))
+		return rt_fail_errno(err, ERR_RETRY, "apply does not listen");
+	return 0;
+}
+
+int sync_hear(const struct sync_work *w, struct sync_message *ret, struct rt_err *err)
+{
+	FAILPOINT(SYNC_HEAR);
+	if (recv(w->in, ret, sizeof(*ret), 0) != (ssize_t)sizeof(*ret))
+		return rt_fail_errno(err, ERR_RETRY, "apply does not answer");
+	return 0;
+}
+
+/* Names of tables that are to be synced. */
+static int find_waiting(PGconn *c, const struct settings *s, PGresult **ret, struct rt_err *err)
+{
+	return pgc_query(
+		c, ret, err,
+		"SELECT name FROM rolag.relation WHERE pipeline = $1 AND state = 'syncing' "
+		"ORDER BY changed_at, name",
+		1, &s->pipeline);
+}
+
+/* 1: `at` is ours; 0: another's. */
+static int claim(const struct sync_work *w, uint16_t at, struct rt_err *err)
+{
+	struct sync_message m = {.kind = SYNC_CLAIM, .at = at};
+	int rc = sync_tell(w, &m, err);
+	if (rc == 0)
+		rc = sync_hear(w, &m, err);
+	return rc != 0 ? rc : m.kind == SYNC_GRANTED;
+}
+
+static const char *name_at(const struct sync_work *w, uint16_t at)
+{
+	return at < w->landed->count ? w->landed->item[at].rollup->name
+				     : w->mirrors->item[at - w->landed->count].relname;
+}
+
+/* Syncs the first table that is to be had. 1: one was; 0: there is none. */
+static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
+{
+	PGresult *names;
+	int rc = find_waiting(c, w->settings, &names, err);
+	if (rc != 0)
+		return rc;
+	for (int i = 0; rc == 0 && i < PQntuples(names); i++)
+		for (uint16_t at = 0; rc == 0 && at < w->landed->count + w->mirrors->count; at++)
+			if (strcmp(name_at(w, at), PQgetvalue(names, i, 0)) == 0) {
+				rc = claim(w, at, err);
+				if (rc == 1)
+					rc = sync_table_run(w, at, c, err) != 0 ? err->code : 1;
+			}
+	PQclear(names);
+	return rc;
+}
+
+static int work(const struct sync_work *w, struct rt_err *err)
+{
+	PGconn *c = NULL;
+	int rc = ledger_connect(&c, w->settings, NULL, err);
+	while (rc >= 0) {
+		rc = sync_one(w, c, err);
+		struct pollfd fd = {.fd = w->in, .events = POLLIN};
+		if (rc == 0)
+			poll(&fd, 1, LOOK_MS);
+	}
+	pgc_close(c);
+	return rc;
+}
+
+void sync_worker_main(const struct sync_work *w)
+{
+	struct rt_err err;
+	struct sync_message m = {.kind = SYNC_FAILED};
+	m.code = (enum rt_code)work(w, &err);
+	snprintf(m.text, sizeof(m.text), "%s", err.msg);
+	if (sync_tell(w, &m, &err) != 0)
+		log_debug("a worker ends untold", "reason=\"%s\"", m.text);
+}

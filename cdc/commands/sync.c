@@ -1,0 +1,231 @@
+/*
+ * sync: asks apply to bring tables up to the core, and shows how far that is.
+ * Guarantees: only the state of relations is written; apply does the work, and
+ * goes on with it whether somebody watches or not.
+ */
+#include <inttypes.h>
+#include <poll.h>
+
+#include "cdc/commands/commands.h"
+#include "cdc/commands/status.h"
+#include "proto/base/yaml.h"
+#include "proto/pg/pgconn.h"
+
+#define LOOK_MS	     500
+#define SAY_EVERY_US INT64_C(2000000)
+#define TAKEN_UP_US  INT64_C(15000000)
+
+const struct cli_usage sync_usage = {
+	.args = "[TABLE…]",
+	.text = "Reads each TABLE (a name as rolag.relation has it, or its source) again from the "
+		"core while everything\nelse goes on: writes what the warehouse lacks, and takes a "
+		"parked table up again. What is there already\nstays, but a mirror is read whole; "
+		"readers see its old rows meanwhile. Apply begins within a\nsecond; "
+		"`rolag status` shows how far it is. With --wait the command\nends when all of "
+		"them "
+		"follow the stream again, and ^C ends only the watching.\n",
+	.option = {{"--all", NULL, "every landed table"},
+		   {"--wait", NULL, "show how far they are until they are done"}},
+};
+
+struct request {
+	PGconn *c;
+	const char *pipeline;
+	struct buf names; /* of tables asked for, as an array literal */
+	int count;
+};
+
+/* Names need no quoting but for ", \ and {}: they are PostgreSQL's and may have any. */
+static void add_name(struct request *q, const char *name)
+{
+	buf_str(&q->names, q->count++ == 0 ? "{\"" : ",\"");
+	for (const char *p = name; *p != '\0'; p++) {
+		if (*p == '"' || *p == '\\')
+			buf_u8(&q->names, '\\');
+		buf_u8(&q->names, (uint8_t)*p);
+	}
+	buf_u8(&q->names, '"');
+}
+
+static int unknown_table(const PGresult *known, const char *word, struct rt_err *err)
+{
+	size_t n = (size_t)PQntuples(known);
+	const char **name = rt_calloc(n + 1, sizeof(*name));
+	for (size_t i = 0; i < n; i++)
+		name[i] = PQgetvalue(known, (int)i, 0);
+	const char *near = yaml_nearest(word, name, n);
+	int rc = rt_fail(err, ERR_USAGE, "no table %s is landed%s%s (rolag.relation lists them)",
+			 word, near != NULL ? "; did you mean " : "", near != NULL ? near : "");
+	free(name);
+	return rc;
+}
+
+static int add_word(struct request *q, const PGresult *known, const char *word, struct rt_err *err)
+{
+	for (int i = 0; i < PQntuples(known); i++) {
+		const char *name = PQgetvalue(known, i, 0);
+		if (strcmp(name, word) != 0 && strcmp(PQgetvalue(known, i, 1), word) != 0)
+			continue;
+		if (strcmp(PQgetvalue(known, i, 2), "rebuilding") == 0)
+			return rt_fail(err, ERR_USAGE, "%s is being rebuilt, which syncs it", name);
+		add_name(q, name);
+		return 0;
+	}
+	return unknown_table(known, word, err);
+}
+
+static int find_tables(struct request *q, const struct cli *c, struct rt_err *err)
+{
+	PGresult *known;
+	int rc = pgc_query(q->c, &known, err,
+			   "SELECT name, source, state FROM rolag.relation WHERE pipeline = $1 "
+			   "ORDER BY name",
+			   1, &q->pipeline);
+	if (rc != 0)
+		return rc;
+	for (int i = 0; rc == 0 && i < c->arg_count; i++)
+		rc = add_word(q, known, c->arg[i], err);
+	for (int i = 0; cli_option(c, "--all") != NULL && i < PQntuples(known); i++)
+		if (strcmp(PQgetvalue(known, i, 2), "rebuilding") != 0)
+			add_name(q, PQgetvalue(known, i, 0));
+	PQclear(known);
+	if (rc == 0 && q->count == 0)
+		return rt_fail(err, ERR_PERMANENT,
+			       "the pipeline %s has no landed table; mend: rolag init",
+			       q->pipeline);
+	buf_u8(&q->names, '}');
+	return rc;
+}
+
+static int ask(struct request *q, struct rt_err *err)
+{
+	const char *params[] = {q->pipeline, buf_cstr(&q->names)};
+	PGresult *res;
+	int rc = pgc_query(q->c, &res, err,
+			   "UPDATE rolag.relation SET state = 'syncing', reason = NULL, changed_at "
+			   "= now() WHERE pipeline = $1 AND name = ANY ($2::text[]) AND state IN "
+			   "('live', 'parked') RETURNING name",
+			   2, params);
+	if (rc != 0)
+		return rc;
+	for (int i = 0; i < PQntuples(res); i++)
+		printf("%s: will be synced\n", PQgetvalue(res, i, 0));
+	if (PQntuples(res) < q->count)
+		printf("%d being synced already\n", q->count - PQntuples(res));
+	PQclear(res);
+	return 0;
+}
+
+/* ---- --wait ---- */
+
+struct progress {
+	uint64_t rows, first_rows;
+	int64_t first_us, said_us, moved_us;
+};
+
+static void say(const struct progress *p, int left, uint64_t estimate, int64_t now)
+{
+	struct buf b = BUF_INIT;
+	uint64_t read = p->rows - RT_MIN(p->first_rows, p->rows);
+	double rate = now > p->first_us ? (double)read * 1e6 / (double)(now - p->first_us) : 0;
+	buf_printf(&b, "%d table%s to go: %" PRIu64 " rows read", left, left == 1 ? "" : "s",
+		   p->rows);
+	if (estimate > 0)
+		buf_printf(&b, " of about %" PRIu64, estimate);
+	if (rate >= 1)
+		buf_printf(&b, ", %.0f/s", rate);
+	if (rate >= 1 && estimate > p->rows) {
+		buf_str(&b, ", about ");
+		status_duration(&b, (int64_t)((double)(estimate - p->rows) * 1e6 / rate));
+		buf_str(&b, " left");
+	}
+	puts(buf_cstr(&b));
+	fflush(stdout);
+	buf_release(&b);
+}
+
+/* 1: all are live; 0: not yet. */
+static int look(struct request *q, struct progress *p, struct rt_err *err)
+{
+	const char *params[] = {q->pipeline, buf_cstr(&q->names)};
+	PGresult *res;
+	int rc =
+		pgc_query(q->c, &res, err,
+			  "SELECT count(*) FILTER (WHERE r.state = 'syncing'), count(*) FILTER "
+			  "(WHERE r.state = 'parked'), coalesce(sum(s.rows), 0), coalesce(sum("
+			  "greatest(s.estimated_rows, s.rows)), 0), count(s.*) FROM rolag.relation "
+			  "r LEFT JOIN rolag.sync s USING (pipeline, name) WHERE r.pipeline = $1 "
+			  "AND r.name = ANY ($2::text[])",
+			  2, params);
+	if (rc != 0)
+		return rc;
+	int64_t now = rt_mono_us();
+	int left = (int)strtol(PQgetvalue(res, 0, 0), NULL, 10);
+	int parked = (int)strtol(PQgetvalue(res, 0, 1), NULL, 10);
+	uint64_t rows = strtoull(PQgetvalue(res, 0, 2), NULL, 10);
+	uint64_t estimate = strtoull(PQgetvalue(res, 0, 3), NULL, 10);
+	bool begun = strtol(PQgetvalue(res, 0, 4), NULL, 10) > 0;
+	PQclear(res);
+	if (rows < p->rows ||
+	    p->first_us == 0) { /* a table is done: its rows are counted no more */
+		p->first_rows = rows;
+		p->first_us = now;
+	}
+	p->moved_us = begun || rows != p->rows ? now : p->moved_us;
+	p->rows = rows;
+	if (left == 0 && parked > 0)
+		return rt_fail(err, ERR_PERMANENT,
+			       "%d of them was parked again; rolag.relation says why", parked);
+	if (left > 0 && now - p->said_us > SAY_EVERY_US) {
+		p->said_us = now;
+		say(p, left, estimate, now);
+		if (now - p->moved_us > TAKEN_UP_US) {
+			p->moved_us = now;
+			puts("apply does not take it up: is it running? (rolag status)");
+		}
+	}
+	return left == 0;
+}
+
+static int wait_for_all(struct request *q, struct rt_err *err)
+{
+	struct progress p = {.moved_us = rt_mono_us(), .said_us = rt_mono_us()};
+	int rc;
+	while ((rc = look(q, &p, err)) == 0)
+		poll(NULL, 0, LOOK_MS);
+	if (rc == 1)
+		puts("All of them follow the stream.");
+	return rc < 0 ? rc : 0;
+}
+
+static int run(struct request *q, const struct cli *c, const struct settings *s, struct rt_err *err)
+{
+	struct pgc_options o = {.what = "warehouse",
+				.conninfo = s->warehouse.connect,
+				.application_name = "rolag sync"};
+	q->pipeline = s->pipeline;
+	int rc = pgc_connect(&q->c, &o, err);
+	if (rc == 0)
+		rc = find_tables(q, c, err);
+	if (rc == 0)
+		rc = ask(q, err);
+	if (rc == 0 && cli_option(c, "--wait") != NULL)
+		rc = wait_for_all(q, err);
+	return rc;
+}
+
+int cmd_sync(struct cli *c)
+{
+	struct settings s;
+	struct rt_err err;
+	struct request q = {.names = BUF_INIT};
+	bool all = cli_option(c, "--all") != NULL;
+	int rc = all == (c->arg_count > 0)
+			 ? rt_fail(&err, ERR_USAGE, "name tables, or --all (rolag sync --help)")
+			 : cli_settings(c, &s, &err);
+	if (rc == 0)
+		rc = run(&q, c, &s, &err);
+	pgc_close(q.c);
+	buf_release(&q.names);
+	return rc != 0 ? cli_fail(c, &err) : EXIT_OK;
+}
