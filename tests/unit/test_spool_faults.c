@@ -553,8 +553,7 @@ static void test_failpoints_of_watches_and_of_a_second_failure(void **state)
 	}
 	assert_rc(spool_writer_open(&w, dir, &data_identity, &small, data_lsn(0x140), &err), err);
 	data_transaction(w, 0x150, 1);
-	set_point(FP_SPOOL_WRITE, "EIO", 1);
-	set_point(FP_SPOOL_TRUNCATE, "EIO", 1);
+	assert_rc(fp_configure("spool.write=EIO;spool.truncate=EIO", &err), err);
 	assert_int_equal(spool_write(w, &err), ERR_SYSTEM);
 	assert_int_equal(spool_write(w, &err), ERR_SYSTEM); /* is final */
 	spool_writer_close(w);
