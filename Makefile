@@ -54,6 +54,7 @@ PROTO_SRC := \
 	proto/spool_applied.c \
 	proto/spool_files.c \
 	proto/spool_read.c \
+	proto/spool_recall.c \
 	proto/spool_write.c
 
 PG_SRC := \
@@ -78,6 +79,7 @@ CAPTURE_SRC := \
 	cdc/capture/look.c \
 	cdc/capture/pgoutput.c \
 	cdc/capture/progress.c \
+	cdc/capture/recheck.c \
 	cdc/capture/relcache.c \
 	cdc/capture/stream.c
 
@@ -173,6 +175,7 @@ UNIT_TESTS := \
 	test_mirror \
 	test_pgoutput \
 	test_progress \
+	test_recheck \
 	test_record \
 	test_relcache \
 	test_spool \

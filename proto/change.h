@@ -128,4 +128,15 @@ struct change {
  */
 uint64_t schema_hash(const struct schema *s);
 
+/*
+ * That something was received, without what: a transaction, or (xid 0) a
+ * position behind one. Several come in the order of their ends.
+ */
+struct spool_memory {
+	struct lsn since; /* no other transaction ends in (since, end] */
+	struct lsn end;	  /* commit end LSN */
+	uint32_t xid;	  /* 0: none ends here either */
+	int64_t commit_us;
+};
+
 #endif

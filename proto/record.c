@@ -112,6 +112,35 @@ bool record_next_field(struct rd *r, uint32_t *ret_number, struct slice *ret)
 
 /* ---- segment ---- */
 
+static Rolag__V1__Memory **pack_memory(struct arena *a, const struct spool_memory *from,
+				       size_t count)
+{
+	Rolag__V1__Memory *to = arena_alloc(a, count * sizeof(*to));
+	Rolag__V1__Memory **list = arena_alloc(a, count * sizeof(*list));
+	for (size_t i = 0; i < count; i++) {
+		to[i] = (Rolag__V1__Memory)ROLAG__V1__MEMORY__INIT;
+		to[i].since_lsn = from[i].since.v;
+		to[i].end_lsn = from[i].end.v;
+		to[i].xid = from[i].xid;
+		to[i].commit_us = from[i].commit_us;
+		list[i] = &to[i];
+	}
+	return list;
+}
+
+static const struct spool_memory *read_memory(struct arena *a, const pb_segment *m)
+{
+	struct spool_memory *to = arena_alloc(a, m->n_memory * sizeof(*to));
+	for (size_t i = 0; i < m->n_memory; i++) {
+		const Rolag__V1__Memory *from = m->memory[i];
+		to[i] = (struct spool_memory){.since = {from->since_lsn},
+					      .end = {from->end_lsn},
+					      .xid = from->xid,
+					      .commit_us = from->commit_us};
+	}
+	return to;
+}
+
 void record_add_segment(struct buf *out, const struct record_segment *s)
 {
 	pb_segment m = ROLAG__V1__SEGMENT__INIT;
@@ -124,8 +153,14 @@ void record_add_segment(struct buf *out, const struct record_segment *s)
 	m.salt = s->salt;
 	m.created_us = s->created_us;
 	m.gap_from_lsn = s->gap_from.v;
+	m.asked = s->asked;
+	struct arena a;
+	arena_init(&a, 4096);
+	m.n_memory = s->memory_count;
+	m.memory = pack_memory(&a, s->memory, s->memory_count);
 	size_t bytes = rolag__v1__segment__get_packed_size(&m);
 	out->len += rolag__v1__segment__pack(&m, buf_reserve(out, bytes));
+	arena_release(&a);
 }
 
 bool record_read_segment(struct slice in, struct arena *a, struct record_segment *ret)
@@ -144,6 +179,9 @@ bool record_read_segment(struct slice in, struct arena *a, struct record_segment
 		.salt = m->salt,
 		.created_us = m->created_us,
 		.gap_from = {m->gap_from_lsn},
+		.asked = m->asked,
+		.memory = read_memory(a, m),
+		.memory_count = m->n_memory,
 	};
 	return true;
 }

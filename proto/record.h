@@ -30,6 +30,9 @@ struct record_segment {
 	uint64_t salt;
 	int64_t created_us;
 	struct lsn gap_from; /* LSN_NONE, or: nothing between it and start was ever received */
+	uint64_t asked;	     /* hash of what was asked of the core */
+	const struct spool_memory *memory;
+	size_t memory_count;
 };
 
 struct record_head {

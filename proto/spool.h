@@ -35,6 +35,10 @@ struct spool_options {
 	/* The core is on a later timeline than the spool: begin at confirmed on that one. */
 	bool accept_timeline;
 	bool accept_gap; /* the slot was lost: begin at confirmed although the spool ends before it */
+	uint64_t asked; /* hash of what is asked of the core: for spool_recall */
+	/* As recalled: segments say it again, until it has come again. Borrowed for the call. */
+	const struct spool_memory *memory;
+	size_t memory_count;
 };
 
 struct spool_writer;
@@ -61,6 +65,17 @@ struct lsn spool_gap(const struct spool_writer *w);
  */
 int spool_end(const char *dir, const struct spool_identity *id, struct lsn *ret,
 	      struct rt_err *err) RT_MUSTCHECK;
+
+/*
+ * Recalls what dir had got, before the next opening cuts it off: all beyond
+ * confirmed, and some before it (the last transaction, unless it is not known),
+ * in the order of ends. Only what was received under the same identity and the
+ * same `asked`. Negative: it cannot be read any further (as spool_reader_next);
+ * what was recalled until then is so.
+ */
+int spool_recall(const char *dir, const struct spool_identity *id, uint64_t asked,
+		 struct lsn confirmed, void (*recall)(void *ctx, const struct spool_memory *m),
+		 void *ctx, struct rt_err *err) RT_MUSTCHECK;
 
 /*
  * Appends one change to the current frame, copying it. Changes of one

@@ -107,6 +107,9 @@ int segment_damage(const struct segment_file *f, uint64_t offset, const char *wh
 /* For offline commands: begins with the first segment there is, whatever `from` was. Before the first read. */
 void spool_reader_from_first(struct spool_reader *r);
 
+/* From each transaction only BEGIN and COMMIT are handed out. Before the first read. */
+void spool_reader_heads_only(struct spool_reader *r);
+
 /* Schemas by hash, each with memory of its own. */
 struct schema_table;
 struct schema_table *schema_table_new(void);

@@ -36,6 +36,7 @@ struct spool_reader {
 	struct spool_identity id;
 	size_t max_buffer_bytes;
 	bool any_start;
+	bool heads_only;
 	struct lsn position;
 
 	int inotify;	/* -1: nobody has asked for the descriptor; then each look lists again */
@@ -100,6 +101,11 @@ int spool_reader_open(struct spool_reader **ret, const char *dir, struct lsn fro
 void spool_reader_from_first(struct spool_reader *r)
 {
 	r->any_start = true;
+}
+
+void spool_reader_heads_only(struct spool_reader *r)
+{
+	r->heads_only = true;
 }
 
 void spool_reader_close(struct spool_reader *r)
@@ -651,6 +657,10 @@ static int next_change(struct spool_reader *r, struct arena *a, struct change *r
 	uint32_t number;
 	struct slice field;
 	int rc;
+	if (r->heads_only) {
+		r->changes = rd_of(slice_str(""));
+		r->piece_left = false;
+	}
 	for (;;) {
 		while (record_next_field(&r->changes, &number, &field)) {
 			if (number != TRANSACTION_CHANGE)

@@ -76,8 +76,11 @@ struct spool_writer {
 	bool in_pieces; /* its first piece is in out or written */
 	struct record_head head;
 
-	struct lsn appended; /* end of the last whole transaction or progress */
-	struct lsn in_out;   /* the same, of what is in frames */
+	struct lsn appended;			 /* end of the last whole transaction or progress */
+	struct lsn in_out;			 /* the same, of what is in frames */
+	struct spool_memory appended_last, last; /* transactions up to appended, up to in_out */
+	struct spool_memory *memory;		 /* of what is to come again */
+	size_t memory_count;
 	struct lsn received; /* written */
 	struct lsn durable;
 	struct aio_sync aio;	/* of the newest segment, up to … */
@@ -110,11 +113,25 @@ static uint64_t segment_limit(const struct spool_writer *w)
 	return RT_MIN(w->options.segment_bytes, w->options.quota_bytes / 2);
 }
 
+/* The last transaction before start, and what is still to come again. To be freed. */
+static struct spool_memory *memory_of(const struct spool_writer *w, struct lsn start, size_t *ret)
+{
+	struct spool_memory *m = rt_calloc(w->memory_count + 1, sizeof(*m));
+	size_t n = 0;
+	if (w->last.xid != 0)
+		m[n++] = w->last;
+	for (size_t i = 0; i < w->memory_count; i++)
+		if (lsn_lt(start, w->memory[i].end))
+			m[n++] = w->memory[i];
+	*ret = n;
+	return m;
+}
+
 static void encode_first(const struct spool_writer *w, struct buf *out,
 			 const struct segment_entry *e, uint64_t salt)
 {
 	struct buf raw = BUF_INIT;
-	const struct record_segment s = {
+	struct record_segment s = {
 		.system_id = w->id.system_id,
 		.timeline = w->id.timeline,
 		.pipeline = slice_str(w->pipeline),
@@ -124,10 +141,14 @@ static void encode_first(const struct spool_writer *w, struct buf *out,
 		.salt = salt,
 		.created_us = rt_now_us(),
 		.gap_from = e->gap_from,
+		.asked = w->options.asked,
 	};
+	struct spool_memory *memory = memory_of(w, e->start, &s.memory_count);
+	s.memory = memory;
 	record_add_segment(&raw, &s);
 	frame_encode(out, &(struct frame){.kind = FRAME_SEGMENT}, buf_slice(&raw), 0);
 	buf_release(&raw);
+	free(memory);
 }
 
 /* The new file under its temporary name, first frame synced; *ret_fd. */
@@ -350,6 +371,7 @@ static int put_whole(struct spool_writer *w, struct rt_err *err)
 	put_frame(w, &(struct frame){.kind = FRAME_TRANSACTIONS, .lsn = w->appended},
 		  buf_slice(&w->whole));
 	w->in_out = w->appended;
+	w->last = w->appended_last;
 	spool_buf_clear(&w->whole);
 	w->whole_schemas.count = 0;
 	w->whole_number++;
@@ -450,10 +472,13 @@ static int append_commit(struct spool_writer *w, const struct change *c, struct 
 			       LSN_ARGS(c->lsn), LSN_ARGS(w->appended));
 	w->head.end = c->lsn;
 	w->head.commit_us = c->commit_us;
+	const struct spool_memory last = {
+		.since = c->lsn, .end = c->lsn, .xid = w->head.xid, .commit_us = c->commit_us};
 	if (w->in_pieces) {
 		if ((rc = put_piece(w, true, err)) != 0)
 			return rc;
 		w->in_out = c->lsn;
+		w->last = last;
 	} else {
 		record_add_transaction(&w->whole, &w->head, buf_slice(&w->open));
 		for (size_t i = 0; i < w->open_schemas.count; i++) {
@@ -465,6 +490,7 @@ static int append_commit(struct spool_writer *w, const struct change *c, struct 
 		}
 	}
 	w->appended = c->lsn;
+	w->appended_last = last;
 	end_transaction(w);
 	return w->whole.len < w->options.frame_bytes ? 0 : put_whole(w, err);
 }
@@ -814,6 +840,20 @@ static int open_in(struct spool_writer *w, struct lsn confirmed, struct rt_err *
 	return drop_void(w, confirmed, err);
 }
 
+static void keep_memory(struct spool_writer *w, struct lsn confirmed)
+{
+	const size_t count = w->options.memory_count;
+	w->memory = rt_calloc(count + 1, sizeof(*w->memory));
+	for (size_t i = 0; i < count; i++) {
+		const struct spool_memory *m = &w->options.memory[i];
+		if (lsn_lt(confirmed, m->end))
+			w->memory[w->memory_count++] = *m;
+		else
+			w->last = w->appended_last = *m;
+	}
+	w->options.memory = NULL;
+}
+
 int spool_writer_open(struct spool_writer **ret, const char *dir, const struct spool_identity *id,
 		      const struct spool_options *options, struct lsn confirmed, struct rt_err *err)
 {
@@ -824,6 +864,7 @@ int spool_writer_open(struct spool_writer **ret, const char *dir, const struct s
 	w->slot = rt_strdup(id->slot);
 	w->id = (struct spool_identity){id->system_id, id->timeline, w->pipeline, w->slot};
 	w->options = *options;
+	keep_memory(w, confirmed);
 	w->fd = w->lock_fd = -1;
 	aio_sync_open(&w->aio);
 	w->open_number = w->whole_number = 1;
@@ -860,6 +901,7 @@ void spool_writer_close(struct spool_writer *w)
 		close(w->fd);
 	if (w->lock_fd >= 0)
 		close(w->lock_fd);
+	free(w->memory);
 	free(w->whole_schemas.item);
 	free(w->open_schemas.item);
 	buf_release(&w->out);

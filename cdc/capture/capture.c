@@ -13,6 +13,7 @@
 #include "cdc/capture/mirrored.h"
 #include "cdc/capture/pgoutput.h"
 #include "cdc/capture/progress.h"
+#include "cdc/capture/recheck.h"
 #include "cdc/capture/relcache.h"
 #include "cdc/capture/stream.h"
 #include "proto/base/failpoint.h"
@@ -22,6 +23,8 @@
 #include "proto/base/metrics.h"
 #include "proto/pg/shape.h"
 #include "proto/spool.h"
+
+#include <xxhash.h>
 
 #define FRAME_BYTES ((uint64_t)256 << 10)
 #define SYNC_BYTES                                                                                 \
@@ -46,11 +49,15 @@ struct capture {
 	struct mirrored mirrored;
 	struct prog prog;
 	struct prog_core core; /* as first met; system_id 0: not yet */
+	struct recheck recheck;
+	struct spool_memory had; /* the last transaction that the spool has; xid 0: not known */
+	struct lsn had_from;	 /* sent from here on, it comes again; LSN_NONE: not known */
 	struct spool_writer *spool;
 	struct arena arena;  /* of one message */
 	struct change begin; /* of the open transaction */
 	bool open;	     /* between BEGIN and COMMIT */
-	bool begun;	     /* its BEGIN is in the spool: it has something for us */
+	bool begun;	     /* it has something for us: its BEGIN is in the spool, unless … */
+	bool again;	     /* … the spool has it already, from before a reconnect */
 	bool unwritten;	     /* whole changes appended since the last spool_write */
 	bool sync_now;	     /* the core waits for an answer */
 	bool full;	     /* spool full: not reading */
@@ -78,13 +85,13 @@ static int out_of_place(enum pgo_kind kind, struct rt_err *err)
 /* A transaction's BEGIN goes into the spool with its first change: many have none for us. */
 static int append(struct capture *c, const struct change *change, struct rt_err *err)
 {
-	if (!c->begun) {
+	if (!c->begun && !c->again) {
 		int rc = spool_append(c->spool, &c->begin, err);
 		if (rc != 0)
 			return rc;
-		c->begun = true;
 	}
-	return spool_append(c->spool, change, err);
+	c->begun = true;
+	return c->again ? 0 : spool_append(c->spool, change, err);
 }
 
 static int take_row(struct capture *c, const struct pgo_message *m, enum change_kind kind,
@@ -134,20 +141,33 @@ static int take_truncate(struct capture *c, const struct pgo_message *m, struct 
 	return append(c, &change, err);
 }
 
+/* Everything for us that ends up to `end` was sent. */
+static int nothing_more(struct capture *c, struct lsn end, bool urgent, struct rt_err *err)
+{
+	prog_keepalive(&c->prog, end, urgent);
+	return c->open ? 0 : recheck_idle(&c->recheck, end, err);
+}
+
 /* Anybody in the core may write messages: ours are known by prefix, and small. */
+static const char *const messages_taken[] = {"rolag.heartbeat", "rolag.fence", "rolag.sync"};
+
+static bool is_taken(const char *prefix)
+{
+	for (size_t i = 0; i < ARRAY_LEN(messages_taken); i++)
+		if (strcmp(prefix, messages_taken[i]) == 0)
+			return true;
+	return false;
+}
+
 static int take_message(struct capture *c, const struct pgo_message *m, struct rt_err *err)
 {
-	bool ours = strcmp(m->message.prefix, "rolag.heartbeat") == 0 ||
-		    strcmp(m->message.prefix, "rolag.fence") == 0 ||
-		    strcmp(m->message.prefix, "rolag.sync") == 0;
 	if (!m->message.transactional) {
 		met_add(MET_MESSAGES_DROPPED, 1);
-		prog_keepalive(&c->prog, m->message.lsn, false);
-		return 0;
+		return nothing_more(c, m->message.lsn, false, err);
 	}
 	if (!c->open)
 		return out_of_place(m->kind, err);
-	if (!ours || m->message.content.len > MESSAGE_BYTES_MAX) {
+	if (!is_taken(m->message.prefix) || m->message.content.len > MESSAGE_BYTES_MAX) {
 		met_add(MET_MESSAGES_DROPPED, 1);
 		return 0;
 	}
@@ -175,9 +195,33 @@ static int take_begin(struct capture *c, const struct pgo_message *m, struct rt_
 	FAILPOINT_FD(WALSENDER_BEFORE_BEGIN, PQsocket(c->stream.conn));
 	c->open = true;
 	c->begun = false;
+	c->again = lsn_lt(m->begin.commit, c->prog.appended);
 	prog_begin(&c->prog);
 	FAILPOINT_FD(WALSENDER_AFTER_BEGIN, PQsocket(c->stream.conn));
 	return 0;
+}
+
+/* The COMMIT of a transaction that the spool has all the rest of, and not the end. */
+static int append_commit(struct capture *c, const struct pgo_message *m, struct rt_err *err)
+{
+	const struct change change = {
+		.kind = CHANGE_COMMIT,
+		.lsn = m->commit.end,
+		.commit_us = m->commit.commit_us,
+	};
+	c->had = (struct spool_memory){
+		.end = m->commit.end,
+		.xid = c->begin.xid,
+		.commit_us = m->commit.commit_us,
+	};
+	c->had_from = c->begin.lsn;
+	c->commit_us = m->commit.commit_us;
+	c->unwritten = true;
+	met_set(MET_CAPTURE_COMMIT_US, (uint64_t)c->commit_us);
+	met_add(MET_CAPTURE_TRANSACTIONS, 1);
+	int rc = spool_append(c->spool, &change, err);
+	FAILPOINT_FD(WALSENDER_AFTER_COMMIT, PQsocket(c->stream.conn));
+	return rc;
 }
 
 static int take_commit(struct capture *c, const struct pgo_message *m, struct rt_err *err)
@@ -186,23 +230,20 @@ static int take_commit(struct capture *c, const struct pgo_message *m, struct rt
 	c->open = false;
 	if (!c->begun) {
 		prog_commit_empty(&c->prog, m->commit.end);
-		return 0;
+		return recheck_idle(&c->recheck, m->commit.end, err);
 	}
 	c->begun = false;
+	int rc = recheck_commit(&c->recheck, m->commit.end, c->begin.xid, m->commit.commit_us, err);
+	if (rc != 0)
+		return rc;
 	if (!prog_commit(&c->prog, m->commit.end))
 		return spool_abort_transaction(c->spool, err); /* we hold it already */
-	const struct change change = {
-		.kind = CHANGE_COMMIT,
-		.lsn = m->commit.end,
-		.commit_us = m->commit.commit_us,
-	};
-	c->commit_us = m->commit.commit_us;
-	c->unwritten = true;
-	met_set(MET_CAPTURE_COMMIT_US, (uint64_t)c->commit_us);
-	met_add(MET_CAPTURE_TRANSACTIONS, 1);
-	int rc = spool_append(c->spool, &change, err);
-	FAILPOINT_FD(WALSENDER_AFTER_COMMIT, PQsocket(c->stream.conn));
-	return rc;
+	if (c->again)
+		return rt_fail(err, ERR_PERMANENT,
+			       "a transaction ends at " LSN_FMT ", but its commit is at " LSN_FMT
+			       ", up to which we held everything",
+			       LSN_ARGS(m->commit.end), LSN_ARGS(c->begin.lsn));
+	return append_commit(c, m, err);
 }
 
 static int take_relation(struct capture *c, struct schema s, struct rt_err *err)
@@ -265,12 +306,12 @@ static int on_data(void *ctx, struct lsn lsn, struct slice bytes, struct rt_err 
 	return rc;
 }
 
-static void on_keepalive(void *ctx, struct lsn end, bool reply)
+static int on_keepalive(void *ctx, struct lsn end, bool reply, struct rt_err *err)
 {
 	struct capture *c = ctx;
 	FAILPOINT_FD(WALSENDER_KEEPALIVE, PQsocket(c->stream.conn));
-	prog_keepalive(&c->prog, end, reply);
 	c->sync_now |= reply;
+	return nothing_more(c, end, reply, err);
 }
 
 /* ---- connections ---- */
@@ -316,6 +357,81 @@ static int is_later_timeline(const struct capture *c, const struct stream_facts 
 	return RT_MIN(rc, 0);
 }
 
+/* What decides which transactions the core sends, and which of them we take: else none can be held against another. */
+static uint64_t hash_of_asked(const struct capture *c)
+{
+	const struct stream_options *o = &c->stream.o;
+	struct buf b = BUF_INIT;
+	for (int i = 0; i < o->publication_count; i++)
+		buf_add(&b, o->publication[i], strlen(o->publication[i]) + 1);
+	buf_u8(&b, 0);
+	for (size_t i = 0; i < ARRAY_LEN(messages_taken); i++)
+		buf_add(&b, messages_taken[i], strlen(messages_taken[i]) + 1);
+	uint64_t hash = XXH3_64bits(b.p, b.len);
+	buf_release(&b);
+	return hash;
+}
+
+struct recalling {
+	struct capture *c;
+	struct lsn confirmed;
+	struct lsn to; /* the farthest that the spool had got */
+};
+
+static void recall(void *ctx, const struct spool_memory *m)
+{
+	struct recalling *r = ctx;
+	r->to = m->end;
+	if (lsn_lt(r->confirmed, m->end))
+		recheck_expect(&r->c->recheck, m);
+	else if (m->xid != 0)
+		r->c->had = *m;
+}
+
+/*
+ * What we had beyond the slot's confirmed position, which the opening will cut
+ * off, must come again. Where the spool is damaged it is healed by that cut,
+ * and the less is compared.
+ */
+static int recall_spool(struct capture *c, const struct stream_facts *f, struct rt_err *err)
+{
+	const struct spool_identity id = identity_of(c, f);
+	struct recalling r = {.c = c, .confirmed = f->core.confirmed};
+	recheck_release(&c->recheck);
+	c->had = (struct spool_memory){0};
+	FAILPOINT(CAPTURE_RECALL);
+	int rc = spool_recall(c->settings->spool.dir, &id, hash_of_asked(c), f->core.confirmed,
+			      recall, &r, err);
+	if (rc == ERR_PERMANENT)
+		log_warn("what was received before cannot all be compared with what comes again",
+			 "reason=\"%s\"", err->msg);
+	else if (rc != 0)
+		return rc;
+	if (lsn_lt(r.to, f->core.confirmed)) /* others may stand between */
+		c->had = (struct spool_memory){0};
+	/* Where it is not known, the next connection needs nothing from before this one. */
+	c->had_from = c->had.xid != 0 ? LSN_NONE : f->core.confirmed;
+	/* A standby's position goes back for a moment when it starts. */
+	return f->in_recovery ? 0 : prog_not_set_back(&f->core, r.to, err);
+}
+
+/* What we had may not be of this timeline: nothing of it need come again. */
+static void forget_spool(struct capture *c, const struct stream_facts *f)
+{
+	recheck_release(&c->recheck);
+	c->had = (struct spool_memory){0};
+	c->had_from = f->core.confirmed;
+}
+
+/* What the new generation of the spool says that we had. */
+static size_t memory_of(const struct capture *c, struct spool_memory ret[RECHECK_MEMORY + 1])
+{
+	size_t n = 0;
+	if (c->had.xid != 0)
+		ret[n++] = c->had;
+	return n + recheck_memory(&c->recheck, ret + n);
+}
+
 static int open_spool(struct capture *c, const struct stream_facts *f, struct rt_err *err)
 {
 	const struct settings *s = c->settings;
@@ -327,6 +443,7 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 		.frame_bytes = FRAME_BYTES,
 		.retain_us = s->spool.retain,
 		.accept_gap = s->capture.on_lost_slot == LOST_SLOT_RESYNC,
+		.asked = hash_of_asked(c),
 	};
 	const struct prog_options po = {
 		.confirm_spooled = s->capture.confirm == CONFIRM_SPOOLED,
@@ -339,11 +456,20 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 		rc = is_later_timeline(c, f, &o.accept_timeline, err);
 	if (rc < 0)
 		return rc;
-	if (o.accept_timeline)
+	if (o.accept_timeline) {
 		log_warn("the core is on a later timeline (a failover): apply takes back what is "
 			 "not of it",
 			 "timeline=%u from=" LSN_FMT, f->core.timeline,
 			 LSN_ARGS(f->core.confirmed));
+		forget_spool(c, f);
+	} else {
+		rc = recall_spool(c, f, err);
+	}
+	if (rc < 0)
+		return rc;
+	struct spool_memory memory[RECHECK_MEMORY + 1];
+	o.memory = memory;
+	o.memory_count = memory_of(c, memory);
 	FAILPOINT(CAPTURE_BEFORE_OPEN);
 	rc = spool_writer_open(&c->spool, s->spool.dir, &id, &o, f->core.confirmed, err);
 	if (rc != 0)
@@ -412,8 +538,11 @@ static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret
 	int rc = first ? open_spool(c, f, err) : reconnected(c, f, err);
 	if (rc != 0)
 		return rc;
-	/* A new process cut the spool back to confirmed; an old one goes on behind what it holds. */
-	*ret_start = c->prog.appended;
+	/* A new process cut the spool back to confirmed; an old one goes on with the last transaction that it holds. */
+	*ret_start = first ? c->prog.appended : lsn_max(c->had_from, f->core.confirmed);
+	if (!first)
+		recheck_again(&c->recheck, &c->had, *ret_start, c->prog.appended);
+	recheck_connected(&c->recheck, f->core.confirmed);
 	if (!first)
 		met_add(MET_CAPTURE_RECONNECTS, 1);
 	met_set(MET_CAPTURE_CONNECTED, 1);
@@ -422,7 +551,7 @@ static int on_connected(void *ctx, const struct stream_facts *f, struct lsn *ret
 	c->applied_poll_us = 0;
 	c->custody.core_is_closing = false; /* it was, before it came back */
 	log_info("stream starts", "slot=%s from=" LSN_FMT " binary=%s timeline=%u server=%d",
-		 c->settings->core.slot, LSN_ARGS(c->prog.appended), f->binary ? "on" : "off",
+		 c->settings->core.slot, LSN_ARGS(*ret_start), f->binary ? "on" : "off",
 		 f->core.timeline, f->server_version);
 	return 0;
 }
@@ -437,6 +566,9 @@ static const char *loss_text(enum stream_loss loss)
 	case STREAM_SLOT_INVALIDATED:
 		return "was invalidated: the core no longer has the WAL that we need "
 		       "(max_slot_wal_keep_size)";
+	case STREAM_SLOT_WITHOUT_WAL:
+		return "cannot be decoded any further: the core has lost WAL that it was to keep "
+		       "for it";
 	case STREAM_SLOT_UNDECODABLE:
 		return "cannot be decoded any further: a publication did not exist when a change "
 		       "was made";
@@ -514,7 +646,7 @@ static bool on_slot_turn(void *ctx)
 
 static int forget_open_transaction(struct capture *c, struct rt_err *err)
 {
-	bool begun = c->begun;
+	bool begun = c->begun && !c->again;
 	c->open = c->begun = false;
 	prog_disconnected(&c->prog);
 	return begun ? spool_abort_transaction(c->spool, err) : 0;
@@ -557,6 +689,13 @@ static void on_notice(void *ctx, const char *message, const char *fields)
 }
 
 /* ---- the end of a turn ---- */
+
+static struct prog_feedback feedback(const struct capture *c)
+{
+	struct prog_feedback f = prog_feedback(&c->prog);
+	f.flush = recheck_confirm(&c->recheck, f.flush);
+	return f;
+}
 
 static int write_spool(struct capture *c, int64_t now_us, struct rt_err *err)
 {
@@ -801,7 +940,7 @@ static int finish(struct capture *c, struct rt_err *err)
 	rc = forget_open_transaction(c, err);
 	if (rc == 0)
 		rc = sync_spool(c, true, err);
-	const struct prog_feedback f = prog_feedback(&c->prog);
+	const struct prog_feedback f = feedback(c);
 	if (rc == 0)
 		stream_stop(&c->stream, &f);
 	set_metrics(c, INT64_MAX - TICK_US);
@@ -817,7 +956,7 @@ static int let_core_go(struct capture *c, int64_t now_us, struct rt_err *err)
 	if (!c->custody.core_is_closing || !stream_is_running(&c->stream))
 		return 0;
 	struct rt_err why;
-	const struct prog_feedback f = prog_feedback(&c->prog);
+	const struct prog_feedback f = feedback(c);
 	rt_fail(&why, ERR_RETRY, "the core is shutting down");
 	c->custody.core_is_closing = false;
 	stream_stop(&c->stream, &f);
@@ -862,7 +1001,7 @@ static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
 		watch_room(c, now_us);
 		watch_core(c, now_us);
 		stream_behind(&c->stream, is_behind(c));
-		const struct prog_feedback f = prog_feedback(&c->prog);
+		const struct prog_feedback f = feedback(c);
 		rc = stream_status(&c->stream, &f, now_us, err);
 		if (rc == 0)
 			rc = let_core_go(c, now_us, err);
@@ -999,6 +1138,7 @@ int capture_main(const struct settings *s)
 	stream_release(&c.stream);
 	custody_release(&c.custody);
 	spool_writer_close(c.spool);
+	recheck_release(&c.recheck);
 	mirrored_close(&c.mirrored);
 	rel_release(&c.relations);
 	arena_release(&c.arena);

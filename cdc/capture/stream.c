@@ -267,8 +267,8 @@ static int judge_slot(struct stream *s, PGconn *c, const PGresult *res, struct s
 	s->busy_pid = 0;
 	if (strcmp(PQgetvalue(res, 0, 4), "lost") == 0 || f->core.confirmed.v == 0)
 		f->loss = STREAM_SLOT_INVALIDATED;
-	else if (s->undecodable)
-		f->loss = STREAM_SLOT_UNDECODABLE;
+	else
+		f->loss = s->found;
 	return 0;
 }
 
@@ -328,7 +328,7 @@ static int replace_slot(struct stream *s, PGconn *c, struct stream_facts *f, str
 	FAILPOINT_FD(LOST_SLOT_MADE, PQsocket(c));
 	f->core.confirmed = made.consistent_point;
 	f->core.flushed = lsn_max(f->core.flushed, made.consistent_point);
-	s->undecodable = false;
+	s->found = STREAM_SLOT_GOOD;
 	return 0;
 }
 
@@ -450,7 +450,7 @@ int stream_drop(struct stream *s, const struct rt_err *why, int64_t now_us, stru
 
 int stream_lose_slot(struct stream *s, const struct rt_err *why, int64_t now_us, struct rt_err *err)
 {
-	s->undecodable = true;
+	s->found = STREAM_SLOT_UNDECODABLE;
 	return stream_drop(s, why, now_us, err);
 }
 
@@ -461,6 +461,14 @@ static int retry_or_fail(struct stream *s, int rc, int64_t now_us, struct rt_err
 		return rc;
 	const struct rt_err why = *err;
 	return stream_drop(s, &why, now_us, err);
+}
+
+/* A file of the core is missing: is it a WAL segment? Its text comes in the server's language, its source does not. */
+static bool is_wal_gone(const PGresult *res)
+{
+	const char *from = res != NULL ? PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION) : NULL;
+	return from != NULL && pgc_is_state(res, "58P01") &&
+	       (strcmp(from, "WalSndSegmentOpen") == 0 || strcmp(from, "CheckXLogRemoved") == 0);
 }
 
 /* Says why the server ended the CopyBoth phase. */
@@ -475,18 +483,17 @@ static int judge_end(struct stream *s, const PGresult *res, struct rt_err *err)
 			    "");
 		return rt_fail(err, ERR_RETRY, "reconnecting in text mode");
 	}
-	int rc = pgc_fail(s->conn, res, err, "replication");
+	pgc_fail(s->conn, res, err, "replication");
 	if (pgc_is_state(res, "42704")) {
-		s->undecodable = true;
+		s->found = STREAM_SLOT_UNDECODABLE;
 		return rt_fail(err, ERR_RETRY,
 			       "the core stopped the stream: a publication did not exist when a "
 			       "change was made (it was dropped, or made again later)");
 	}
-	if (pgc_is_state(res, "58P01")) {
-		size_t n = strlen(err->msg);
-		snprintf(err->msg + n, sizeof(err->msg) - n,
-			 "; mend: the core no longer has WAL that we need: " MEND_LOAD_ANEW);
-		return rc;
+	if (is_wal_gone(res)) {
+		s->found = STREAM_SLOT_WITHOUT_WAL;
+		return rt_fail(err, ERR_RETRY,
+			       "the core no longer has WAL that it was to keep for the slot");
 	}
 	const char *state = res != NULL ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
 	if (state != NULL && strncmp(state, "58", 2) == 0)
@@ -511,8 +518,7 @@ static int take_message(struct stream *s, const uint8_t *p, size_t len, struct r
 				 slice_of(p + XLOGDATA_HEADER, len - XLOGDATA_HEADER), err);
 	if (p[0] == 'k' && len == KEEPALIVE_BYTES && p[17] <= 1) {
 		s->reply_wanted |= p[17] == 1;
-		s->h.keepalive(s->h.ctx, (struct lsn){be64_get(p + 1)}, p[17] == 1);
-		return 0;
+		return s->h.keepalive(s->h.ctx, (struct lsn){be64_get(p + 1)}, p[17] == 1, err);
 	}
 	return rt_fail(err, ERR_PERMANENT,
 		       "unknown streaming message (type byte 0x%02x, %zu bytes) from the core",

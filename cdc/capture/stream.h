@@ -26,6 +26,7 @@ enum stream_loss {
 	STREAM_SLOT_GOOD,
 	STREAM_SLOT_GONE,
 	STREAM_SLOT_INVALIDATED, /* the core has thrown away WAL that it needed */
+	STREAM_SLOT_WITHOUT_WAL, /* the core has lost WAL that it was to keep for it */
 	STREAM_SLOT_UNDECODABLE, /* its publication did not exist when a change was made */
 };
 
@@ -69,7 +70,7 @@ struct stream_handler {
 	/* One pgoutput message (borrowed until return); lsn as the server put it (0 for some). */
 	int (*data)(void *ctx, struct lsn lsn, struct slice bytes, struct rt_err *err);
 	/* Everything that ends up to `end` was sent; reply: the core waits for an answer. */
-	void (*keepalive)(void *ctx, struct lsn end, bool reply);
+	int (*keepalive)(void *ctx, struct lsn end, bool reply, struct rt_err *err);
 	/* The stream broke (or the attempt failed) for this reason; tried again in wait_us. */
 	int (*disconnected)(void *ctx, const struct rt_err *why, int64_t wait_us,
 			    struct rt_err *err);
@@ -95,13 +96,13 @@ struct stream {
 	struct stream_facts facts;
 	struct pgc_backoff backoff;
 	int64_t retry_at_us;
-	bool paused;	       /* leave the socket unread (spool full); still answers */
-	bool behind;	       /* catching up: read in gulps */
-	int64_t rest_until_us; /* leave the socket alone until then */
-	bool pending_input;    /* the turn's budget ended before libpq's buffer did */
-	bool text_only;	       /* the server refused binary once */
-	bool undecodable;      /* the slot stopped at a change that no publication was there for */
-	bool flushing;	       /* output waits for the socket */
+	bool paused;		/* leave the socket unread (spool full); still answers */
+	bool behind;		/* catching up: read in gulps */
+	int64_t rest_until_us;	/* leave the socket alone until then */
+	bool pending_input;	/* the turn's budget ended before libpq's buffer did */
+	bool text_only;		/* the server refused binary once */
+	enum stream_loss found; /* what the end of the last stream said of the slot */
+	bool flushing;		/* output waits for the socket */
 	bool reply_wanted;
 	struct prog_feedback told; /* last status sent */
 	struct prog_feedback next; /* newest to tell */

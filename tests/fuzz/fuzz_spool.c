@@ -17,8 +17,8 @@ enum { START = 0x100, SALT = 4711 };
 
 static void build(struct rd *in, struct buf *file)
 {
-	struct record_segment is = {1,	  1, slice_str("p"), slice_str("s"), 1, {START},
-				    SALT, 0, LSN_NONE};
+	struct record_segment is = {
+		1, 1, slice_str("p"), slice_str("s"), 1, {START}, SALT, 0, LSN_NONE, 0, NULL, 0};
 	struct frame f = {.kind = FRAME_SEGMENT};
 	struct buf header = BUF_INIT;
 	uint64_t lsn = START;

@@ -83,6 +83,10 @@ static struct lsn current, confirmed, persisted;
 static uint32_t next_xid;
 static int64_t core_us; /* its clock, since 2000 */
 
+/* Set back: the transactions from `other` to `other_end` are others now, or none. */
+static size_t other, other_end;
+static bool others_are_gone;
+
 /* A free-standing message (not transactional), between transactions: at most the newest. */
 static struct lsn loose;
 
@@ -97,6 +101,7 @@ void core_begin(void)
 	current = confirmed = persisted =
 		(struct lsn){UINT64_C(0x1000000) + rng_below(RNG_CORE, 4096)};
 	next_xid = 700;
+	other = other_end = 0;
 	core_us = INT64_C(800000000000000);
 	loose = LSN_NONE;
 	for (int r = 0; r < ROLLUPS; r++)
@@ -135,6 +140,26 @@ void core_persist(void)
 void core_crash(void)
 {
 	confirmed = persisted;
+}
+
+static bool is_other(size_t i)
+{
+	return other <= i && i < other_end;
+}
+
+bool core_set_back(struct lsn received)
+{
+	size_t first = core_count_to(persisted), end = core_count_to(received);
+	while (first < end && transactions[end - 1].events == 0)
+		end--; /* one that has nothing for us is not missed */
+	if (first == end)
+		return false;
+	core_crash();
+	other = first + rng_below(RNG_CORE, (uint32_t)(end - first));
+	other_end = transaction_count;
+	others_are_gone = rng_one_in(RNG_CORE, 2);
+	sim_say("core: set back to before " LSN_FMT, LSN_ARGS(transactions[other].end));
+	return true;
 }
 
 size_t core_count_to(struct lsn l)
@@ -558,7 +583,7 @@ static void put_commit(const struct sim_transaction *t, struct wire_message *ret
 	buf_u8(&ret->bytes, 0);
 	buf_u64(&ret->bytes, t->commit.v);
 	buf_u64(&ret->bytes, t->end.v);
-	buf_u64(&ret->bytes, (uint64_t)t->commit_us);
+	buf_u64(&ret->bytes, (uint64_t)t->commit_us + is_other(sender.next));
 	sender.in = false;
 	sender.at = 0;
 	sender.next++;
@@ -586,7 +611,8 @@ static bool keepalive(struct wire_message *ret, bool ask)
 bool walsender_next(struct wire_message *ret, bool ask)
 {
 	*ret = (struct wire_message){0};
-	while (!sender.in && sender.next < transaction_count && transactions[sender.next].silent)
+	while (!sender.in && sender.next < transaction_count &&
+	       (transactions[sender.next].silent || (others_are_gone && is_other(sender.next))))
 		sender.sent = transactions[sender.next++].end;
 	bool more = sender.next < transaction_count;
 	if (rng_one_in(RNG_CORE, 10) || (!more && (ask || rng_one_in(RNG_CORE, 4))))
@@ -605,7 +631,7 @@ bool walsender_next(struct wire_message *ret, bool ask)
 		ret->lsn = t->commit;
 		buf_u8(&ret->bytes, 'B');
 		buf_u64(&ret->bytes, t->commit.v);
-		buf_u64(&ret->bytes, (uint64_t)t->commit_us);
+		buf_u64(&ret->bytes, (uint64_t)t->commit_us + is_other(sender.next));
 		buf_u32(&ret->bytes, 700u + (uint32_t)sender.next);
 	} else if (sender.at < t->message_count) {
 		put_next(&t->message[sender.at], ret);

@@ -40,9 +40,11 @@ struct sim_config sim_config;
 struct lsn ever_received;
 struct landed sim_landed[ROLLUPS];
 
-static uint32_t faults; /* that may happen in this schedule */
-static bool healing;	/* the end: none happens any more */
-static uint32_t ends;	/* of processes, while healing */
+static uint32_t faults;	 /* that may happen in this schedule */
+static bool healing;	 /* the end: none happens any more */
+static uint32_t ends;	 /* of processes, while healing */
+static bool set_back;	 /* the core, at the end */
+static uint32_t notices; /* of that, by capture */
 static bool up[PROCESS_COUNT], stopping[PROCESS_COUNT];
 static uint32_t step_now;
 static struct run now_running;
@@ -125,6 +127,10 @@ static void check_capture(bool whole_turn)
 /* Is this an end for good that the schedule asked for? */
 static bool is_expected(enum process p, const struct rt_err *err)
 {
+	if (p == PROCESS_CAPTURE && set_back && strstr(err->msg, "was set back") != NULL) {
+		notices++;
+		return true;
+	}
 	if (p == PROCESS_CAPTURE || (faults >> FAULT_SECOND & 1) == 0)
 		return false;
 	/* Who lost the fence without knowing may find that the spool was let go of meanwhile. */
@@ -383,6 +389,38 @@ static void drain(void)
 		   LSN_ARGS(core_confirmed()));
 }
 
+/* One in a few ends so. What shows it is in the spool: it must not have been lost with the machine, or with its pages. */
+static bool is_set_back(void)
+{
+	const uint32_t loses = 1u << FAULT_MACHINE | 1u << FAULT_SYNC | 1u << FAULT_READ;
+	const struct capture_view v = capture_view();
+	if (!rng_one_in(RNG_CONFIG, 4) || !v.has_spool || (faults & loses) != 0)
+		return false;
+	link_break(); /* what was told arrived before, or never does */
+	return core_set_back(v.received);
+}
+
+/* Capture must notice, whether it was running or not; and again when it is started again. */
+static void end_set_back(void)
+{
+	uint32_t rounds = 0;
+	if (rng_one_in(RNG_CONFIG, 2))
+		buried(PROCESS_CAPTURE);
+	for (; rounds < DRAIN_ROUNDS && notices < 2; rounds++) {
+		link_send(64);
+		let_run(PROCESS_CAPTURE, false);
+		let_run(PROCESS_APPLY, false);
+		link_hear(64);
+		warehouse_act(64);
+		warehouse_flush();
+		if (up[PROCESS_CAPTURE] && up[PROCESS_APPLY])
+			wait_for_deadline();
+	}
+	SIM_ASSERT(notices == 2, "the core was set back, and nobody noticed");
+	for (int p = PROCESS_CAPTURE; p < PROCESS_COUNT; p++)
+		buried((enum process)p);
+}
+
 /* Faults end; everything must get where it belongs. */
 static void heal(void)
 {
@@ -390,6 +428,10 @@ static void heal(void)
 	disk_faults = (struct disk_faults){0};
 	core_is_down = warehouse_is_down = false;
 	buried(PROCESS_APPLY2);
+	if ((set_back = is_set_back())) {
+		end_set_back();
+		return;
+	}
 	warehouse_settle();
 	core_settle();
 	drain();
@@ -417,7 +459,8 @@ static void heal(void)
 static bool run(const struct run *r)
 {
 	now_running = *r;
-	step_now = ends = 0;
+	step_now = ends = notices = 0;
+	set_back = false;
 	heap_end();
 	rng_seed(r->seed);
 	healing = false;

@@ -193,6 +193,12 @@ void core_confirm(struct lsn flush);
 void core_persist(void);
 /* The slot's position after a crash. */
 void core_crash(void);
+/*
+ * It is its older self again, and has written on, past where it was: of what
+ * was received something is another, or not there any more. False: nothing of
+ * that is beyond what the slot had persisted, so that there is no such self.
+ */
+bool core_set_back(struct lsn received);
 /* The walsender: starts a stream; makes its next message. */
 void walsender_start(struct lsn from, bool binary);
 struct wire_message {

@@ -172,7 +172,7 @@ static int stream_dispatch(void *ctx, short revents, int64_t now_us, struct rt_e
 		if (m.bytes.p != NULL)
 			heap_adopt(m.bytes.p);
 		if (m.keepalive)
-			s->h.keepalive(s->h.ctx, m.lsn, m.reply);
+			rc = s->h.keepalive(s->h.ctx, m.lsn, m.reply, &why);
 		else
 			rc = s->h.data(s->h.ctx, m.lsn, buf_slice(&m.bytes), &why);
 		buf_release(&m.bytes);
@@ -370,6 +370,7 @@ void capture_end(void)
 	stream_release(&c->stream);
 	custody_release(&c->custody);
 	spool_writer_close(c->spool);
+	recheck_release(&c->recheck);
 	rel_release(&c->relations);
 	arena_release(&c->arena);
 	arena_release(&c->names);

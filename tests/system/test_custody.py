@@ -133,6 +133,30 @@ def test_trap_25_a_slot_that_lost_its_wal_is_made_anew(make_bank):
         assert gaps(bank)[0] == gap and bank.process.poll() is None
 
 
+@pytest.mark.parametrize("policy", ["resync", "stop"])
+def test_trap_04_a_slot_whose_wal_is_gone_is_a_lost_one(make_bank, policy):
+    """Somebody deleted it (pg_resetwal, a full disk, a bad restore): the slot itself knows nothing of it."""
+    bank = make_bank(capture__on_lost_slot=policy).start()
+    insert(bank, 1)
+    bank.arrived([1])
+    stop(bank)
+    needed = bank.one("select pg_walfile_name(restart_lsn) from pg_replication_slots where slot_name = %s", bank.slot)
+    for n in (2, 3):
+        insert(bank, n)
+        bank.sql.execute("select pg_switch_wal()")
+        bank.sql.execute("checkpoint")
+    os.unlink(os.path.join(bank.core.data, "pg_wal", needed))
+    bank.start()
+    if policy == "stop":
+        assert bank.ends() == 100
+        assert "has lost WAL that it was to keep for it; mend: capture.on_lost_slot: resync" in bank.log()
+        return
+    bank.says("a gap: the slot that had these changes is lost")
+    insert(bank, 4)
+    bank.arrived([1, 4])
+    assert len(gaps(bank)) == 1 and "has lost WAL that it was to keep" in bank.log()
+
+
 def test_a_new_slot_says_which_transaction_it_waits_for_and_can_be_stopped(make_bank):
     bank = make_bank().start()
     insert(bank, 1)

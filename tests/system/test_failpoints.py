@@ -53,7 +53,7 @@ BUSY = ("walsender", "gather", "fold", "ledger", "stream.read", "stream.before_s
         "capture.before", "capture.after", "capture.progress", "spool.write", "spool.sync", "writer.step", "writer.begin",
         "writer.rows", "writer.mirror", "writer.before_flush", "writer.after_flush", "writer.result", "writer.finish", "apply.resolved",
         "apply.take_off", "apply.written", "segment.read", "applied.write", "custody.ask", "custody.beat")
-ONCE = {"walsender.relation", "segment.read", "segment.read_short", "capture.before_open", "gather.open", "fs.open"}
+ONCE = {"walsender.relation", "segment.read", "segment.read_short", "capture.before_open", "capture.recall", "gather.open", "fs.open"}
 # What else must be set so that it is passed.
 WITH = {"fs.write_rest": "fs.write_short=short", "spool.truncate": "spool.write=ENOSPC@2",
         "capture.disconnected": "stream.read=disconnect@3", "apply.failed": "writer.step=disconnect@3"}
