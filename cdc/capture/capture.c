@@ -339,6 +339,24 @@ static int read_held(const struct capture *c, const struct stream_facts *f, stru
 	return prog_not_set_back(&f->core, p.applied, err);
 }
 
+/*
+ * Is the core on a later timeline than apply was when it gave its last word (a
+ * failover)? What was of the old one then stays in the spool, behind which a
+ * generation of the new one begins; apply finds out what to take back.
+ */
+static int is_later_timeline(const struct capture *c, const struct stream_facts *f, bool *ret,
+			     struct rt_err *err)
+{
+	struct applied_position p;
+	*ret = false;
+	if (c->settings->capture.on_lost_slot != LOST_SLOT_RESYNC)
+		return 0;
+	int rc = applied_read(c->settings->spool.dir, &p, err);
+	*ret = (rc == 1 && p.timeline < f->core.timeline) ||
+	       (c->core.system_id != 0 && c->core.timeline < f->core.timeline);
+	return RT_MIN(rc, 0);
+}
+
 /* What decides which transactions the core sends, and which of them we take: else none can be held against another. */
 static uint64_t hash_of_asked(const struct capture *c)
 {
@@ -397,6 +415,14 @@ static int recall_spool(struct capture *c, const struct stream_facts *f, struct 
 	return f->in_recovery ? 0 : prog_not_set_back(&f->core, r.to, err);
 }
 
+/* What we had may not be of this timeline: nothing of it need come again. */
+static void forget_spool(struct capture *c, const struct stream_facts *f)
+{
+	recheck_release(&c->recheck);
+	c->had = (struct spool_memory){0};
+	c->had_from = f->core.confirmed;
+}
+
 /* What the new generation of the spool says that we had. */
 static size_t memory_of(const struct capture *c, struct spool_memory ret[RECHECK_MEMORY + 1])
 {
@@ -404,24 +430,6 @@ static size_t memory_of(const struct capture *c, struct spool_memory ret[RECHECK
 	if (c->had.xid != 0)
 		ret[n++] = c->had;
 	return n + recheck_memory(&c->recheck, ret + n);
-}
-
-/*
- * Is the core on a later timeline than apply was when it gave its last word (a
- * failover)? What was of the old one then stays in the spool, behind which a
- * generation of the new one begins; apply finds out what to take back.
- */
-static int is_later_timeline(const struct capture *c, const struct stream_facts *f, bool *ret,
-			     struct rt_err *err)
-{
-	struct applied_position p;
-	*ret = false;
-	if (c->settings->capture.on_lost_slot != LOST_SLOT_RESYNC)
-		return 0;
-	int rc = applied_read(c->settings->spool.dir, &p, err);
-	*ret = (rc == 1 && p.timeline < f->core.timeline) ||
-	       (c->core.system_id != 0 && c->core.timeline < f->core.timeline);
-	return RT_MIN(rc, 0);
 }
 
 static int open_spool(struct capture *c, const struct stream_facts *f, struct rt_err *err)
@@ -445,16 +453,20 @@ static int open_spool(struct capture *c, const struct stream_facts *f, struct rt
 	struct lsn held;
 	int rc = read_held(c, f, &held, err);
 	if (rc == 0)
-		rc = recall_spool(c, f, err);
-	if (rc == 0)
 		rc = is_later_timeline(c, f, &o.accept_timeline, err);
 	if (rc < 0)
 		return rc;
-	if (o.accept_timeline)
+	if (o.accept_timeline) {
 		log_warn("the core is on a later timeline (a failover): apply takes back what is "
 			 "not of it",
 			 "timeline=%u from=" LSN_FMT, f->core.timeline,
 			 LSN_ARGS(f->core.confirmed));
+		forget_spool(c, f);
+	} else {
+		rc = recall_spool(c, f, err);
+	}
+	if (rc < 0)
+		return rc;
 	struct spool_memory memory[RECHECK_MEMORY + 1];
 	o.memory = memory;
 	o.memory_count = memory_of(c, memory);

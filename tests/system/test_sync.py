@@ -205,7 +205,7 @@ def test_trap_51_a_writer_open_across_the_addition_of_a_table(make_pipeline):
         assert p.apply.stop() == 0
         p.start_apply()
         wait_for("the sync to say what it waits for", lambda: p.apply.lines(
-            "waits for old transactions", f"pid={open_.info.backend_pid}"))
+            "waits for old transactions", f"pid {open_.info.backend_pid},"))
         with p.writing() as conn:
             write_role(conn, 3, 1)
         write_role(open_, 1, 2)
