@@ -863,7 +863,8 @@ int spool_writer_open(struct spool_writer **ret, const char *dir, const struct s
 	aio_sync_open(&w->aio);
 	w->open_number = w->whole_number = 1;
 	char *lock = rt_sprintf("%s/lock", dir);
-	if ((rc = fs_mkdirs(dir, 0700, err)) != 0 || (rc = fs_lock(lock, &w->lock_fd, err)) != 0 ||
+	if ((rc = fs_mkdirs(dir, 0700, err)) != 0 ||
+	    (rc = fs_lock(lock, 0, &w->lock_fd, err)) != 0 ||
 	    (rc = open_in(w, confirmed, err)) != 0)
 		goto out;
 	*ret = w;

@@ -42,9 +42,11 @@
 #define REMAKE_NEXT_US	INT64_C(50000)
 #define REMAKE_AGAIN_US INT64_C(1000000)
 
-/* The lock of state_dir is tried for again so often. */
-#define LOCK_TRIES  50
-#define LOCK_TRY_MS 20
+/*
+ * Waited for the lock of state_dir: a process that was killed a moment ago may have forked a
+ * worker just before, which has the lock until it sees that it is alone.
+ */
+#define LOCK_WAIT_US INT64_C(1000000)
 
 enum stage {
 	STAGE_GATHER, /* `making` takes changes and folds them */
@@ -695,20 +697,6 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 
 /* ---- the role ---- */
 
-/*
- * A process that was killed a moment ago may have forked a worker just before,
- * which holds the lock, too, until it is scheduled and sees that it is alone.
- */
-static int take_lock(const char *path, int *ret, struct rt_err *err)
-{
-	int rc = fs_lock(path, ret, err);
-	for (int i = 0; rc == ERR_PERMANENT && i < LOCK_TRIES; i++) {
-		poll(NULL, 0, LOCK_TRY_MS);
-		rc = fs_lock(path, ret, err);
-	}
-	return rc;
-}
-
 static int set_up(struct applier *a, struct rt_err *err)
 {
 	const struct settings *s = a->settings;
@@ -716,7 +704,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	char *lock = rt_sprintf("%s/apply.lock", s->state_dir);
 	int rc = fs_mkdirs(s->state_dir, 0750, err);
 	if (rc == 0) /* before the counters, which are another's otherwise */
-		rc = take_lock(lock, &a->lock, err);
+		rc = fs_lock(lock, LOCK_WAIT_US, &a->lock, err);
 	if (rc == 0)
 		rc = fs_mkdirs(s->spool.dir, 0700, err);
 	if (rc == 0)

@@ -1098,7 +1098,7 @@ static int open_state(const struct settings *s, struct rt_err *err)
 	int fd; /* held until the process ends */
 	int rc = fs_mkdirs(s->state_dir, 0750, err);
 	if (rc == 0)
-		rc = fs_lock(lock, &fd, err);
+		rc = fs_lock(lock, 0, &fd, err);
 	if (rc == 0)
 		rc = met_open(metrics, "capture", err);
 	free(lock);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -10,6 +11,8 @@
 #include <unistd.h>
 
 #include "proto/base/failpoint.h"
+
+#define LOCK_TRY_MS 20
 
 int fs_write_all(int fd, const void *p, size_t bytes, const char *path, struct rt_err *err)
 {
@@ -182,7 +185,18 @@ int fs_free_bytes(const char *path, uint64_t *ret, struct rt_err *err)
 	return 0;
 }
 
-int fs_lock(const char *path, int *ret_fd, struct rt_err *err)
+/* flock, tried again for a while where another process has it. */
+static int lock_within(int fd, int64_t wait_us)
+{
+	const int64_t until = rt_mono_us() + wait_us;
+	int rc;
+	while ((rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && errno == EWOULDBLOCK &&
+	       rt_mono_us() < until)
+		poll(NULL, 0, LOCK_TRY_MS);
+	return rc;
+}
+
+int fs_lock(const char *path, int64_t wait_us, int *ret_fd, struct rt_err *err)
 {
 	char text[32] = "";
 	int fd = FP_FAILS(FS_LOCK_OPEN) ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -194,7 +208,7 @@ int fs_lock(const char *path, int *ret_fd, struct rt_err *err)
 			path);
 	if (fd < 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot open %s", path);
-	if (FP_FAILS(FS_LOCK) || flock(fd, LOCK_EX | LOCK_NB) != 0) {
+	if (FP_FAILS(FS_LOCK) || lock_within(fd, wait_us) != 0) {
 		int rc, cause = errno;
 		ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 		text[n > 0 ? n : 0] = '\0';

@@ -27,7 +27,11 @@ int fs_replace_file(const char *path, const void *p, size_t bytes, unsigned mode
 		    struct rt_err *err) RT_MUSTCHECK;
 /* Bytes that an unprivileged writer may still use on path's file system. */
 int fs_free_bytes(const char *path, uint64_t *ret, struct rt_err *err) RT_MUSTCHECK;
-/* Takes an exclusive lock on path (created if needed) for this process's life; *ret_fd holds it. ERR_PERMANENT naming the holder's pid when another process has it, or when the file may not be opened. */
-int fs_lock(const char *path, int *ret_fd, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * Takes an exclusive lock on path (created if needed) for this process's life; *ret_fd holds it.
+ * ERR_PERMANENT naming the holder's pid when another process has it for longer than wait_us, or
+ * when the file may not be opened.
+ */
+int fs_lock(const char *path, int64_t wait_us, int *ret_fd, struct rt_err *err) RT_MUSTCHECK;
 
 #endif

@@ -36,14 +36,17 @@ class Traces:
         os.chmod(self.folder, 0o711)
         self.mark = str(uuid.uuid4())
         self.env = {**os.environ, "TMPDIR": self.folder, MARK: self.mark}
-        self.seen, self.stop = set(), threading.Event()
+        self.seen, self.servers, self.stop = set(), set(), threading.Event()
+        self.before = {row[1] for row in self.all_segments()}
         self.sampler = threading.Thread(target=self.sample)
         self.sampler.start()
 
     def sample(self):
         """Remembers every process, so that shared memory can be told to be ours when they are gone."""
         while not self.stop.wait(0.2):
-            self.seen |= set(self.processes())
+            found = self.processes()
+            self.seen |= set(found)
+            self.servers |= {pid for pid, words in found.items() if "postgres" in words}
 
     def processes(self):
         """{pid: command line} of what has our mark, or works in our folder (a server's child hides its own)."""
@@ -64,10 +67,14 @@ class Traces:
         return found
 
     def segments(self):
-        """System V segments that one of our processes created."""
+        """System V segments that one of our servers made. A process's number comes again: those that stood before
+        are others'."""
+        return [row[1] for row in self.all_segments() if int(row[4]) in self.servers and row[1] not in self.before]
+
+    @staticmethod
+    def all_segments():
         with open("/proc/sysvipc/shm", encoding="utf-8") as f:
-            rows = [line.split() for line in f][1:]
-        return [row[1] for row in rows if int(row[4]) in self.seen]
+            return [line.split() for line in f][1:]
 
     def start(self, *arguments, **more):
         return subprocess.Popen([sys.executable, DEMO, *arguments], env=self.env, stdout=subprocess.PIPE,
@@ -98,6 +105,17 @@ class Traces:
             except ProcessLookupError:
                 pass
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def is_worker(pid):
+    """Is it a child of apply (a sync, a sample), or gone?"""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            parent = f.read().rpartition(")")[2].split()[1]
+        with open(f"/proc/{parent}/cmdline", "rb") as f:
+            return f.read().startswith(b"rolag\0apply")
+    except OSError:
+        return True
 
 
 @pytest.fixture
@@ -177,8 +195,9 @@ def test_up_stays_up_until_down(traces):
     running = traces.processes()
     again = traces.run("up")
     assert again[0] == 0 and "up already" in again[1]
-    assert {p for p, words in running.items() if "rolag" in words} <= set(traces.processes())
-    applier = [p for p, words in running.items() if words.startswith("rolag apply")]
+    roles = {p: words for p, words in running.items() if words.startswith("rolag") and not is_worker(p)}
+    assert len(roles) == 2 and set(roles) <= set(traces.processes())
+    applier = [p for p, words in roles.items() if words.startswith("rolag apply")]
     os.kill(applier[0], signal.SIGKILL)
     code, out = traces.run("proof")
     assert code == 0 and "33 of 33" in out, out

@@ -243,8 +243,8 @@ static void test_replace_file_and_read_back(void **state)
 	setrlimit(RLIMIT_NOFILE, &limit);
 	assert_int_equal(rc, ERR_SYSTEM); /* no descriptor left: that passes */
 	int fd, other;
-	assert_rc(fs_lock(path, &fd, &err), err);
-	assert_int_equal(fs_lock(path, &other, &err), ERR_PERMANENT);
+	assert_rc(fs_lock(path, 0, &fd, &err), err);
+	assert_int_equal(fs_lock(path, 20000, &other, &err), ERR_PERMANENT);
 	assert_says(err, "is locked by another process");
 	close(fd);
 	unlink(path);
