@@ -5,6 +5,7 @@
  */
 #include <inttypes.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include "apply/stream/sync_inner.h"
 #include "proto/base/failpoint.h"
@@ -113,8 +114,9 @@ static int take_snapshot(PGconn *core, PGconn *replication, const struct setting
 				 .monitor = core,
 				 .on_wait = on_slot_wait,
 				 .ctx = (void *)(uintptr_t)to};
-	snprintf(name, sizeof(name), "rolag_sync_%.40s_%" PRIx32, s->pipeline,
-		 (uint32_t)rt_mono_us());
+	/* Workers start in the same microsecond; a slot of one that died stays for a moment. */
+	snprintf(name, sizeof(name), "rolag_sync_%.40s_%x%04x", s->pipeline, (unsigned)getpid(),
+		 (unsigned)(rt_mono_us() & 0xffff));
 	int rc = slot_create(replication, &o, slot, err);
 	FAILPOINT_FD(SYNC_SLOT, PQsocket(core));
 	return rc != 0 ? rc : import_snapshot(core, slot->snapshot, err);
