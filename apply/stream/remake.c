@@ -74,7 +74,7 @@ static int connect_core(struct remake *m, struct rt_err *err)
 	rc = pgc_exec(m->core, NULL, err,
 		      "SET default_transaction_read_only = on; SET statement_timeout = '10s'; "
 		      "SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = '30s'; "
-		      "SET enable_seqscan = off; SET enable_sort = off");
+		      "SET enable_seqscan = off; SET enable_sort = off; SET jit = off");
 	return rc == 0 ? check_core(m, err) : rc;
 }
 

@@ -17,7 +17,7 @@
 #define SESSION_SQL                                                                                \
 	"SET default_transaction_read_only = on; SET statement_timeout = '5s'; SET "               \
 	"enable_seqscan "                                                                          \
-	"= off; SET TimeZone = 'UTC'; SET search_path = pg_catalog"
+	"= off; SET jit = off; SET TimeZone = 'UTC'; SET search_path = pg_catalog"
 #define COLUMNS 5
 
 static void events_sql(const struct rollup *r, struct buf *out)

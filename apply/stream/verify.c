@@ -71,7 +71,7 @@ static int connect_core(struct verify *v, PGconn **ret, struct rt_err *err)
 	return pgc_exec(
 		*ret, NULL, err,
 		"SET default_transaction_read_only = on; SET enable_sort = off; "
-		"SET enable_seqscan = off; SET statement_timeout = 0; "
+		"SET enable_seqscan = off; SET jit = off; SET statement_timeout = 0; "
 		"SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; "
 		/* A fence needs no standby: the stream has it all the same. */
 		"SET synchronous_commit = local");

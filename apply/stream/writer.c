@@ -141,11 +141,14 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 		      "$2::text, $3::pg_lsn) ON CONFLICT (run_id) DO NOTHING"}};
 	w->c = c;
 	FAILPOINT_FD(WRITER_BEFORE_PREPARE, PQsocket(c));
-	int rc = pgc_exec(c, NULL, err,
-			  "SET synchronous_commit = off; SET idle_in_transaction_session_timeout = "
-			  "'60s'; SET plan_cache_mode = force_generic_plan; SET TimeZone = 'UTC'; "
-			  "SET search_path = pg_catalog; "
-			  "SET enable_seqscan = off"); /* plans are made once, of empty tables */
+	int rc = pgc_exec(
+		c, NULL, err,
+		"SET synchronous_commit = off; SET idle_in_transaction_session_timeout = "
+		"'60s'; SET plan_cache_mode = force_generic_plan; SET TimeZone = 'UTC'; "
+		"SET search_path = pg_catalog; "
+		/* plans are made once, of empty tables; a scan that is forbidden looks dear, */
+		"SET enable_seqscan = off; "
+		"SET jit = off"); /* and would be compiled each time */
 	if (rc != 0)
 		return rc;
 	if (PQenterPipelineMode(c) != 1)
