@@ -549,7 +549,7 @@ test-faults: deps
 test-asan: deps
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=asan all $(TEST_TOOLS:%=build/asan/tests/%)
 	$(MAKE) --no-print-directory -j$$(nproc) MODE=fail build/fail/rolag
-	@ROLAG=build/asan/rolag $(SYSTEM_TESTS) tests/system --ignore tests/system/test_demo.py $(PYTEST)
+	@ROLAG=build/asan/rolag $(SYSTEM_TESTS) --reruns 0 tests/system --ignore tests/system/test_demo.py $(PYTEST)
 
 # ---- the demo (DEMO="--seconds 10 --rate 100" and the like; `demo.py --help`) ----
 

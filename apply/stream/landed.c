@@ -230,7 +230,7 @@ static void create_table(const struct landed *l, bool latest, struct buf *out)
 		   latest ? " WITH (fillfactor = 50)" : "");
 }
 
-static void comment(struct buf *out, const char *table, const char *column, const char *text)
+void landed_comment(struct buf *out, const char *table, const char *column, const char *text)
 {
 	buf_printf(out, "COMMENT ON %s %s", column != NULL ? "COLUMN" : "TABLE", table);
 	if (column != NULL) {
@@ -251,10 +251,10 @@ static void table_comments(const struct landed *l, bool latest, struct buf *out)
 				r->description != NULL ? ": " : "",
 				latest ? "the newest version of each entity" : "every version",
 				r->source_schema, r->source_table, r->definition);
-	comment(out, table, NULL, text);
+	landed_comment(out, table, NULL, text);
 	free(text);
 	for (int i = 0; i < LANDED_BEFORE; i++)
-		comment(out, table, before_names[i], before_comments[i]);
+		landed_comment(out, table, before_names[i], before_comments[i]);
 	struct buf d = BUF_INIT;
 	for (uint16_t i = 0; i < r->column_count; i++) {
 		const struct rollup_column *c = &r->column[i];
@@ -262,11 +262,11 @@ static void table_comments(const struct landed *l, bool latest, struct buf *out)
 		if (c->description != NULL)
 			buf_printf(&d, "%s; ", c->description);
 		rollup_describe_column(r, c, &d);
-		comment(out, table, c->name, buf_cstr(&d));
+		landed_comment(out, table, c->name, buf_cstr(&d));
 	}
 	buf_release(&d);
-	comment(out, table, "_lsn", LSN_COMMENT);
-	comment(out, table, "_committed_at", COMMITTED_COMMENT);
+	landed_comment(out, table, "_lsn", LSN_COMMENT);
+	landed_comment(out, table, "_committed_at", COMMITTED_COMMENT);
 }
 
 void landed_ddl(const struct landed *l, struct buf *out)

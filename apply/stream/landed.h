@@ -80,6 +80,8 @@ int landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set, l
  */
 int landed_park_absent(PGconn *c, const struct settings *s, struct landed_set *set,
 		       landed_report report, void *ctx, struct rt_err *err) RT_MUSTCHECK;
+/* Appends one COMMENT ON: of a table (quoted), or (column not NULL) of a column of it. */
+void landed_comment(struct buf *out, const char *table, const char *column, const char *text);
 /* Appends the DDL of one rollup's tables, with comments. */
 void landed_ddl(const struct landed *l, struct buf *out);
 /* One UPDATE of the relation row: state, sync LSN. Part of the caller's transaction. */

@@ -9,18 +9,6 @@ static void comma(struct buf *out, uint16_t i)
 		buf_str(out, ", ");
 }
 
-static void comment(struct buf *out, const char *target, const char *column, const char *text)
-{
-	buf_printf(out, "COMMENT ON %s %s", column != NULL ? "COLUMN" : "TABLE", target);
-	if (column != NULL) {
-		buf_u8(out, '.');
-		pgc_ident(out, column);
-	}
-	buf_str(out, " IS ");
-	pgc_literal(out, text);
-	buf_str(out, ";\n");
-}
-
 static void column_comment(const struct mirror *m, const struct mirror_shape *shape, uint16_t i,
 			   struct buf *out)
 {
@@ -30,7 +18,7 @@ static void column_comment(const struct mirror *m, const struct mirror_shape *sh
 	const char *note = l->kind == LAND_ENUM || l->kind == LAND_BY_TEXT ? how[l->kind] : "";
 	char *text =
 		rt_sprintf("Column %s of %s%s.", shape->source.column[i].name, m->source, note);
-	comment(out, m->target, shape->source.column[i].name, text);
+	landed_comment(out, m->target, shape->source.column[i].name, text);
 	free(text);
 }
 
@@ -41,11 +29,12 @@ static void table_comments(const struct mirror *m, const struct mirror_shape *sh
 				m->append_only ? "every row that was inserted" : "row by row",
 				generated[0] != '\0' ? "; without its generated columns: " : "",
 				generated, ".");
-	comment(out, m->target, NULL, text);
+	landed_comment(out, m->target, NULL, text);
 	free(text);
 	for (uint16_t i = 0; i < shape->source.count; i++)
 		column_comment(m, shape, i, out);
-	comment(out, m->target, "_lsn",
+	landed_comment(
+		out, m->target, "_lsn",
 		"Commit end LSN of the source transaction that wrote this row last; for a row that "
 		"came by sync, the LSN of the snapshot (an upper bound).");
 }

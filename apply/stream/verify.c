@@ -58,38 +58,36 @@ const char *verify_kind_name(enum verify_kind kind)
 
 /* ---- connections ---- */
 
-static int connect_core(struct verify *v, PGconn **ret, struct rt_err *err)
+/* Index order without a sort (the core writes no temporary files for us), and no JIT where that looks dear. */
+static int connect_to(const struct verify *v, const char *what, const char *conninfo,
+		      const char *more, PGconn **ret, struct rt_err *err)
 {
-	struct pgc_options o = {.what = "core",
-				.conninfo = v->o.settings->core.connect,
+	struct pgc_options o = {.what = what,
+				.conninfo = conninfo,
 				.application_name = "rolag verify",
 				.loop = v->o.loop};
 	int rc = pgc_connect(ret, &o, err);
 	if (rc != 0)
 		return rc;
-	/* Index order without a sort: the core writes no temporary files for us. */
-	return pgc_exec(
-		*ret, NULL, err,
-		"SET default_transaction_read_only = on; SET enable_sort = off; "
-		"SET enable_seqscan = off; SET jit = off; SET statement_timeout = 0; "
-		"SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; "
-		/* A fence needs no standby: the stream has it all the same. */
-		"SET synchronous_commit = local");
+	return pgc_exec(*ret, NULL, err,
+			"SET enable_sort = off; SET enable_seqscan = off; SET jit = off; "
+			"SET statement_timeout = 0; "
+			"SET idle_in_transaction_session_timeout = '60s'; %s",
+			more);
+}
+
+static int connect_core(struct verify *v, PGconn **ret, struct rt_err *err)
+{
+	return connect_to(v, "core", v->o.settings->core.connect,
+			  "SET default_transaction_read_only = on; SET lock_timeout = '10s'; "
+			  /* A fence needs no standby: the stream has it all the same. */
+			  "SET synchronous_commit = local",
+			  ret, err);
 }
 
 static int connect_warehouse(struct verify *v, PGconn **ret, struct rt_err *err)
 {
-	struct pgc_options o = {.what = "warehouse",
-				.conninfo = v->o.settings->warehouse.connect,
-				.application_name = "rolag verify",
-				.loop = v->o.loop};
-	int rc = pgc_connect(ret, &o, err);
-	if (rc != 0)
-		return rc;
-	return pgc_exec(
-		*ret, NULL, err,
-		"SET enable_sort = off; SET enable_seqscan = off; "
-		"SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '60s'");
+	return connect_to(v, "warehouse", v->o.settings->warehouse.connect, "", ret, err);
 }
 
 int verify_open(struct verify **ret, const struct verify_options *o, struct rt_err *err)
