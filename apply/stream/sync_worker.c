@@ -59,7 +59,8 @@ static const char *name_at(const struct sync_work *w, uint16_t at)
 }
 
 /* Syncs the first table that is to be had. 1: one was; 0: there is none. */
-static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
+static int sync_one(const struct sync_work *w, PGconn *c, struct sync_links *links,
+		    struct rt_err *err)
 {
 	PGresult *names;
 	int rc = find_waiting(c, w->settings, &names, err);
@@ -70,7 +71,7 @@ static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
 			if (strcmp(name_at(w, at), PQgetvalue(names, i, 0)) == 0) {
 				rc = claim(w, at, err);
 				if (rc == 1)
-					rc = sync_table_run(w, at, c, err) != 0 ? err->code : 1;
+					rc = sync_table_run(w, at, c, links, err) != 0 ? err->code : 1;
 			}
 	PQclear(names);
 	return rc;
@@ -78,14 +79,18 @@ static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
 
 static int work(const struct sync_work *w, struct rt_err *err)
 {
+	struct sync_links links = {0};
 	PGconn *c = NULL;
 	int rc = ledger_connect(&c, w->settings, NULL, err);
 	while (rc >= 0) {
-		rc = sync_one(w, c, err);
+		rc = sync_one(w, c, &links, err);
 		struct pollfd fd = {.fd = w->in, .events = POLLIN};
-		if (rc == 0)
-			poll(&fd, 1, LOOK_MS);
+		if (rc != 0)
+			continue;
+		sync_links_close(&links);
+		poll(&fd, 1, LOOK_MS);
 	}
+	sync_links_close(&links);
 	pgc_close(c);
 	return rc;
 }
