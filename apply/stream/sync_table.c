@@ -13,8 +13,11 @@
 #include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
 
-/* Two batches of a worker, folded, beside apply's own: small ones are as fast. */
-#define BATCH_ROWS	   8000
+/*
+ * Two batches of a worker, folded, beside apply's own. While the first one is read the warehouse has
+ * nothing to do, and while the last one is written the core: small ones keep both short.
+ */
+#define BATCH_ROWS	   2500
 #define BATCH_BYTES	   (4u << 20)
 #define CACHE_BYTES	   (4u << 20)
 #define FOLDED_FACTOR	   6
