@@ -299,7 +299,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check config deps demo \
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps demo \
 	demo-up demo-down test test-system test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
 	analyze-cppcheck analyze-tidy cov bench soak clean install
 
@@ -457,7 +457,7 @@ sim:
 	@$(MAKE) --no-print-directory -j$$(nproc) MODE=release build/release/tests/sim/sim
 	@build/release/tests/sim/sim --seconds $(SIM_SECONDS)
 
-lint: fmt-check layers hdr-check failpoints-check config-check
+lint: fmt-check layers hdr-check failpoints-check config-check traps-check
 
 fmt:
 	@clang-format -i $(C_FILES)
@@ -470,6 +470,13 @@ layers:
 
 failpoints-check:
 	@$(PYTHON) tests/lint/failpoints.py
+
+# tests/TRAPS.md: bugs of others, each with the tests that are named for it (`make traps` writes it).
+traps-check:
+	@$(PYTHON) tests/lint/traps.py
+
+traps:
+	@$(PYTHON) tests/lint/traps.py --write
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
 config-check:
