@@ -668,7 +668,7 @@ static void take_signals(struct applier *a)
 	if (a->loop.usr2)
 		log_status(a);
 	if (a->loop.reload)
-		settings_reload_log(a->settings, "apply");
+		settings_reload(a->settings, "apply");
 	a->loop.usr1 = a->loop.usr2 = a->loop.reload = a->loop.child = false;
 }
 
