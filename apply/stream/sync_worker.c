@@ -71,7 +71,8 @@ static int sync_one(const struct sync_work *w, PGconn *c, struct sync_links *lin
 			if (strcmp(name_at(w, at), PQgetvalue(names, i, 0)) == 0) {
 				rc = claim(w, at, err);
 				if (rc == 1)
-					rc = sync_table_run(w, at, c, links, err) != 0 ? err->code : 1;
+					rc = sync_table_run(w, at, c, links, err) != 0 ? err->code
+										       : 1;
 			}
 	PQclear(names);
 	return rc;
