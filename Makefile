@@ -126,6 +126,9 @@ APPLY_SRC := \
 	apply/stream/verify.c \
 	apply/stream/verify_compare.c \
 	apply/stream/verify_fence.c \
+	apply/stream/verify_keys.c \
+	apply/stream/verify_mirror.c \
+	apply/stream/verify_mirror_rows.c \
 	apply/stream/verify_rows.c \
 	apply/stream/verify_triggers.c \
 	apply/stream/writer.c \

@@ -734,7 +734,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	a->loop.before_sleep = before_sleep;
 	loop_add(&a->loop,
 		 (struct loop_source){"warehouse", a, warehouse_prepare, warehouse_dispatch});
-	sampler_init(&a->sampler, s, &a->landed, &a->loop);
+	sampler_init(&a->sampler, s, &a->landed, &a->mirrors, &a->loop);
 	loop_add(&a->loop,
 		 (struct loop_source){"sampler", &a->sampler, sampler_prepare, sampler_dispatch});
 	loop_add(&a->loop, (struct loop_source){"spool", a, spool_prepare, spool_dispatch});

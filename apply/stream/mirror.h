@@ -75,6 +75,9 @@ int mirror_ensure(PGconn *warehouse, const struct settings *s, struct mirror_set
  */
 int mirror_read(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
 		struct mirror *m, struct rt_err *err) RT_MUSTCHECK;
+/* Reads one mirror, and writes nothing. 1: it is not landed yet; state and shape are then as for a new one. */
+int mirror_look(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
+		struct mirror *m, struct rt_err *err) RT_MUSTCHECK;
 /* One UPDATE of the relation row: state, sync LSN, reason (NULL: none). Part of the caller's transaction. */
 int mirror_set_state(PGconn *warehouse, const struct settings *s, struct mirror *m,
 		     enum landed_state state, struct lsn sync_lsn, const char *reason,
