@@ -65,6 +65,7 @@ PG_SRC := \
 	proto/pg/datetime_tables.c \
 	proto/pg/numeric.c \
 	proto/pg/pgconn.c \
+	proto/pg/published.c \
 	proto/pg/shape.c \
 	proto/pg/slot.c \
 	proto/pg/types.c \
@@ -110,6 +111,7 @@ APPLY_SRC := \
 	apply/stream/remake.c \
 	apply/stream/sampler.c \
 	apply/stream/parked.c \
+	apply/stream/published.c \
 	apply/stream/quarantine.c \
 	apply/stream/quarantine_serve.c \
 	apply/stream/repair.c \

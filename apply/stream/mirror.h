@@ -4,6 +4,9 @@
  * there are, how each stands in the warehouse, its DDL, and the SQL that reads
  * it from the core and writes it.
  *
+ * In rolag.relation a mirror's fingerprint says how its source was published when
+ * it was last known to miss nothing (apply/stream/published.h).
+ *
  * A mirror's shape is that of its source as the warehouse's table was made
  * after; it is kept in rolag.relation. The stream's RELATION is held against
  * it: a column more is followed, anything else parks the mirror.

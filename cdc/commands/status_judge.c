@@ -248,7 +248,8 @@ static bool judge_catalog(struct judging *j)
 {
 	uint64_t tables = value(j, STATUS_CAPTURE, MET_CORE_TABLES_WITHOUT_IDENTITY);
 	uint64_t publications = value(j, STATUS_CAPTURE, MET_CORE_PUBLICATIONS_MISSING);
-	if (tables == 0 && publications == 0)
+	uint64_t mirrors = value(j, STATUS_CAPTURE, MET_CORE_MIRRORS_UNPUBLISHED);
+	if (tables == 0 && publications == 0 && mirrors == 0)
 		return false;
 	conclude(j, STATUS_ALARM, false);
 	if (tables > 0)
@@ -256,6 +257,11 @@ static bool judge_catalog(struct judging *j)
 			   "Alarm: %" PRIu64 " published tables have no replica identity, so that "
 			   "the core's own UPDATE and DELETE of them fail; ",
 			   tables);
+	else if (publications == 0)
+		buf_printf(&j->text,
+			   "Alarm: %" PRIu64 " mirrored table%s not published with all changes, "
+			   "which their mirrors miss; ",
+			   mirrors, mirrors == 1 ? " is" : "s are");
 	else
 		buf_printf(&j->text,
 			   "Alarm: %" PRIu64 " of our publications are gone from the core, and "
