@@ -29,9 +29,8 @@ static const struct published_want *wants(const struct settings *s, const struct
 static int ask_core(const struct settings *s, const struct published_want *want, int count,
 		    PGresult **ret, struct rt_err *err)
 {
-	struct pgc_options o = {.what = "core",
-				.conninfo = s->core.connect,
-				.application_name = "rolag sync"};
+	struct pgc_options o = {
+		.what = "core", .conninfo = s->core.connect, .application_name = "rolag sync"};
 	struct buf sql = BUF_INIT;
 	PGconn *c;
 	int rc = pgc_connect(&c, &o, err);
@@ -66,7 +65,8 @@ static int note_mark(PGconn *c, const struct settings *s, const struct mirror *m
 		"NULL THEN changed_at ELSE now() END, state = CASE WHEN state = 'live' AND "
 		"fingerprint IS NOT NULL THEN 'syncing' ELSE state END WHERE pipeline = $1 AND "
 		"name = $2 AND kind = 'mirror' AND (fingerprint IS NULL OR ($3 <> '' AND "
-		"fingerprint <> $3 AND state IN ('live', 'parked'))) RETURNING state = 'syncing' AND changed_at = "
+		"fingerprint <> $3 AND state IN ('live', 'parked'))) RETURNING state = 'syncing' "
+		"AND changed_at = "
 		"now()",
 		3, params);
 	if (rc != 0)

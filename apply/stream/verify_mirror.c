@@ -47,8 +47,8 @@ struct whole {
 
 struct verify_mirror {
 	struct verify_options o;
-	PGconn *core, *here;		/* of the quick pass */
-	PGconn *core_sure, *here_sure;	/* of the judging */
+	PGconn *core, *here;	       /* of the quick pass */
+	PGconn *core_sure, *here_sure; /* of the judging */
 	struct mirror_set *set;
 	struct mirror *m;
 	struct mirror_reading reading;
@@ -156,8 +156,8 @@ static int check_live(struct verify_mirror *v, PGconn *c, struct rt_err *err)
 		return rc;
 	const char *state = PQntuples(res) == 1 ? PQgetvalue(res, 0, 0) : "gone";
 	if (strcmp(state, "live") != 0)
-		rc = rt_fail(err, ERR_PERMANENT,
-			     "its state is %s: it does not follow the core%s", state,
+		rc = rt_fail(err, ERR_PERMANENT, "its state is %s: it does not follow the core%s",
+			     state,
 			     strcmp(state, "parked") == 0
 				     ? "; mend: rolag.relation has the reason, rolag sync takes it "
 				       "up again"
@@ -169,7 +169,8 @@ static int check_live(struct verify_mirror *v, PGconn *c, struct rt_err *err)
 static int read_here(struct verify_mirror *v, PGconn *c, const char *select, bool columns,
 		     mirror_on_row *on_row, void *ctx, struct rt_err *err)
 {
-	int rc = pgc_exec(c, NULL, err, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY");
+	int rc = pgc_exec(c, NULL, err,
+			  "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY");
 	if (rc == 0)
 		rc = check_live(v, c, err);
 	if (rc == 0)
@@ -210,7 +211,8 @@ static int take_seen(void *ctx, const struct mirror_row *row, struct rt_err *err
 	struct looking *l = ctx;
 	int64_t at = verify_keys_find(&l->v->batch, row->key);
 	(void)err;
-	if (at < 0) /* equal to one that was asked for, and written otherwise: judged under its own key */
+	if (at <
+	    0) /* equal to one that was asked for, and written otherwise: judged under its own key */
 		return 0;
 	l->rows++;
 	*seen_at(l->v, (uint32_t)at, l->offset) = (struct seen){
@@ -227,10 +229,10 @@ static int probe(struct verify_mirror *v, enum verify_end end, uint32_t first, u
 {
 	struct buf sql = BUF_INIT;
 	mirror_probe_sql(&v->reading, end, &v->batch, first, count, &sql);
-	int rc = end == VERIFY_CORE ? mirror_rows_read(v->core_sure, &v->reading, buf_cstr(&sql),
-						       true, take_seen, l, err)
-				    : read_here(v, v->here_sure, buf_cstr(&sql), true, take_seen, l,
-						err);
+	int rc = end == VERIFY_CORE
+			 ? mirror_rows_read(v->core_sure, &v->reading, buf_cstr(&sql), true,
+					    take_seen, l, err)
+			 : read_here(v, v->here_sure, buf_cstr(&sql), true, take_seen, l, err);
 	buf_release(&sql);
 	return rc;
 }
@@ -238,7 +240,8 @@ static int probe(struct verify_mirror *v, enum verify_end end, uint32_t first, u
 /* A key that the core's type cannot take (an enum's value that it does not have) is of no row there. */
 static bool is_no_value(const struct rt_err *err)
 {
-	return strstr(err->msg, "SQLSTATE 22") != NULL || strstr(err->msg, "SQLSTATE 23514") != NULL;
+	return strstr(err->msg, "SQLSTATE 22") != NULL ||
+	       strstr(err->msg, "SQLSTATE 23514") != NULL;
 }
 
 static int probe_core_singly(struct verify_mirror *v, struct looking *l, struct rt_err *err)
@@ -447,8 +450,7 @@ static int compare_row(void *ctx, const struct mirror_row *row, struct rt_err *e
 	v->count->warehouse_rows++;
 	if (at >= 0)
 		v->chunk_seen[at] = true;
-	if (at >= 0 &&
-	    same_hash(v->chunk_hash[at], XXH3_128bits(row->columns.p, row->columns.len)))
+	if (at >= 0 && same_hash(v->chunk_hash[at], XXH3_128bits(row->columns.p, row->columns.len)))
 		return 0;
 	return suspect(v, row->key, err);
 }
@@ -630,10 +632,9 @@ static int sample_end(struct verify_mirror *v, enum verify_end end, int64_t rows
 		return rc;
 	double percent = all > 0 ? RT_MIN(100.0, 100.0 * (double)rows / all) : 100.0;
 	mirror_sample_sql(&v->reading, end, percent, rows, &sql);
-	rc = end == VERIFY_CORE
-		     ? mirror_rows_read(v->core, &v->reading, buf_cstr(&sql), false, sample_key, v,
-					err)
-		     : read_here(v, v->here, buf_cstr(&sql), false, sample_key, v, err);
+	rc = end == VERIFY_CORE ? mirror_rows_read(v->core, &v->reading, buf_cstr(&sql), false,
+						   sample_key, v, err)
+				: read_here(v, v->here, buf_cstr(&sql), false, sample_key, v, err);
 	buf_release(&sql);
 	return rc;
 }
@@ -664,8 +665,8 @@ static int take_whole(void *ctx, const struct mirror_row *row, struct rt_err *er
 	(void)err;
 	w->rows++;
 	add_hash(w->content, hash);
-	add_hash(w->exact, XXH3_128bits_withSeed(row->version.p, row->version.len,
-						 hash.low64 ^ hash.high64));
+	add_hash(w->exact,
+		 XXH3_128bits_withSeed(row->version.p, row->version.len, hash.low64 ^ hash.high64));
 	return 0;
 }
 

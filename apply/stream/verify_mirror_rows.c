@@ -289,8 +289,7 @@ static void select_list(const struct mirror_reading *r, enum verify_end end, boo
 			struct buf *out)
 {
 	static const char *const version[] = {
-		"t.tableoid::text || ' ' || t.ctid::text || ' ' || t.xmin::text",
-		"t._lsn::text"};
+		"t.tableoid::text || ' ' || t.ctid::text || ' ' || t.xmin::text", "t._lsn::text"};
 	buf_str(out, "SELECT ");
 	for (uint16_t k = 0; k < r->key_count; k++) {
 		key_column(r, k, out);
@@ -520,8 +519,8 @@ const char *mirror_key_text(struct slice key, struct arena *a)
 		for (uint32_t i = 0; p != NULL && i < len; i++)
 			buf_u8(&b, p[i] < 0x20 || p[i] == 0x7f ? '?' : p[i]);
 	}
-	const char *text = n == 1 ? arena_strdup(a, buf_cstr(&b))
-				  : arena_printf(a, "(%s)", buf_cstr(&b));
+	const char *text =
+		n == 1 ? arena_strdup(a, buf_cstr(&b)) : arena_printf(a, "(%s)", buf_cstr(&b));
 	buf_release(&b);
 	return text;
 }

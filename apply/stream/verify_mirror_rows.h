@@ -23,19 +23,20 @@ enum verify_end { VERIFY_CORE, VERIFY_WAREHOUSE };
 struct mirror_reading {
 	const struct mirror *m;
 	const struct mirror_shape *shape;
-	char relkind;		/* in the core */
-	bool by_key;		/* rows can be found by key on both ends */
-	bool ordered;		/* … and both order them alike */
-	uint16_t key_count;	/* 0 unless by_key */
-	const uint16_t *key;	/* columns, in the order of the core's index */
+	char relkind;		     /* in the core */
+	bool by_key;		     /* rows can be found by key on both ends */
+	bool ordered;		     /* … and both order them alike */
+	uint16_t key_count;	     /* 0 unless by_key */
+	const uint16_t *key;	     /* columns, in the order of the core's index */
 	const char *const *key_type; /* the core's types of them */
-	const char *columns[2];	/* select lists, by end: "a, b::text" */
+	const char *columns[2];	     /* select lists, by end: "a, b::text" */
 };
 
 /* A row, borrowed until the next one is read. */
 struct mirror_row {
-	struct slice key;     /* length and text of each key column */
-	struct slice version; /* another one when the row was written again: core: tableoid, ctid, xmin; warehouse: _lsn */
+	struct slice key; /* length and text of each key column */
+	struct slice
+		version; /* another one when the row was written again: core: tableoid, ctid, xmin; warehouse: _lsn */
 	struct slice columns; /* length (UINT32_MAX: NULL) and bytes of each column */
 };
 

@@ -22,9 +22,9 @@ struct look {
 	unsigned without_identity;	     /* tables */
 	char relation[140];		     /* the first of them, quoted as SQL wants it */
 	char published_by[64];		     /* the publication that it is in */
-	unsigned unpublished;		     /* mirrored tables that are not published as they must be */
-	int want;			     /* the first of them, by its number */
-	enum published_problem problem;	     /* of that one */
+	unsigned unpublished;		/* mirrored tables that are not published as they must be */
+	int want;			/* the first of them, by its number */
+	enum published_problem problem; /* of that one */
 };
 
 /* Appends the query. Reads the catalog only. */

@@ -178,7 +178,8 @@ static void check_publication_tables(struct check *k, const struct publication_v
 			   "publication %s: %d tables have a column list or a row filter",
 			   k->publication, narrowed);
 	for (size_t i = 0; i < p->count; i++)
-		if (!init_is_source(&k->landed, &p->table[i]))
+		if (!init_is_source(&k->landed, &p->table[i]) &&
+		    mirror_find(&k->mirrors, p->table[i].schema, p->table[i].table) < 0)
 			check_warn(k,
 				   p->all_tables
 					   ? NULL

@@ -365,7 +365,8 @@ static void add_sync(struct judging *j)
 static bool is_parked(const struct judging *j)
 {
 	return value(j, STATUS_APPLY, MET_QUARANTINE_ENTITIES) > 0 ||
-	       value(j, STATUS_APPLY, MET_PARKED_ROLLUPS) > 0;
+	       value(j, STATUS_APPLY, MET_PARKED_ROLLUPS) > 0 ||
+	       value(j, STATUS_APPLY, MET_PARKED_MIRRORS) > 0;
 }
 
 /* Both roles run and are connected: the heartbeat says how it goes. */
@@ -429,6 +430,7 @@ static void judge_parked(struct judging *j)
 {
 	uint64_t entities = value(j, STATUS_APPLY, MET_QUARANTINE_ENTITIES);
 	uint64_t rollups = value(j, STATUS_APPLY, MET_PARKED_ROLLUPS);
+	uint64_t mirrors = value(j, STATUS_APPLY, MET_PARKED_MIRRORS);
 	if (j->v->state == STATUS_STOPPED || !is_parked(j))
 		return;
 	j->v->healthy = false;
@@ -441,7 +443,12 @@ static void judge_parked(struct judging *j)
 			   value(j, STATUS_APPLY, MET_QUARANTINE_ROLLUPS),
 			   value(j, STATUS_APPLY, MET_QUARANTINE_ROLLUPS) == 1 ? " waits"
 									       : "s wait");
-	buf_str(&j->text, " (rolag quarantine list)");
+	if (rollups + entities > 0)
+		buf_str(&j->text, " (rolag quarantine list)");
+	if (mirrors > 0)
+		buf_printf(&j->text,
+			   " %" PRIu64 " mirror%s parked (rolag.relation says why; rolag sync).",
+			   mirrors, mirrors == 1 ? " is" : "s are");
 }
 
 void status_judge(const struct status_facts *f, struct status_view *ret)
