@@ -188,8 +188,9 @@ static void check_publication_tables(struct check *k, const struct publication_v
 							  "\"%s\".\"%s\"; (by its owner)",
 							  k->publication, p->table[i].schema,
 							  p->table[i].table),
-				   "publication %s: %s.%s is read by no rollup", k->publication,
-				   p->table[i].schema, p->table[i].table);
+				   "publication %s: %s.%s is read by no rollup, and no mirror of "
+				   "inserts only",
+				   k->publication, p->table[i].schema, p->table[i].table);
 	if (k->fails == fails)
 		check_ok(k, "publication %s: has the tables of all %u rollups", k->publication,
 			 k->landed.count);

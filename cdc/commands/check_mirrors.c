@@ -25,10 +25,9 @@ static const char *table_name(struct check *k, const struct mirror *m)
 static struct published_want want_of(struct check *k, const struct mirror *m)
 {
 	return (struct published_want){
-		.publication = arena_printf(k->arena,
-					    m->append_only ? SETTINGS_INSERTS_FMT
-							   : SETTINGS_CHANGES_FMT,
-					    k->s.pipeline),
+		.publication = arena_printf(
+			k->arena, m->append_only ? SETTINGS_INSERTS_FMT : SETTINGS_CHANGES_FMT,
+			k->s.pipeline),
 		.nspname = m->nspname,
 		.relname = m->relname,
 		.changes = !m->append_only};
@@ -38,8 +37,7 @@ static struct published_want want_of(struct check *k, const struct mirror *m)
 
 static void check_published(struct check *k, PGconn *core)
 {
-	struct published_want *want =
-		arena_alloc(k->arena, k->mirrors.count * sizeof(*want));
+	struct published_want *want = arena_alloc(k->arena, k->mirrors.count * sizeof(*want));
 	struct buf sql = BUF_INIT;
 	struct rt_err err;
 	PGresult *res;
@@ -72,9 +70,9 @@ static void check_other(struct check *k, PGconn *core, const struct mirror *m)
 {
 	struct rt_err err;
 	PGresult *res;
-	const char *other = arena_printf(
-		k->arena, m->append_only ? SETTINGS_CHANGES_FMT : SETTINGS_INSERTS_FMT,
-		k->s.pipeline);
+	const char *other =
+		arena_printf(k->arena, m->append_only ? SETTINGS_CHANGES_FMT : SETTINGS_INSERTS_FMT,
+			     k->s.pipeline);
 	const char *params[] = {other, m->nspname, m->relname};
 	if (pgc_query(core, &res, &err,
 		      "SELECT FROM pg_catalog.pg_publication_tables WHERE pubname = $1 AND "
@@ -158,8 +156,9 @@ static void check_types(struct check *k, PGconn *core, const struct mirror *m)
 				   "capture.binary is on",
 				   m->source, name);
 		else if (l->kind == LAND_BY_TEXT)
-			check_ok(k, "mirror %s: column %s lands as %s, and the stream comes in text "
-				    "form",
+			check_ok(k,
+				 "mirror %s: column %s lands as %s, and the stream comes in text "
+				 "form",
 				 m->source, name, l->type);
 		if (l->kind == LAND_EXTENSION && k->extension_count < CHECK_EXTENSIONS_MAX)
 			k->extension[k->extension_count++] =
@@ -214,13 +213,14 @@ static void find_extensions(struct check *k, PGconn *core)
 	for (size_t i = 0; i < k->extension_count; i++) {
 		struct rt_err err;
 		const char *name;
-		if (estate_text(core, k->arena, &name, &err,
-				"SELECT e.extname FROM pg_catalog.pg_depend d JOIN "
-				"pg_catalog.pg_extension e ON e.oid = d.refobjid WHERE d.classid = "
-				"'pg_catalog.pg_type'::regclass AND d.objid = to_regtype($1) AND "
-				"d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = "
-				"'e'",
-				1, &k->extension[i].type) != 0)
+		if (estate_text(
+			    core, k->arena, &name, &err,
+			    "SELECT e.extname FROM pg_catalog.pg_depend d JOIN "
+			    "pg_catalog.pg_extension e ON e.oid = d.refobjid WHERE d.classid = "
+			    "'pg_catalog.pg_type'::regclass AND d.objid = to_regtype($1) AND "
+			    "d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = "
+			    "'e'",
+			    1, &k->extension[i].type) != 0)
 			check_error(k, "mirrors", &err);
 		else if (name != NULL)
 			k->extension[i].extension = name;
@@ -238,13 +238,14 @@ static void check_unwanted(struct check *k, PGconn *core)
 	}
 	for (size_t i = 0; p.exists && i < p.count; i++)
 		if (mirror_find(&k->mirrors, p.table[i].schema, p.table[i].table) < 0)
-			check_warn(k,
-				   arena_printf(k->arena,
-						"ALTER PUBLICATION \"%s\" DROP TABLE \"%s\".\"%s\"; "
-						"(by its owner)",
-						name, p.table[i].schema, p.table[i].table),
-				   "publication %s: %s.%s is not mirrored", name, p.table[i].schema,
-				   p.table[i].table);
+			check_warn(
+				k,
+				arena_printf(k->arena,
+					     "ALTER PUBLICATION \"%s\" DROP TABLE \"%s\".\"%s\"; "
+					     "(by its owner)",
+					     name, p.table[i].schema, p.table[i].table),
+				"publication %s: %s.%s is not mirrored", name, p.table[i].schema,
+				p.table[i].table);
 }
 
 void check_mirrors_core(struct check *k, PGconn *core)
@@ -258,8 +259,9 @@ void check_mirrors_core(struct check *k, PGconn *core)
 		check_source(k, core, &k->mirrors.item[i]);
 	find_extensions(k, core);
 	if (k->fails == fails)
-		check_ok(k, "mirrors: the sources of all %u are there, readable, and published with "
-			    "all their changes",
+		check_ok(k,
+			 "mirrors: the sources of all %u are there, readable, and published with "
+			 "all their changes",
 			 k->mirrors.count);
 }
 
@@ -275,15 +277,16 @@ static void check_extensions(struct check *k, PGconn *c)
 		    0)
 			check_error(k, e->mirror->source, &err);
 		else if (there == NULL)
-			check_fail(k,
-				   e->extension[0] == '\0'
-					   ? "that type in the warehouse, or do not mirror the table"
-					   : arena_printf(k->arena,
-							  "CREATE EXTENSION \"%s\"; in the "
-							  "warehouse, in the same schema",
-							  e->extension),
-				   "mirror %s: column %s is of type %s, which the warehouse has not",
-				   e->mirror->source, e->column, e->type);
+			check_fail(
+				k,
+				e->extension[0] == '\0'
+					? "that type in the warehouse, or do not mirror the table"
+					: arena_printf(k->arena,
+						       "CREATE EXTENSION \"%s\"; in the "
+						       "warehouse, in the same schema",
+						       e->extension),
+				"mirror %s: column %s is of type %s, which the warehouse has not",
+				e->mirror->source, e->column, e->type);
 	}
 }
 
@@ -320,13 +323,15 @@ static void check_target(struct check *k, PGconn *c, const struct mirror *m)
 				   "an added column",
 				   m->source, m->target);
 		if (!PQgetisnull(res, 0, 2))
-			check_warn(k,
-				   arena_printf(k->arena, "DROP INDEX %s; (one that is not unique "
-							  "is welcome)",
-						PQgetvalue(res, 0, 2)),
-				   "mirror %s: %s is a unique index of yours, which rows may break on "
-				   "their way",
-				   m->source, PQgetvalue(res, 0, 2));
+			check_warn(
+				k,
+				arena_printf(k->arena,
+					     "DROP INDEX %s; (one that is not unique "
+					     "is welcome)",
+					     PQgetvalue(res, 0, 2)),
+				"mirror %s: %s is a unique index of yours, which rows may break on "
+				"their way",
+				m->source, PQgetvalue(res, 0, 2));
 	}
 	PQclear(res);
 }
