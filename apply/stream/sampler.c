@@ -95,6 +95,9 @@ static void start(struct sampler *s, int64_t now)
 		log_warn("no sample is verified", "reason=\"pipe: %s\"", strerror(errno));
 		return;
 	}
+	/* Others may be landed now than when it was the last one's turn. */
+	s->at = (uint16_t)(s->at % s->landed->count);
+	snprintf(s->name, sizeof(s->name), "%s", s->landed->item[s->at].rollup->name);
 	fflush(stdout);
 	pid_t pid = fork();
 	if (pid == 0)
@@ -132,7 +135,7 @@ void sampler_release(struct sampler *s)
 
 static void take(struct sampler *s, const struct sampled *r)
 {
-	const char *name = s->landed->item[s->at].rollup->name;
+	const char *name = s->name;
 	met_add(MET_VERIFY_ROWS, r->count.warehouse_rows + r->count.latest_rows);
 	met_add(MET_VERIFY_DIFFERENCES, r->count.differences);
 	if (r->rc == 0)
@@ -164,10 +167,9 @@ static void finish(struct sampler *s, bool late)
 	} else {
 		met_add(MET_VERIFY_FAILURES, 1);
 		log_warn("a sample could not be verified", "rollup=%s reason=\"%s\"",
-			 s->landed->item[s->at].rollup->name,
-			 late ? "it took too long" : "its process ended");
+			 s->name, late ? "it took too long" : "its process ended");
 	}
-	s->at = (uint16_t)((s->at + 1) % s->landed->count);
+	s->at++;
 }
 
 void sampler_prepare(void *ctx, int64_t now, struct loop_want *ret)

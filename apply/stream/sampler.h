@@ -18,7 +18,8 @@ struct sampler {
 	int pid, fd;	 /* of the child and of its pipe; 0, -1: there is none */
 	int64_t next_us; /* monotonic; LOOP_NEVER: it is off */
 	int64_t begun_us;
-	uint16_t at; /* the rollup whose turn it is */
+	uint16_t at;   /* the rollup whose turn it is */
+	char name[64]; /* … of the child's */
 };
 
 void sampler_init(struct sampler *s, const struct settings *settings,

@@ -37,8 +37,8 @@ static int find_waiting(PGconn *c, const struct settings *s, PGresult **ret, str
 {
 	return pgc_query(
 		c, ret, err,
-		"SELECT name FROM rolag.relation WHERE pipeline = $1 AND state = 'syncing' "
-		"ORDER BY changed_at, name",
+		"SELECT name FROM rolag.relation WHERE pipeline = $1 AND state IN "
+		"('syncing', 'rebuilding') ORDER BY beside IS NOT NULL, changed_at, name",
 		1, &s->pipeline);
 }
 
