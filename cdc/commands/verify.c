@@ -9,6 +9,7 @@
 
 #include "cdc/commands/commands.h"
 #include "cdc/commands/verify.h"
+#include "proto/pg/pgconn.h"
 
 /* Without --sample and --full. */
 #define SAMPLE_ENTITIES 1000
