@@ -121,6 +121,8 @@ APPLY_SRC := \
 	apply/stream/repair.c \
 	apply/stream/source.c \
 	apply/stream/swap.c \
+	apply/stream/swap_sql.c \
+	apply/stream/swap_view.c \
 	apply/stream/sync.c \
 	apply/stream/sync_fork.c \
 	apply/stream/sync_mirror.c \

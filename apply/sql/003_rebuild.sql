@@ -1,5 +1,28 @@
 -- Control schema of rolag, version 3: definitions that change. Run as version 1 is.
 
+-- ---- tables that take the place of others ----
+
+CREATE TABLE rolag.comment_made (
+    schema_name text NOT NULL,
+    table_name  text NOT NULL,
+    column_name text NOT NULL,
+    hash        text NOT NULL,
+    PRIMARY KEY (schema_name, table_name, column_name)
+);
+COMMENT ON TABLE rolag.comment_made IS 'The comments that rolag wrote on its landed tables: another one is a user''s, and stays when the table is made anew.';
+COMMENT ON COLUMN rolag.comment_made.column_name IS 'Empty: of the table itself.';
+COMMENT ON COLUMN rolag.comment_made.hash IS 'md5 of the text.';
+INSERT INTO rolag.comment_made
+    SELECT DISTINCT n.nspname, c.relname, coalesce(a.attname, ''), pg_catalog.md5(d.description)
+    FROM rolag.relation r
+    JOIN pg_catalog.pg_class c ON c.relname IN (r.name, r.name || '_latest') AND c.relkind = 'r'
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute own ON own.attrelid = c.oid AND own.attname = '_lsn'
+    JOIN pg_catalog.pg_description d ON d.objoid = c.oid AND d.classoid = 'pg_catalog.pg_class'::regclass
+    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid;
+
+-- ---- rebuilds ----
+
 ALTER TABLE rolag.relation ADD COLUMN beside text;
 COMMENT ON COLUMN rolag.relation.beside IS 'NULL for what readers read. Of a table that is built beside a rollup (<name>__d<number>), or was its table before and is kept for rolag rebuild --undo (<name>__d0): that rollup.';
 
