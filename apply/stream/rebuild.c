@@ -118,7 +118,8 @@ int rebuild_ask(struct rebuild *r, PGconn *c, struct rt_err *err)
 	FAILPOINT_FD(REBUILD_ASK, PQsocket(c));
 	int rc = pgc_query(c, &res, err,
 			   "SELECT rollup, state, coalesce(retry_at <= clock_timestamp(), true), "
-			   "reason IS NOT NULL FROM rolag.rebuild WHERE pipeline = $1 AND state IN "
+			   "reason IS NOT NULL AND (reason NOT LIKE '%55P03%' OR tries > 20) FROM "
+			   "rolag.rebuild WHERE pipeline = $1 AND state IN "
 			   "('asked', 'building', 'counted') ORDER BY rollup",
 			   1, &r->settings->pipeline);
 	if (rc != 0)

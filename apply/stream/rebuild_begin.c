@@ -134,6 +134,21 @@ static int set_request(const struct rebuild *r, PGconn *c, const struct plan *p,
 		7, params);
 }
 
+/* What is noted of a table's comments (swap_made_sql) goes with it, or to its new name. */
+static void comments_sql(const struct settings *s, const char *name, const char *to,
+			 struct buf *out)
+{
+	buf_str(out, to == NULL ? "DELETE FROM rolag.comment_made"
+				: "UPDATE rolag.comment_made SET table_name = ");
+	if (to != NULL)
+		pgc_literal(out, to);
+	buf_str(out, " WHERE schema_name = ");
+	pgc_literal(out, s->warehouse.schema);
+	buf_str(out, " AND table_name = ");
+	pgc_literal(out, name);
+	buf_str(out, "; ");
+}
+
 /* Appends what drops a table beside others, and everything that is noted of it. */
 static void drop_sql(const struct settings *s, const char *name, struct buf *out)
 {
@@ -146,15 +161,18 @@ static void drop_sql(const struct settings *s, const char *name, struct buf *out
 	pgc_ident(out, s->warehouse.schema);
 	buf_u8(out, '.');
 	pgc_ident(out, latest);
+	buf_str(out, "; ");
+	comments_sql(s, name, NULL, out);
+	comments_sql(s, latest, NULL, out);
 	free(latest);
 	for (int i = 0; i < 2; i++) {
-		buf_printf(out, "; DELETE FROM rolag.%s WHERE pipeline = ",
+		buf_printf(out, "DELETE FROM rolag.%s WHERE pipeline = ",
 			   i == 0 ? "relation" : "quarantine");
 		pgc_literal(out, s->pipeline);
 		buf_printf(out, " AND %s = ", i == 0 ? "name" : "rollup");
 		pgc_literal(out, name);
+		buf_str(out, "; ");
 	}
-	buf_str(out, "; ");
 }
 
 static void rename_sql(const struct settings *s, const char *from, const char *to,
@@ -168,6 +186,8 @@ static void rename_sql(const struct settings *s, const char *from, const char *t
 	buf_str(out, " RENAME TO ");
 	pgc_ident(out, new);
 	buf_str(out, "; ");
+	comments_sql(s, new, NULL, out);
+	comments_sql(s, old, new, out);
 	free(old);
 	free(new);
 }
@@ -349,13 +369,16 @@ static int serve_forget(const struct rebuild *r, PGconn *c, const struct known *
 			struct rt_err *err)
 {
 	struct rt_err why;
+	p->request = -1;
 	if (p->kept < 0)
 		return refuse(r, c, p, "nothing is kept of it", err);
 	int rc = drop_one(r, c, p, PQgetvalue(k->tables, p->kept, NAME), "done", NULL, &why);
-	if (rc == 0)
+	if (rc == 0) {
+		p->kept = -1;
 		log_info("what was kept of a rollup is dropped", "rollup=%s", p->l->file->name);
-	else if ((rc = rebuild_roll_back(c, &why, err)) == 0)
+	} else if ((rc = rebuild_roll_back(c, &why, err)) == 0) {
 		rc = rebuild_note_reason(r, c, p->l->file->name, why.msg, LATER, err);
+	}
 	return rc;
 }
 
@@ -424,10 +447,12 @@ static int serve_one(struct rebuild *r, PGconn *c, const struct known *k, struct
 		     struct rt_err *err)
 {
 	struct plan p;
+	int rc = 0;
 	find_case(k, l, &p);
 	if (p.request >= 0 && strcmp(PQgetvalue(k->requests, p.request, WHAT), "forget") == 0)
-		return serve_forget(r, c, k, &p, err);
-	int rc = make_plan(r, c, k, &p, err);
+		rc = serve_forget(r, c, k, &p, err);
+	if (rc == 0)
+		rc = make_plan(r, c, k, &p, err);
 	if (rc != 0)
 		return rc;
 	if (p.target == NULL)

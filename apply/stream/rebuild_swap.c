@@ -114,11 +114,24 @@ static int note_definitions(const struct rebuild *r, PGconn *c, const struct lan
 	return rc;
 }
 
+/* Of tables that somebody dropped by hand: their names are taken again. */
+static int forget_comments(const struct rebuild *r, PGconn *c, const struct rebuild_names *n,
+			   struct rt_err *err)
+{
+	const char *params[] = {r->settings->warehouse.schema, n->pair[0].kept, n->pair[1].kept};
+	return pgc_query(c, NULL, err,
+			 "DELETE FROM rolag.comment_made WHERE schema_name = $1 AND table_name IN ($2, "
+			 "$3)",
+			 3, params);
+}
+
 static int write_swap(const struct rebuild *r, PGconn *c, const struct landed *l,
 		      const struct request *q, const struct rebuild_names *n, struct rt_err *err)
 {
 	FAILPOINT_FD(REBUILD_BEFORE_SWAP, PQsocket(c));
 	int rc = rebuild_open(r, c, err);
+	if (rc == 0)
+		rc = forget_comments(r, c, n, err);
 	if (rc == 0)
 		rc = swap_tables(c, n->pair, ARRAY_LEN(n->pair), err);
 	if (rc == 0)

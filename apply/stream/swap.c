@@ -195,7 +195,10 @@ static int pass_comment(struct swap *s, const char *kind, const char *of, const 
 	const char *params[] = {of, from_oid, kind, to};
 	return swap_run_query(s,
 			      "SELECT format('COMMENT ON %s %s IS %L', $3::text, $4::text, d) FROM "
-			      "pg_catalog.obj_description($2::oid, $1::name) d WHERE d IS NOT NULL",
+			      "pg_catalog.obj_description($2::oid, $1::name) d WHERE d IS NOT NULL "
+			      "AND NOT EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s WHERE "
+			      "format('%s.%I', s.stxnamespace::regnamespace, s.stxname) = "
+			      "$4::text AND NOT pg_catalog.pg_has_role(s.stxowner, 'USAGE'))",
 			      4, params, err);
 }
 
