@@ -149,8 +149,8 @@ void landed_ddl(const struct landed *l, struct buf *out);
 int landed_set_state(PGconn *c, const struct settings *s, struct landed *l, enum landed_state state,
 		     struct lsn sync_lsn, struct rt_err *err) RT_MUSTCHECK;
 
-/* Appends `COPY history (columns) FROM STDIN (FORMAT binary)`. */
-void landed_copy_sql(const struct landed *l, struct buf *out);
+/* Appends `COPY history (columns) FROM STDIN (FORMAT binary)`, or of latest. */
+void landed_copy_sql(const struct landed *l, bool latest, struct buf *out);
 /*
  * Of an item beside another, a row that the other has too keeps what that one
  * holds in _lsn and _committed_at.
