@@ -274,6 +274,9 @@ def test_undo_goes_back_to_what_was_live_with_all_that_came_since(roles):
     p.assert_equal()
     code, out, err = p.run("verify", "--full")
     assert code == 0, out + err
+    code, out, err = p.run("sync", "--all", "--wait")       # what is kept is no table to be synced
+    assert code == 0 and "__d0" not in out, out + err
+    assert p.warehouse("select state from rolag.relation where name = %s", ROLE + "__d0") == [("parked",)]
     assert p.warehouse("select number, undone_at is not null from rolag.definition where name = %s order by 1", ROLE) == \
         [(1, False), (2, True)]
     # Asked for, it is built again; a later one goes on as ever.
