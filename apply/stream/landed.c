@@ -242,7 +242,8 @@ struct landed *landed_add_beside(struct landed_set *set, const struct settings *
 	size_t i = 0;
 	if (set->count == set->cap)
 		return NULL;
-	while (i < store->beside_count && (store->beside[i].beside != of || store->beside[i].file != r))
+	while (i < store->beside_count &&
+	       (store->beside[i].beside != of || store->beside[i].file != r))
 		i++;
 	if (i == store->beside_count) {
 		struct rollup *copy = arena_alloc(store->arena, sizeof(*copy));
@@ -411,7 +412,7 @@ void landed_write_sql(const struct landed *l, struct buf *out)
 	const struct rollup *r = l->rollup;
 	int n = LANDED_BEFORE + r->column_count + LANDED_BEHIND, p = 1;
 	buf_str(out, keeps_held(l) ? "WITH s0 AS (SELECT * FROM unnest("
-					: "WITH s AS (SELECT * FROM unnest(");
+				   : "WITH s AS (SELECT * FROM unnest(");
 	for (int i = 0; i < LANDED_BEFORE; i++, p++)
 		buf_printf(out, "%s$%d::%s[]", p > 1 ? ", " : "", p, before_type(l, i));
 	for (uint16_t i = 0; i < r->column_count; i++, p++)

@@ -36,8 +36,9 @@ enum landed_state { LANDED_SYNCING, LANDED_LIVE, LANDED_PARKED, LANDED_REBUILDIN
 struct landed {
 	/* The definition that makes its rows. Its name is the table's, and that of its row in rolag.relation. */
 	const struct rollup *rollup;
-	const struct rollup *file;   /* as rollups.path has it; of one beside: NULL */
-	const struct landed *beside; /* it is built beside this one; NULL: it is what readers read */
+	const struct rollup *file; /* as rollups.path has it; of one beside: NULL */
+	const struct landed
+		*beside;     /* it is built beside this one; NULL: it is what readers read */
 	const char *history; /* "raw"."name", quoted */
 	const char *latest;  /* "raw"."name_latest", quoted */
 	enum landed_state state;
@@ -91,8 +92,8 @@ struct landed *landed_find(const struct landed_set *set, const char *name);
  * that name, number and fingerprint.
  */
 int landed_stored(struct landed_set *set, const struct settings *s, const char *name,
-		  int32_t number, uint64_t fingerprint, const char *text,
-		  const struct rollup **ret, struct rt_err *err) RT_MUSTCHECK;
+		  int32_t number, uint64_t fingerprint, const char *text, const struct rollup **ret,
+		  struct rt_err *err) RT_MUSTCHECK;
 /* Adds the item <name>__d<number> beside `of`, made by r; NULL: there is no room. */
 struct landed *landed_add_beside(struct landed_set *set, const struct settings *s,
 				 struct landed *of, const struct rollup *r);

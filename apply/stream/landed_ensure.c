@@ -134,9 +134,8 @@ int landed_read_definition(PGconn *c, const struct settings *s, struct landed_se
 	if (rc != 0)
 		return rc;
 	if (PQntuples(res) > 0)
-		rc = landed_stored(set, s, name, number,
-				   strtoull(PQgetvalue(res, 0, 0), NULL, 16), PQgetvalue(res, 0, 1),
-				   ret, err);
+		rc = landed_stored(set, s, name, number, strtoull(PQgetvalue(res, 0, 0), NULL, 16),
+				   PQgetvalue(res, 0, 1), ret, err);
 	PQclear(res);
 	return rc;
 }
@@ -175,11 +174,12 @@ static int take_definition(PGconn *c, const struct settings *s, struct landed_se
 			       ", so that it is built anew beside the old one",
 			       f->file, f->name, number, number + 1);
 	if (f->definition < number && f->definition != kept)
-		return rt_fail(err, ERR_PERMANENT,
-			       "%s: the rows of %s were made by definition %" PRId32
-			       ", the file has an older one, %" PRId32
-			       "; mend: restore the newer file, or give this one the number %" PRId32,
-			       f->file, f->name, number, f->definition, number + 1);
+		return rt_fail(
+			err, ERR_PERMANENT,
+			"%s: the rows of %s were made by definition %" PRId32
+			", the file has an older one, %" PRId32
+			"; mend: restore the newer file, or give this one the number %" PRId32,
+			f->file, f->name, number, f->definition, number + 1);
 	return take_noted(c, s, set, l, number, fingerprint, err);
 }
 

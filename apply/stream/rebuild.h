@@ -36,8 +36,8 @@ struct rebuild {
 	const struct ledger *ledger;
 	struct loop *loop;
 	enum rebuild_due due;
-	int64_t ask_us; /* monotonic: when rolag.rebuild is looked at next */
-	int pid, fd;	/* of the process that counts and of its pipe; 0, -1: there is none */
+	int64_t ask_us;	 /* monotonic: when rolag.rebuild is looked at next */
+	int pid, fd;	 /* of the process that counts and of its pipe; 0, -1: there is none */
 	char counts[64]; /* the rollup whose rows it counts */
 };
 

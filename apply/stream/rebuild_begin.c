@@ -51,7 +51,8 @@ static int read_known(const struct rebuild *r, PGconn *c, struct known *k, struc
 	if (rc == 0)
 		rc = pgc_query(c, &k->requests, err,
 			       "SELECT rollup, what, state, number, fingerprint FROM "
-			       "rolag.rebuild WHERE pipeline = $1 AND state IN ('asked', 'building', 'counted')",
+			       "rolag.rebuild WHERE pipeline = $1 AND state IN ('asked', "
+			       "'building', 'counted')",
 			       1, pipeline);
 	if (rc == 0)
 		rc = pgc_query(c, &k->undone, err,
@@ -110,15 +111,20 @@ static int set_request(const struct rebuild *r, PGconn *c, const struct plan *p,
 		snprintf(number, sizeof(number), "%" PRId32, d->definition);
 		snprintf(fingerprint, sizeof(fingerprint), "%016" PRIx64, d->fingerprint);
 	}
-	const char *params[] = {r->settings->pipeline, p->l->file->name, p->undo ? "undo" : "rebuild",
-				state,		       reason,		 number,
+	const char *params[] = {r->settings->pipeline,
+				p->l->file->name,
+				p->undo ? "undo" : "rebuild",
+				state,
+				reason,
+				number,
 				fingerprint};
 	if (d == NULL)
-		return pgc_query(c, NULL, err,
-				 "UPDATE rolag.rebuild SET state = $3, reason = $4, done_at = "
-				 "clock_timestamp() WHERE pipeline = $1 AND rollup = $2 AND state IN "
-				 "('asked', 'building', 'counted')",
-				 4, (const char *[]){params[0], params[1], state, reason});
+		return pgc_query(
+			c, NULL, err,
+			"UPDATE rolag.rebuild SET state = $3, reason = $4, done_at = "
+			"clock_timestamp() WHERE pipeline = $1 AND rollup = $2 AND state IN "
+			"('asked', 'building', 'counted')",
+			4, (const char *[]){params[0], params[1], state, reason});
 	return pgc_query(
 		c, NULL, err,
 		"WITH gone AS (DELETE FROM rolag.rebuild_column WHERE pipeline = $1 AND rollup = "
@@ -129,7 +135,8 @@ static int set_request(const struct rebuild *r, PGconn *c, const struct plan *p,
 		"state, reason, number, fingerprint, begun_at, retry_at, tries, done_at, "
 		"counted_lsn, same, differing, only_old, only_new, gone, added) = (excluded.what, "
 		"excluded.state, excluded.reason, excluded.number, excluded.fingerprint, "
-		"excluded.begun_at, excluded.retry_at, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "
+		"excluded.begun_at, excluded.retry_at, 0, NULL, NULL, NULL, NULL, NULL, NULL, "
+		"NULL, "
 		"NULL)",
 		7, params);
 }
@@ -214,13 +221,14 @@ static int take_over_skipped(const struct rebuild *r, PGconn *c, const struct la
 {
 	const char *params[] = {r->settings->pipeline, beside->beside->rollup->name,
 				beside->rollup->name};
-	return pgc_query(c, NULL, err,
-			 "INSERT INTO rolag.quarantine (pipeline, rollup, id, sequence, event_type, "
-			 "event, recorded_at, lsn, committed_at, reason, first, state, parked_at) "
-			 "SELECT pipeline, $3, id, sequence, event_type, event, recorded_at, lsn, "
-			 "committed_at, reason, first, state, parked_at FROM rolag.quarantine WHERE "
-			 "pipeline = $1 AND rollup = $2 AND state = 'skipped' ON CONFLICT DO NOTHING",
-			 3, params);
+	return pgc_query(
+		c, NULL, err,
+		"INSERT INTO rolag.quarantine (pipeline, rollup, id, sequence, event_type, "
+		"event, recorded_at, lsn, committed_at, reason, first, state, parked_at) "
+		"SELECT pipeline, $3, id, sequence, event_type, event, recorded_at, lsn, "
+		"committed_at, reason, first, state, parked_at FROM rolag.quarantine WHERE "
+		"pipeline = $1 AND rollup = $2 AND state = 'skipped' ON CONFLICT DO NOTHING",
+		3, params);
 }
 
 /* In a transaction: drops what is built (of another definition) and kept; makes, or takes up, what is to be built. */
@@ -336,7 +344,8 @@ static int check_number(const struct rebuild *r, PGconn *c, struct plan *p, stru
 	if (rc != 0 || noted == NULL || noted->fingerprint == d->fingerprint)
 		return rc;
 	rt_fail(&why, ERR_PERMANENT,
-		"%s: definition %" PRId32 " made rows before, and was another; mend: number %" PRId32,
+		"%s: definition %" PRId32
+		" made rows before, and was another; mend: number %" PRId32,
 		d->file, d->definition, d->definition + 1);
 	return refuse(r, c, p, why.msg, err);
 }
@@ -410,7 +419,8 @@ static int begin_one(struct rebuild *r, PGconn *c, const struct known *k, struct
 		r->landed->count--;
 		return put_off(r, c, p, &why, err);
 	}
-	log_info(p->undo ? "a rollup goes back to an earlier definition: its rows are brought up to date"
+	log_info(p->undo ? "a rollup goes back to an earlier definition: its rows are brought up "
+			   "to date"
 			 : "a rollup is built anew beside the live one",
 		 "rollup=%s live=%" PRId32 " builds=%" PRId32 " table=%s", p->l->file->name,
 		 p->l->rollup->definition, p->target->definition, beside->rollup->name);
@@ -425,9 +435,8 @@ static int go_on(struct rebuild *r, PGconn *c, const struct known *k, const stru
 	if (beside == NULL)
 		return rt_fail(err, ERR_PERMANENT, "there is no room beside %s", p->l->file->name);
 	landed_take_state(beside, k->tables, p->built, STATE);
-	const bool asked = p->request < 0 || strcmp(PQgetvalue(k->requests, p->request,
-							       REQUEST_STATE),
-						    "asked") == 0;
+	const bool asked = p->request < 0 ||
+			   strcmp(PQgetvalue(k->requests, p->request, REQUEST_STATE), "asked") == 0;
 	if (!asked)
 		return 0;
 	if (beside->state == LANDED_PARKED) { /* asked for again: it is loaded again */

@@ -74,20 +74,27 @@ static int note(const struct rebuild *r, PGconn *c, const struct landed *l, cons
 	for (size_t i = 0; i < ARRAY_LEN(count); i++)
 		snprintf(number[i], sizeof(number[i]), "%" PRIu64, count[i]);
 	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(at));
-	const char *params[] = {r->settings->pipeline, l->beside->rollup->name, number[0], number[1],
-				number[2],	       number[3],		lsn,	   d->gone,
+	const char *params[] = {r->settings->pipeline,
+				l->beside->rollup->name,
+				number[0],
+				number[1],
+				number[2],
+				number[3],
+				lsn,
+				d->gone,
 				d->added};
 	int rc = rebuild_open(r, c, err);
 	if (rc == 0)
 		rc = note_columns(c, params, d, err);
 	if (rc == 0)
-		rc = pgc_query(c, NULL, err,
-			       "UPDATE rolag.rebuild SET state = 'counted', reason = NULL, retry_at "
-			       "= NULL, tries = 0, same = $3::int8, differing = $4::int8, only_old = "
-			       "$5::int8, only_new = $6::int8, counted_lsn = $7::pg_lsn, gone = $8, "
-			       "added = $9 WHERE pipeline = $1 AND rollup = $2 AND state = "
-			       "'building'",
-			       9, params);
+		rc = pgc_query(
+			c, NULL, err,
+			"UPDATE rolag.rebuild SET state = 'counted', reason = NULL, retry_at "
+			"= NULL, tries = 0, same = $3::int8, differing = $4::int8, only_old = "
+			"$5::int8, only_new = $6::int8, counted_lsn = $7::pg_lsn, gone = $8, "
+			"added = $9 WHERE pipeline = $1 AND rollup = $2 AND state = "
+			"'building'",
+			9, params);
 	FAILPOINT_FD(REBUILD_COUNTED, PQsocket(c));
 	return rc == 0 ? rebuild_commit(c, err) : rc;
 }

@@ -54,8 +54,9 @@ static const struct landed *find_built(const struct rebuild *r, const struct req
 	for (uint16_t i = r->landed->own; i < r->landed->count; i++) {
 		const struct landed *l = &r->landed->item[i];
 		if (strcmp(l->beside->rollup->name, q->rollup) == 0 &&
-		    l->rollup->definition == q->number && l->rollup->fingerprint == q->fingerprint &&
-		    l->state == LANDED_LIVE && l->beside->state != LANDED_SYNCING)
+		    l->rollup->definition == q->number &&
+		    l->rollup->fingerprint == q->fingerprint && l->state == LANDED_LIVE &&
+		    l->beside->state != LANDED_SYNCING)
 			return l;
 	}
 	return NULL;
@@ -107,10 +108,11 @@ static int note_definitions(const struct rebuild *r, PGconn *c, const struct lan
 	if (rc == 0)
 		rc = landed_note_definition(c, r->settings, q->rollup, l->rollup, err);
 	if (rc == 0)
-		rc = pgc_query(c, NULL, err,
-			       "UPDATE rolag.rebuild SET state = 'done', reason = NULL, retry_at = "
-			       "NULL, done_at = clock_timestamp() WHERE pipeline = $1 AND rollup = $2",
-			       2, params);
+		rc = pgc_query(
+			c, NULL, err,
+			"UPDATE rolag.rebuild SET state = 'done', reason = NULL, retry_at = "
+			"NULL, done_at = clock_timestamp() WHERE pipeline = $1 AND rollup = $2",
+			2, params);
 	return rc;
 }
 
@@ -119,10 +121,11 @@ static int forget_comments(const struct rebuild *r, PGconn *c, const struct rebu
 			   struct rt_err *err)
 {
 	const char *params[] = {r->settings->warehouse.schema, n->pair[0].kept, n->pair[1].kept};
-	return pgc_query(c, NULL, err,
-			 "DELETE FROM rolag.comment_made WHERE schema_name = $1 AND table_name IN ($2, "
-			 "$3)",
-			 3, params);
+	return pgc_query(
+		c, NULL, err,
+		"DELETE FROM rolag.comment_made WHERE schema_name = $1 AND table_name IN ($2, "
+		"$3)",
+		3, params);
 }
 
 static int write_swap(const struct rebuild *r, PGconn *c, const struct landed *l,

@@ -166,8 +166,8 @@ static void finish(struct sampler *s, bool late)
 		take(s, &r);
 	} else {
 		met_add(MET_VERIFY_FAILURES, 1);
-		log_warn("a sample could not be verified", "rollup=%s reason=\"%s\"",
-			 s->name, late ? "it took too long" : "its process ended");
+		log_warn("a sample could not be verified", "rollup=%s reason=\"%s\"", s->name,
+			 late ? "it took too long" : "its process ended");
 	}
 	s->at++;
 }

@@ -80,11 +80,12 @@ static int take_back_kept(PGconn *c, const struct settings *s, const char *lsn, 
 {
 	PGresult *res;
 	const char *params[] = {s->pipeline, s->warehouse.schema};
-	int rc = pgc_query(c, &res, err,
-			   "SELECT format('%I.%I', $2::text, name), format('%I.%I', $2::text, name "
-			   "|| '_latest') FROM rolag.relation WHERE pipeline = $1 AND beside IS NOT "
-			   "NULL AND state = 'parked'",
-			   2, params);
+	int rc =
+		pgc_query(c, &res, err,
+			  "SELECT format('%I.%I', $2::text, name), format('%I.%I', $2::text, name "
+			  "|| '_latest') FROM rolag.relation WHERE pipeline = $1 AND beside IS NOT "
+			  "NULL AND state = 'parked'",
+			  2, params);
 	if (rc != 0)
 		return rc;
 	for (int i = 0; rc == 0 && i < PQntuples(res); i++)

@@ -213,18 +213,20 @@ static void check_file(struct check *k, const struct landed *l)
 	const char *name = l->file->name;
 	const int32_t live = l->rollup->definition, file = l->file->definition;
 	if (file > live)
-		check_warn(k,
-			   arena_printf(k->arena,
-					"start apply again, which builds it beside the live rows; if "
-					"it was undone: rolag rebuild %s",
-					name),
-			   "landed %s: its rows are those of definition %" PRId32
-			   ", the file has %" PRId32,
-			   name, live, file);
+		check_warn(
+			k,
+			arena_printf(k->arena,
+				     "start apply again, which builds it beside the live rows; if "
+				     "it was undone: rolag rebuild %s",
+				     name),
+			"landed %s: its rows are those of definition %" PRId32
+			", the file has %" PRId32,
+			name, live, file);
 	else
 		check_warn(k,
-			   arena_printf(k->arena, "restore the newer file; to go back: rolag "
-						  "rebuild %s --undo",
+			   arena_printf(k->arena,
+					"restore the newer file; to go back: rolag "
+					"rebuild %s --undo",
 					name),
 			   "landed %s: its rows are those of definition %" PRId32
 			   ", the file has an older one, %" PRId32,
@@ -237,12 +239,13 @@ static void check_rebuild(struct check *k, PGconn *c, const struct landed *l)
 	struct rt_err err;
 	PGresult *res;
 	const char *params[] = {k->s.pipeline, l->file->name};
-	if (pgc_query(c, &res, &err,
-		      "SELECT b.number, coalesce(r.reason, b.reason) FROM rolag.rebuild b LEFT JOIN "
-		      "rolag.relation r ON r.pipeline = b.pipeline AND r.name = b.rollup || '__d' || "
-		      "b.number WHERE b.pipeline = $1 AND b.rollup = $2 AND b.state IN ('asked', "
-		      "'building', 'counted')",
-		      2, params) != 0) {
+	if (pgc_query(
+		    c, &res, &err,
+		    "SELECT b.number, coalesce(r.reason, b.reason) FROM rolag.rebuild b LEFT JOIN "
+		    "rolag.relation r ON r.pipeline = b.pipeline AND r.name = b.rollup || '__d' || "
+		    "b.number WHERE b.pipeline = $1 AND b.rollup = $2 AND b.state IN ('asked', "
+		    "'building', 'counted')",
+		    2, params) != 0) {
 		check_error(k, l->file->name, &err);
 		return;
 	}

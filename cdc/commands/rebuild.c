@@ -18,12 +18,12 @@
 
 const struct cli_usage rebuild_usage = {
 	.args = "ROLLUP",
-	.text =
-		"Builds the rows of ROLLUP anew from the core's events by the definition in "
+	.text = "Builds the rows of ROLLUP anew from the core's events by the definition in "
 		"rollups.path, beside the live\ntables, which are read and follow the stream "
 		"meanwhile; counts how they differ, by column, and lets the\nnew ones take the old "
 		"ones' place in one transaction. Apply does that by itself when it starts with a\n"
-		"definition whose number is greater; then this command shows how far it is. The old "
+		"definition whose number is greater; then this command shows how far it is. The "
+		"old "
 		"rows are kept as\nROLLUP__d0, outside of the stream, until the next rebuild. ^C "
 		"ends only the watching.\n",
 	.option = {{"--undo", NULL, "back to what is kept: brought up to date first, then swapped"},
@@ -54,10 +54,10 @@ static int find_rollup(struct run *q, const struct landed_set *set, struct rt_er
 			q->file = set->item[i].rollup;
 	}
 	const char *near = yaml_nearest(q->name, name, set->count);
-	int rc = q->file != NULL ? 0
-				 : rt_fail(err, ERR_USAGE, "no rollup %s is landed%s%s", q->name,
-					   near != NULL ? "; did you mean " : "",
-					   near != NULL ? near : "");
+	int rc = q->file != NULL
+			 ? 0
+			 : rt_fail(err, ERR_USAGE, "no rollup %s is landed%s%s", q->name,
+				   near != NULL ? "; did you mean " : "", near != NULL ? near : "");
 	free(name);
 	return rc;
 }
@@ -75,15 +75,16 @@ static int find_definition(struct run *q, struct rt_err *err)
 	const bool undo = strcmp(q->what, "undo") == 0;
 	snprintf(q->number, sizeof(q->number), "%" PRId32, q->file->definition);
 	snprintf(q->fingerprint, sizeof(q->fingerprint), "%016" PRIx64, q->file->fingerprint);
-	int rc = one_row(q, &res,
-			 "SELECT r.definition, k.definition, k.fingerprint, (SELECT number FROM "
-			 "rolag.rebuild b WHERE b.pipeline = r.pipeline AND b.rollup = r.name AND "
-			 "b.what = 'undo' AND b.state IN ('asked', 'building', 'counted')), (SELECT "
-			 "fingerprint FROM rolag.rebuild b WHERE b.pipeline = r.pipeline AND b.rollup "
-			 "= r.name) FROM rolag.relation r LEFT JOIN rolag.relation k ON k.pipeline = "
-			 "r.pipeline AND k.name = r.name || '" LANDED_KEPT
-			 "' WHERE r.pipeline = $1 AND r.name = $2",
-			 err);
+	int rc = one_row(
+		q, &res,
+		"SELECT r.definition, k.definition, k.fingerprint, (SELECT number FROM "
+		"rolag.rebuild b WHERE b.pipeline = r.pipeline AND b.rollup = r.name AND "
+		"b.what = 'undo' AND b.state IN ('asked', 'building', 'counted')), (SELECT "
+		"fingerprint FROM rolag.rebuild b WHERE b.pipeline = r.pipeline AND b.rollup "
+		"= r.name) FROM rolag.relation r LEFT JOIN rolag.relation k ON k.pipeline = "
+		"r.pipeline AND k.name = r.name || '" LANDED_KEPT
+		"' WHERE r.pipeline = $1 AND r.name = $2",
+		err);
 	if (rc != 0)
 		return rc;
 	const int32_t live =
@@ -100,10 +101,11 @@ static int find_definition(struct run *q, struct rt_err *err)
 		snprintf(q->number, sizeof(q->number), "%s", PQgetvalue(res, 0, 1));
 		snprintf(q->fingerprint, sizeof(q->fingerprint), "%s", PQgetvalue(res, 0, 2));
 	} else if (strcmp(q->what, "rebuild") == 0 && q->file->definition < live) {
-		rc = rt_fail(err, ERR_PERMANENT,
-			     "%s has definition %" PRId32 ", the live rows were made by %" PRId32
-			     "; mend: restore the newer file, or, to go back: rolag rebuild %s --undo",
-			     q->file->file, q->file->definition, live, q->name);
+		rc = rt_fail(
+			err, ERR_PERMANENT,
+			"%s has definition %" PRId32 ", the live rows were made by %" PRId32
+			"; mend: restore the newer file, or, to go back: rolag rebuild %s --undo",
+			q->file->file, q->file->definition, live, q->name);
 	}
 	PQclear(res);
 	return rc;
@@ -113,10 +115,11 @@ static int find_definition(struct run *q, struct rt_err *err)
 static int join(struct run *q, struct rt_err *err)
 {
 	PGresult *res;
-	int rc = one_row(q, &res,
-			 "SELECT what, number, fingerprint FROM rolag.rebuild WHERE pipeline = $1 AND "
-			 "rollup = $2 AND state IN ('asked', 'building', 'counted') FOR UPDATE",
-			 err);
+	int rc = one_row(
+		q, &res,
+		"SELECT what, number, fingerprint FROM rolag.rebuild WHERE pipeline = $1 AND "
+		"rollup = $2 AND state IN ('asked', 'building', 'counted') FOR UPDATE",
+		err);
 	if (rc != 0)
 		return rc;
 	bool open = PQntuples(res) > 0;
@@ -124,10 +127,11 @@ static int join(struct run *q, struct rt_err *err)
 		    strcmp(PQgetvalue(res, 0, 1), q->number) == 0 &&
 		    strcmp(PQgetvalue(res, 0, 2), q->fingerprint) == 0;
 	if (open && !same)
-		rc = rt_fail(err, ERR_PERMANENT,
-			     "a %s of %s towards definition %s is under way; mend: wait for its end "
-			     "(rolag rebuild %s --show)",
-			     PQgetvalue(res, 0, 0), q->name, PQgetvalue(res, 0, 1), q->name);
+		rc = rt_fail(
+			err, ERR_PERMANENT,
+			"a %s of %s towards definition %s is under way; mend: wait for its end "
+			"(rolag rebuild %s --show)",
+			PQgetvalue(res, 0, 0), q->name, PQgetvalue(res, 0, 1), q->name);
 	PQclear(res);
 	if (rc == 0 && same)
 		rc = one_row(q, NULL,
@@ -170,10 +174,11 @@ static int ask(struct run *q, struct rt_err *err)
 static int print_columns(struct run *q, struct rt_err *err)
 {
 	PGresult *res;
-	int rc = one_row(q, &res,
-			 "SELECT column_name, rows FROM rolag.rebuild_column WHERE pipeline = $1 AND "
-			 "rollup = $2 ORDER BY rows DESC, column_name",
-			 err);
+	int rc = one_row(
+		q, &res,
+		"SELECT column_name, rows FROM rolag.rebuild_column WHERE pipeline = $1 AND "
+		"rollup = $2 ORDER BY rows DESC, column_name",
+		err);
 	for (int i = 0; rc == 0 && i < PQntuples(res); i++)
 		printf("  %s: %s rows\n", PQgetvalue(res, i, 0), PQgetvalue(res, i, 1));
 	if (rc == 0)
@@ -191,11 +196,12 @@ static void print_names(const PGresult *res, int column, const char *what)
 static int print_counts(struct run *q, struct rt_err *err)
 {
 	PGresult *res;
-	int rc = one_row(q, &res,
-			 "SELECT same, differing, only_old, only_new, gone, added, counted_lsn FROM "
-			 "rolag.rebuild WHERE pipeline = $1 AND rollup = $2 AND counted_lsn IS NOT "
-			 "NULL",
-			 err);
+	int rc =
+		one_row(q, &res,
+			"SELECT same, differing, only_old, only_new, gone, added, counted_lsn FROM "
+			"rolag.rebuild WHERE pipeline = $1 AND rollup = $2 AND counted_lsn IS NOT "
+			"NULL",
+			err);
 	if (rc != 0)
 		return rc;
 	if (PQntuples(res) == 0) {
@@ -279,7 +285,8 @@ static int print_end(struct run *q, const PGresult *res, struct rt_err *err)
 		return 0;
 	}
 	int rc = print_counts(q, err);
-	printf("%s: definition %s is live; what was live before is kept (rolag rebuild %s --undo)\n",
+	printf("%s: definition %s is live; what was live before is kept (rolag rebuild %s "
+	       "--undo)\n",
 	       q->name, PQgetvalue(res, 0, NUMBER), q->name);
 	return rc;
 }
@@ -325,7 +332,8 @@ static int watch(struct run *q, struct rt_err *err)
 
 static int read_words(struct run *q, const struct cli *c, struct rt_err *err)
 {
-	const bool undo = cli_option(c, "--undo") != NULL, forget = cli_option(c, "--forget") != NULL;
+	const bool undo = cli_option(c, "--undo") != NULL,
+		   forget = cli_option(c, "--forget") != NULL;
 	const bool show = cli_option(c, "--show") != NULL;
 	if (c->arg_count != 1)
 		return rt_fail(err, ERR_USAGE, "name one rollup (rolag rebuild --help)");

@@ -456,7 +456,8 @@ static void judge_rebuild(struct judging *j)
 	if (rollups > 0)
 		buf_u8(&j->text, '.');
 	if (waits > 0)
-		buf_printf(&j->text, " %" PRIu64 " rebuild%s for a person (rolag rebuild ROLLUP --show).",
+		buf_printf(&j->text,
+			   " %" PRIu64 " rebuild%s for a person (rolag rebuild ROLLUP --show).",
 			   waits, waits == 1 ? " waits" : "s wait");
 	j->v->healthy &= waits == 0;
 }

@@ -176,8 +176,8 @@ static void print_story(const struct story *s)
 	}
 }
 
-static int read_story(struct story *s, const struct settings *settings,
-		      struct landed_set *set, const char *id, bool values, struct rt_err *err)
+static int read_story(struct story *s, const struct settings *settings, struct landed_set *set,
+		      const char *id, bool values, struct rt_err *err)
 {
 	PGconn *c;
 	struct pgc_options o = {.what = "warehouse",
