@@ -104,8 +104,10 @@ APPLY_SRC := \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
+	apply/stream/differ.c \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
+	apply/stream/landed_ensure.c \
 	apply/stream/ledger.c \
 	apply/stream/mirror.c \
 	apply/stream/mirror_batch.c \
@@ -118,13 +120,21 @@ APPLY_SRC := \
 	apply/stream/published.c \
 	apply/stream/quarantine.c \
 	apply/stream/quarantine_serve.c \
+	apply/stream/rebuild.c \
+	apply/stream/rebuild_begin.c \
+	apply/stream/rebuild_count.c \
+	apply/stream/rebuild_swap.c \
 	apply/stream/repair.c \
 	apply/stream/source.c \
+	apply/stream/swap.c \
+	apply/stream/swap_sql.c \
+	apply/stream/swap_view.c \
 	apply/stream/sync.c \
 	apply/stream/sync_fork.c \
 	apply/stream/sync_mirror.c \
 	apply/stream/sync_note.c \
 	apply/stream/sync_read.c \
+	apply/stream/sync_stamp.c \
 	apply/stream/sync_start.c \
 	apply/stream/sync_table.c \
 	apply/stream/sync_unit.c \
@@ -158,6 +168,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_warehouse.c \
 	cdc/commands/quarantine.c \
 	cdc/commands/roles.c \
+	cdc/commands/rebuild.c \
 	cdc/commands/run.c \
 	cdc/commands/spool.c \
 	cdc/commands/status.c \
@@ -236,7 +247,7 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
-	remake_serve mirror_ensure \
+	remake_serve mirror_ensure rebuild_begin rebuild_ask \
 	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_backoff_next spool_writer_open
 

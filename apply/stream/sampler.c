@@ -119,6 +119,10 @@ static void start(struct sampler *s, int64_t now)
 		log_warn("no sample is verified", "reason=\"pipe: %s\"", strerror(errno));
 		return;
 	}
+	/* Others may be landed now than when it was the last one's turn. */
+	s->at %= (unsigned)s->landed->count + s->mirrors->count;
+	s->of_mirror = mirror_at(s) != NULL;
+	snprintf(s->name, sizeof(s->name), "%s", name_at(s));
 	fflush(stdout);
 	pid_t pid = fork();
 	if (pid == 0)
@@ -156,7 +160,7 @@ void sampler_release(struct sampler *s)
 
 static void take(struct sampler *s, const struct sampled *r)
 {
-	const char *name = name_at(s);
+	const char *name = s->name;
 	met_add(MET_VERIFY_ROWS, r->count.warehouse_rows + r->count.latest_rows);
 	met_add(MET_VERIFY_DIFFERENCES, r->count.differences);
 	if (r->rc >= 0)
@@ -164,7 +168,7 @@ static void take(struct sampler *s, const struct sampled *r)
 	else
 		met_add(MET_VERIFY_FAILURES, 1);
 	if (r->count.differences > 0)
-		log_error(mirror_at(s) != NULL
+		log_error(s->of_mirror
 				  ? "the warehouse differs from the core's table"
 				  : "the warehouse differs from what the core's events fold to",
 			  "table=%s differences=%" PRIu64 " entities=%" PRIu64 " first=\"%s\" "
@@ -189,10 +193,10 @@ static void finish(struct sampler *s, bool late)
 		take(s, &r);
 	} else {
 		met_add(MET_VERIFY_FAILURES, 1);
-		log_warn("a sample could not be verified", "table=%s reason=\"%s\"", name_at(s),
+		log_warn("a sample could not be verified", "table=%s reason=\"%s\"", s->name,
 			 late ? "it took too long" : "its process ended");
 	}
-	s->at = (s->at + 1) % ((unsigned)s->landed->count + s->mirrors->count);
+	s->at++;
 }
 
 void sampler_prepare(void *ctx, int64_t now, struct loop_want *ret)

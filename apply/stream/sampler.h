@@ -20,7 +20,9 @@ struct sampler {
 	int pid, fd;	 /* of the child and of its pipe; 0, -1: there is none */
 	int64_t next_us; /* monotonic; LOOP_NEVER: it is off */
 	int64_t begun_us;
-	unsigned at; /* whose turn it is: the rollups, then the mirrors */
+	unsigned at;   /* whose turn it is: the rollups, then the mirrors */
+	char name[64]; /* what the child compares */
+	bool of_mirror;
 };
 
 void sampler_init(struct sampler *s, const struct settings *settings,

@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/stream/rebuild_inner.h"
+#include "apply/stream/sync_stamp.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
@@ -163,6 +165,9 @@ static int take_off(struct sync_table *t, struct rt_err *err)
 {
 	struct batch *next = t->making == &t->batch[0] ? &t->batch[1] : &t->batch[0];
 	struct batch *b = t->making;
+	int rc = sync_stamp(t->control, &t->settings, t->work->ledger, b, err);
+	if (rc != 0)
+		return rc;
 	if (t->reading && b->open)
 		batch_commit(b);
 	if (!batch_is_folded(b))
@@ -174,7 +179,7 @@ static int take_off(struct sync_table *t, struct rt_err *err)
 	t->full = false;
 	t->flying_rows = t->rows;
 	t->ends_whole = !b->open;
-	int rc = t->reading ? sync_reader_key(&t->reader, &t->flying_key, err) : 0;
+	rc = t->reading ? sync_reader_key(&t->reader, &t->flying_key, err) : 0;
 	FAILPOINT_FD(SYNC_TAKE_OFF, PQsocket(t->writer.c));
 	if (rc == 0)
 		rc = writer_write(&t->writer, b, part_of(b), err);
@@ -395,6 +400,16 @@ static bool always(const struct sync_table *t)
 	return true;
 }
 
+/* Indexes that a bank has put on the live tables: made while nobody but us writes to what is beside them. */
+static int prepare_beside(const struct sync_table *t, struct rt_err *err)
+{
+	struct rebuild_names n;
+	if (is_mirror(t) || t->item.beside == NULL)
+		return 0;
+	rebuild_names(&t->settings, &t->item, &n);
+	return swap_prepare(t->control, n.pair, ARRAY_LEN(n.pair), false, err);
+}
+
 /* Every row of the core behind the last one written. */
 static int read_core(struct sync_table *t, PGconn *core, struct rt_err *err)
 {
@@ -417,7 +432,7 @@ static int read_core(struct sync_table *t, PGconn *core, struct rt_err *err)
 					read, err);
 	if (rc == 0 && t->unit.analyze[0] != '\0')
 		rc = pgc_exec(t->control, NULL, err, "%s", t->unit.analyze);
-	return rc;
+	return rc == 0 ? prepare_beside(t, err) : rc;
 }
 
 /* Behind everything that was read? */
@@ -438,6 +453,7 @@ static int replay(struct sync_table *t, struct rt_err *err)
 {
 	struct sync_message m;
 	t->reading = t->ended = false;
+	t->batch[0].keep_seen = t->batch[1].keep_seen = t->item.beside != NULL;
 	cache_clear(&t->cache);
 	t->ledger.applied = t->note.replayed.v != 0 ? t->note.replayed : t->note.start;
 	t->ledger.flushed = t->ledger.waiting_applied = t->ledger.waiting_wal = LSN_NONE;
@@ -519,7 +535,7 @@ static void set_up_table(struct sync_table *t, const struct sync_work *work, uin
 {
 	if (at < work->landed->count) {
 		t->item = work->landed->item[at];
-		t->set = (struct landed_set){1, &t->item};
+		t->set = (struct landed_set){.count = 1, .item = &t->item};
 		sync_unit_of(&t->arena, &t->item, &t->unit);
 		return;
 	}

@@ -37,11 +37,10 @@ int sync_hear(const struct sync_work *w, struct sync_message *ret, struct rt_err
 /* Names of tables that are to be synced. */
 static int find_waiting(PGconn *c, const struct settings *s, PGresult **ret, struct rt_err *err)
 {
-	return pgc_query(
-		c, ret, err,
-		"SELECT name FROM rolag.relation WHERE pipeline = $1 AND state = 'syncing' "
-		"ORDER BY changed_at, name",
-		1, &s->pipeline);
+	return pgc_query(c, ret, err,
+			 "SELECT name FROM rolag.relation WHERE pipeline = $1 AND state IN "
+			 "('syncing', 'rebuilding') ORDER BY beside IS NOT NULL, changed_at, name",
+			 1, &s->pipeline);
 }
 
 /* 1: `at` is ours; 0: another's. */

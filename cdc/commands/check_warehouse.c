@@ -209,11 +209,71 @@ static void check_relation(struct check *k, PGconn *c, const struct landed *l, i
 	PQclear(res);
 }
 
+/* The file has another definition than the one that made the rows. */
+static void check_file(struct check *k, const struct landed *l)
+{
+	const char *name = l->file->name;
+	const int32_t live = l->rollup->definition, file = l->file->definition;
+	if (file > live)
+		check_warn(
+			k,
+			arena_printf(k->arena,
+				     "start apply again, which builds it beside the live rows; if "
+				     "it was undone: rolag rebuild %s",
+				     name),
+			"landed %s: its rows are those of definition %" PRId32
+			", the file has %" PRId32,
+			name, live, file);
+	else
+		check_warn(k,
+			   arena_printf(k->arena,
+					"restore the newer file; to go back: rolag "
+					"rebuild %s --undo",
+					name),
+			   "landed %s: its rows are those of definition %" PRId32
+			   ", the file has an older one, %" PRId32,
+			   name, live, file);
+}
+
+/* Is another definition of it being built? */
+static void check_rebuild(struct check *k, PGconn *c, const struct landed *l)
+{
+	struct rt_err err;
+	PGresult *res;
+	const char *params[] = {k->s.pipeline, l->file->name};
+	if (pgc_query(
+		    c, &res, &err,
+		    "SELECT b.number, coalesce(r.reason, b.reason) FROM rolag.rebuild b LEFT JOIN "
+		    "rolag.relation r ON r.pipeline = b.pipeline AND r.name = b.rollup || '__d' || "
+		    "b.number WHERE b.pipeline = $1 AND b.rollup = $2 AND b.state IN ('asked', "
+		    "'building', 'counted')",
+		    2, params) != 0) {
+		check_error(k, l->file->name, &err);
+		return;
+	}
+	if (PQntuples(res) > 0 && !PQgetisnull(res, 0, 1))
+		check_fail(k, arena_printf(k->arena, "then: rolag rebuild %s", l->file->name),
+			   "landed %s: definition %s is built beside it, and waits: %s",
+			   l->file->name, PQgetvalue(res, 0, 0), PQgetvalue(res, 0, 1));
+	else if (PQntuples(res) > 0)
+		check_ok(k, "landed %s: definition %s is built beside it", l->file->name,
+			 PQgetvalue(res, 0, 0));
+	else if (l->rollup != l->file)
+		check_file(k, l);
+	PQclear(res);
+}
+
 static void check_landed(struct check *k, PGconn *c)
 {
+	struct rt_err err;
 	int fails = k->fails, syncing = 0;
+	bool resolved = landed_resolve(c, &k->s, &k->landed, &err) == 0;
+	if (!resolved)
+		check_error(k, "landed", &err);
 	for (uint16_t i = 0; i < k->landed.count; i++)
 		check_relation(k, c, &k->landed.item[i], &syncing);
+	for (uint16_t i = 0; resolved && i < k->landed.own; i++)
+		check_rebuild(k, c, &k->landed.item[i]);
 	if (syncing > 0)
 		check_ok(k, "landed: %d rollups wait for their first load by apply", syncing);
 	if (k->fails == fails)

@@ -451,6 +451,30 @@ static void judge_parked(struct judging *j)
 			   mirrors, mirrors == 1 ? " is" : "s are");
 }
 
+/* The live rows are whole meanwhile: only one that a person must help is unhealthy. */
+static void judge_rebuild(struct judging *j)
+{
+	uint64_t rollups = value(j, STATUS_APPLY, MET_REBUILD_ROLLUPS);
+	uint64_t waits = value(j, STATUS_APPLY, MET_REBUILD_WAITS);
+	uint64_t rows = value(j, STATUS_APPLY, MET_REBUILD_ROWS);
+	uint64_t total = value(j, STATUS_APPLY, MET_REBUILD_ESTIMATE);
+	if (j->v->state == STATUS_STOPPED || (rollups == 0 && waits == 0))
+		return;
+	if (rollups > 0)
+		buf_printf(&j->text, " Another definition of %" PRIu64 " rollup%s is built beside",
+			   rollups, rollups == 1 ? "" : "s");
+	if (rollups > 0 && rows > 0)
+		buf_printf(&j->text, " (%" PRIu64 " rows read of about %" PRIu64 ")", rows,
+			   RT_MAX(total, rows));
+	if (rollups > 0)
+		buf_u8(&j->text, '.');
+	if (waits > 0)
+		buf_printf(&j->text,
+			   " %" PRIu64 " rebuild%s for a person (rolag rebuild ROLLUP --show).",
+			   waits, waits == 1 ? " waits" : "s wait");
+	j->v->healthy &= waits == 0;
+}
+
 void status_judge(const struct status_facts *f, struct status_view *ret)
 {
 	struct judging j = {.f = f, .v = ret, .text = BUF_INIT};
@@ -460,6 +484,7 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) && !judge_clocks(&j))
 		judge_flow(&j);
 	judge_parked(&j);
+	judge_rebuild(&j);
 	if (is_slot_near_loss(&j))
 		ret->healthy = false;
 	snprintf(ret->sentence, sizeof(ret->sentence), "%s", buf_cstr(&j.text));

@@ -9,6 +9,7 @@
 
 #include "cdc/commands/commands.h"
 #include "cdc/commands/verify.h"
+#include "proto/pg/pgconn.h"
 
 /* Without --sample and --full. */
 #define SAMPLE_ENTITIES 1000
@@ -313,6 +314,21 @@ static int take_options(struct verify_run *run, const struct cli *c, struct rt_e
 	return rc;
 }
 
+/* Rows are compared with what the definition says that made them, whatever the files say by now. */
+static int resolve(struct verify_run *run, struct landed_set *set, struct rt_err *err)
+{
+	struct pgc_options o = {.what = "warehouse",
+				.conninfo = run->settings.warehouse.connect,
+				.application_name = "rolag verify"};
+	PGconn *c;
+	int rc = pgc_connect(&c, &o, err);
+	if (rc != 0)
+		return rc;
+	rc = landed_resolve(c, &run->settings, set, err);
+	pgc_close(c);
+	return rc;
+}
+
 int cmd_verify(struct cli *c)
 {
 	struct verify_run run = {0};
@@ -328,6 +344,8 @@ int cmd_verify(struct cli *c)
 	run.synced = rt_calloc(run.mirrors.count + 1u, sizeof(*run.synced));
 	if (rc == 0)
 		rc = check_names(c, &set, &run.mirrors, &err);
+	if (rc == 0)
+		rc = resolve(&run, &set, &err);
 	if (rc == 0 && run.json)
 		fputs("{\"findings\": [", stdout);
 	if (rc == 0)
