@@ -218,7 +218,8 @@ FUZZ := \
 	pgoutput \
 	record \
 	rollup \
-	spool
+	spool \
+	verify
 
 # Programs that the system tests drive.
 TEST_TOOLS := \
