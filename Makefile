@@ -99,6 +99,7 @@ APPLY_SRC := \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
+	apply/stream/differ.c \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
 	apply/stream/ledger.c \
@@ -114,6 +115,9 @@ APPLY_SRC := \
 	apply/stream/quarantine_serve.c \
 	apply/stream/repair.c \
 	apply/stream/source.c \
+	apply/stream/swap.c \
+	apply/stream/swap_sql.c \
+	apply/stream/swap_view.c \
 	apply/stream/sync.c \
 	apply/stream/sync_fork.c \
 	apply/stream/sync_mirror.c \
@@ -204,6 +208,7 @@ TEST_TOOLS := \
 	cast_probe \
 	json_probe \
 	slot_probe \
+	swap_probe \
 	spool_probe
 
 # The simulation (tests/sim/README.md): capture and apply as they are, the kernel and libpq not.

@@ -32,7 +32,8 @@ struct swap_pair {
 	const char *schema; /* of all three */
 	const char *live;   /* the name that readers use */
 	const char *beside; /* the table that gets it */
-	const char *kept;   /* what the old table is called afterwards (free until then); NULL: it is dropped */
+	const char *
+		kept; /* what the old table is called afterwards (free until then); NULL: it is dropped */
 };
 
 /*
