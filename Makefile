@@ -122,6 +122,7 @@ APPLY_SRC := \
 	apply/stream/sync_fork.c \
 	apply/stream/sync_mirror.c \
 	apply/stream/sync_note.c \
+	apply/stream/sync_piece.c \
 	apply/stream/sync_read.c \
 	apply/stream/sync_start.c \
 	apply/stream/sync_table.c \

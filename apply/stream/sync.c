@@ -399,6 +399,9 @@ static int take_message(struct sync *s, const struct sync_message *m, struct lsn
 	case SYNC_PARKED:
 		take_parked(s, w);
 		return 0;
+	case SYNC_LATER:
+		w->stage = SYNC_READING;
+		return 0;
 	case SYNC_FAILED:
 		return take_failure(s, m, err);
 	case SYNC_GRANTED:
