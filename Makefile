@@ -102,6 +102,7 @@ APPLY_SRC := \
 	apply/stream/differ.c \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
+	apply/stream/leaves.c \
 	apply/stream/ledger.c \
 	apply/stream/mirror.c \
 	apply/stream/mirror_batch.c \

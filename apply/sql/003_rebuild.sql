@@ -21,10 +21,12 @@ INSERT INTO rolag.comment_made
     LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid;
 
 ALTER TABLE rolag.relation ADD COLUMN leaves jsonb;
-COMMENT ON COLUMN rolag.relation.leaves IS 'Of the mirror of a partitioned table: its partitions (OID in the core: file) as they were when it was synced; it is parked when they are others.';
+COMMENT ON COLUMN rolag.relation.leaves IS 'Of the mirror of a partitioned table: its partitions (OID in the core: file) as they were when it was synced; it is parked when they become others in a way that the stream does not tell. null: it was truncated, they are noted anew.';
 
 ALTER TABLE rolag.sync ADD COLUMN shape bytea;
 ALTER TABLE rolag.sync ADD COLUMN source_hash text;
+ALTER TABLE rolag.sync ADD COLUMN leaves jsonb;
+COMMENT ON COLUMN rolag.sync.leaves IS 'Of a mirror: as in rolag.relation, when reading began.';
 COMMENT ON COLUMN rolag.sync.shape IS 'Of a mirror: the shape of the table that is made beside it.';
 COMMENT ON COLUMN rolag.sync.source_hash IS 'Of a mirror: what its source was when reading began; it is begun anew where that changed.';
 

@@ -345,8 +345,14 @@ static int send(PGconn *c, const struct settings *s, const struct mirror *m,
 		return send_park(c, s, m, step, p);
 	case MIRROR_RESHAPE:
 		return PQsendQueryParams(c, step->text, 0, NULL, NULL, NULL, NULL, 0);
-	case MIRROR_CLEAR:
-		buf_printf(&sql, "DELETE FROM %s", m->target);
+	case MIRROR_CLEAR: /* whose partitions, if any, have other files now */
+		buf_printf(&sql,
+			   "WITH d AS (DELETE FROM %s) UPDATE rolag.%s SET leaves = 'null' WHERE "
+			   "leaves IS NOT NULL AND pipeline = ",
+			   m->target, m->is_beside ? "sync" : "relation");
+		pgc_literal(&sql, s->pipeline);
+		buf_str(&sql, " AND name = ");
+		pgc_literal(&sql, m->relname);
 		ok = send_sql(c, &sql, p);
 		buf_release(&sql);
 		return ok;

@@ -21,6 +21,7 @@ enum sync_message_kind {
 	SYNC_LIVE,
 	SYNC_PARKED, /* its source does not fit any more: it is parked */
 	SYNC_LATER,  /* it cannot become live for now: apply goes on, and is asked again */
+	SYNC_UNLIKE, /* `at`, which nobody syncs, was parked in the warehouse */
 	SYNC_FAILED, /* code, text; the worker ends */
 	/* apply to worker */
 	SYNC_GRANTED, /* nothing of `at` is under way, nor will be */

@@ -5,6 +5,7 @@
  */
 #include "apply/stream/sync_mirror.h"
 
+#include "apply/stream/leaves.h"
 #include "apply/stream/swap.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/log.h"
@@ -44,6 +45,8 @@ static int connect_core(const struct sync_mirror *t, PGconn **ret, struct rt_err
 static int look_at_source(struct sync_mirror *t, PGconn *core, struct rt_err *err)
 {
 	int rc = sync_source_begin(core, t->arena, mirror_of(t), &t->source, err);
+	if (rc == 0)
+		rc = leaves_read(core, t->arena, mirror_of(t), &t->leaves, err);
 	if (rc == 0)
 		rc = pgc_exec(core, NULL, err, "COMMIT");
 	t->unit->key_count = RT_MIN(t->source.key.count, SYNC_KEY_MAX);
@@ -103,6 +106,11 @@ static void write_begin(struct sync_mirror *t, const struct mirror_shape *shape,
 	pgc_literal(&noted, t->unit->name);
 	buf_str(&noted, "; UPDATE rolag.sync SET source_hash = ");
 	pgc_literal(&noted, pieces ? t->source.hash : "");
+	buf_str(&noted, ", leaves = ");
+	if (t->leaves != NULL)
+		pgc_literal(&noted, t->leaves);
+	else
+		buf_str(&noted, "NULL");
 	buf_str(&noted, " WHERE pipeline = ");
 	pgc_literal(&noted, t->settings->pipeline);
 	buf_str(&noted, " AND name = ");
@@ -505,11 +513,11 @@ static int ask_noted(struct sync_mirror *t, PGresult **ret, struct rt_err *err)
 	struct buf sql = BUF_INIT;
 	buf_str(&sql, "SELECT ");
 	for (uint16_t k = 0; k < t->unit->key_count; k++)
-		buf_printf(&sql, "key[%u], ",
+		buf_printf(&sql, "n.key[%u], ",
 			   place_in_note(mirror_of(t)->shape, t->unit->key[k]) + 1u);
-	buf_str(&sql, "key FROM rolag.sync_row n WHERE ");
+	buf_str(&sql, "n.key FROM rolag.sync_row n WHERE ");
 	where_noted(t, &sql);
-	buf_str(&sql, " ORDER BY key LIMIT " AGAIN);
+	buf_str(&sql, " ORDER BY n.key LIMIT " AGAIN);
 	int rc = pgc_exec(t->warehouse, ret, err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
 	return rc;
@@ -640,6 +648,16 @@ static int take_name(struct sync_mirror *t, struct rt_err *err)
 	return rc;
 }
 
+/* The partitions that it was read from; unknown where the mirror was truncated since. */
+static int record_leaves(struct sync_mirror *t, struct rt_err *err)
+{
+	const char *params[] = {t->settings->pipeline, t->unit->name};
+	return pgc_query(t->warehouse, NULL, err,
+			 "UPDATE rolag.relation r SET leaves = s.leaves FROM rolag.sync s WHERE "
+			 "r.pipeline = $1 AND r.name = $2 AND s.pipeline = $1 AND s.name = $2",
+			 2, params);
+}
+
 int sync_mirror_swap(void *ctx, struct rt_err *err)
 {
 	struct sync_mirror *t = ctx;
@@ -648,9 +666,10 @@ int sync_mirror_swap(void *ctx, struct rt_err *err)
 	struct buf sql = BUF_INIT;
 	bool there;
 	t->swap_waits = false;
-	if (!live.is_beside)
-		return 0;
-	int rc = pgc_exec(t->warehouse, NULL, err, "SET LOCAL lock_timeout = '200ms'");
+	int rc = record_leaves(t, err);
+	if (rc != 0 || !live.is_beside)
+		return rc;
+	rc = pgc_exec(t->warehouse, NULL, err, "SET LOCAL lock_timeout = '200ms'");
 	if (rc == 0)
 		rc = relation_is_there(t, live_name(t), &there, err);
 	if (rc != 0)

@@ -54,6 +54,7 @@ struct sync_mirror {
 	bool (*on_wait)(void *ctx, const char *text);
 	void *ctx;
 	struct sync_source source; /* as it was seen last */
+	const char *leaves;	   /* so are its partitions (leaves.h) */
 	bool again;		   /* the sync that is noted goes on */
 	bool swap_waits;	   /* the swap failed for a lock, or what was new on the mirror */
 };
