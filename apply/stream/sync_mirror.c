@@ -155,12 +155,16 @@ static int check_swap(struct sync_mirror *t, bool *ret_in_place, struct rt_err *
 	struct buf lines = BUF_INIT;
 	bool there, alike = false;
 	int rc = relation_is_there(t, live_name(t), &there, err);
-	if (rc == 0 && there) {
+	if (rc == 0 && there)
 		rc = pgc_exec(t->warehouse, NULL, err, "SET lock_timeout = '200ms'");
-		if (rc == 0 && swap_check(t->warehouse, &pair, 1, &lines, err) == ERR_PERMANENT)
-			rc = ERR_PERMANENT;
-		if (rc == 0)
-			rc = pgc_exec(t->warehouse, NULL, err, "RESET lock_timeout");
+	if (rc == 0 && there) {
+		struct rt_err refused;
+		int said = swap_check(t->warehouse, &pair, 1, &lines, &refused);
+		rc = pgc_exec(t->warehouse, NULL, err, "RESET lock_timeout");
+		if (rc == 0 && said == ERR_PERMANENT) {
+			*err = refused;
+			rc = said;
+		}
 	}
 	if (rc == 0 && lines.len > 0)
 		rc = lands_alike(t, &alike, err);
