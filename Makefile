@@ -108,6 +108,7 @@ APPLY_SRC := \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
 	apply/stream/landed_ensure.c \
+	apply/stream/leaves.c \
 	apply/stream/ledger.c \
 	apply/stream/mirror.c \
 	apply/stream/mirror_batch.c \
@@ -133,6 +134,7 @@ APPLY_SRC := \
 	apply/stream/sync_fork.c \
 	apply/stream/sync_mirror.c \
 	apply/stream/sync_note.c \
+	apply/stream/sync_piece.c \
 	apply/stream/sync_read.c \
 	apply/stream/sync_stamp.c \
 	apply/stream/sync_start.c \
@@ -226,6 +228,7 @@ TEST_TOOLS := \
 	cast_probe \
 	json_probe \
 	slot_probe \
+	swap_probe \
 	spool_probe
 
 # The simulation (tests/sim/README.md): capture and apply as they are, the kernel and libpq not.

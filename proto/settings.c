@@ -122,7 +122,8 @@ const struct conf_key settings_keys[] = {
 	 .min = SECOND,
 	 .max = 3600 * SECOND,
 	 .help = "How often capture looks whether the publications are there and every published "
-		 "table has the replica identity that the core's own statements need."},
+		 "table has the replica identity that the core's own statements need, and apply "
+		 "whether the partitions of mirrored tables are still those it read."},
 	{.name = "capture.binary",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(capture.binary),

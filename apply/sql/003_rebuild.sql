@@ -81,3 +81,24 @@ CREATE TABLE rolag.rebuild_column (
     FOREIGN KEY (pipeline, rollup) REFERENCES rolag.rebuild ON DELETE CASCADE
 );
 COMMENT ON TABLE rolag.rebuild_column IS 'Of the newest rebuild: in how many rows a column''s value differs between old and new; columns without difference are not here.';
+
+-- ---- mirrors ----
+
+ALTER TABLE rolag.relation ADD COLUMN leaves jsonb;
+COMMENT ON COLUMN rolag.relation.leaves IS 'Of the mirror of a partitioned table: its partitions (OID in the core: file) as they were when it was synced; it is parked when they become others in a way that the stream does not tell. null: it was truncated, they are noted anew.';
+
+ALTER TABLE rolag.sync ADD COLUMN shape bytea;
+ALTER TABLE rolag.sync ADD COLUMN source_hash text;
+ALTER TABLE rolag.sync ADD COLUMN leaves jsonb;
+COMMENT ON COLUMN rolag.sync.leaves IS 'Of a mirror: as in rolag.relation, when reading began.';
+COMMENT ON COLUMN rolag.sync.shape IS 'Of a mirror: the shape of the table that is made beside it.';
+COMMENT ON COLUMN rolag.sync.source_hash IS 'Of a mirror: what its source was when reading began; it is begun anew where that changed.';
+
+CREATE TABLE rolag.sync_row (
+    pipeline text NOT NULL,
+    name     text NOT NULL,
+    key      text[] NOT NULL,
+    PRIMARY KEY (pipeline, name, key),
+    FOREIGN KEY (pipeline, name) REFERENCES rolag.sync ON DELETE CASCADE
+);
+COMMENT ON TABLE rolag.sync_row IS 'Rows of a mirror that is being synced which the core must be asked for once more: their key changed, and a value that did not was not sent.';

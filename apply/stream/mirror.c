@@ -6,6 +6,7 @@
 #include "apply/stream/mirror.h"
 
 #include <inttypes.h>
+#include <xxhash.h>
 
 #include "proto/base/failpoint.h"
 #include "proto/pg/pgconn.h"
@@ -13,12 +14,23 @@
 #include "proto/record.h"
 
 #define ARENA_BYTES 65536
+#define BESIDE	    "__sync"
 /* Reason of one that was taken out of the settings; back in them, it is loaded anew. */
 #define ABSENT "no longer in mirrors.tables"
 
 static const char *const state_names[] = {"syncing", "live", "parked", "rebuilding"};
 
 /* ---- which mirrors ---- */
+
+/* Its name and a suffix; of a long one the first part, and what tells it from others. */
+static const char *name_beside(struct arena *a, const char *relname)
+{
+	const size_t room = 63 - strlen(BESIDE);
+	if (strlen(relname) <= room)
+		return arena_printf(a, "%s" BESIDE, relname);
+	return arena_printf(a, "%.40s_%08x" BESIDE, relname,
+			    (unsigned)XXH3_64bits(relname, strlen(relname)));
+}
 
 static int parse_name(struct arena *a, const struct settings *s, const char *name, struct mirror *m,
 		      struct rt_err *err)
@@ -38,6 +50,8 @@ static int parse_name(struct arena *a, const struct settings *s, const char *nam
 	buf_u8(&b, '.');
 	pgc_ident(&b, m->relname);
 	m->target = arena_strdup(a, buf_cstr(&b));
+	m->schema = s->warehouse.schema;
+	m->beside = name_beside(a, m->relname);
 	buf_release(&b);
 	return 0;
 }
@@ -444,6 +458,29 @@ int mirror_look(PGconn *c, const struct settings *s, struct mirror_set *set, str
 	}
 	PQclear(res);
 	return rc;
+}
+
+int mirror_turn_beside(PGconn *c, const struct settings *s, struct mirror_set *set,
+		       struct mirror *m, struct arena *a, struct rt_err *err)
+{
+	const char *params[] = {s->pipeline, m->relname};
+	struct buf name = BUF_INIT;
+	PGresult *res;
+	int rc = pgc_query(c, &res, err,
+			   "SELECT shape FROM rolag.sync WHERE pipeline = $1 AND name = $2", 2,
+			   params);
+	if (rc != 0)
+		return rc;
+	pgc_ident(&name, m->schema);
+	buf_u8(&name, '.');
+	pgc_ident(&name, m->beside);
+	m->target = arena_strdup(a, buf_cstr(&name));
+	m->is_beside = true;
+	m->empty = false;
+	m->shape = PQntuples(res) == 1 ? read_shape(set, res, 0) : NULL;
+	buf_release(&name);
+	PQclear(res);
+	return 0;
 }
 
 static int park_absent(PGconn *c, const struct settings *s, const struct mirror_set *set,

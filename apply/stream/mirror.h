@@ -32,7 +32,11 @@ struct mirror {
 	const char *nspname, *relname; /* in the core */
 	const char *source;	       /* "nspname.relname", as rolag.relation has it */
 	const char *target;	       /* "raw"."relname", quoted */
+	const char *schema;	       /* of target, not quoted */
+	const char *beside; /* name of the table that a sync makes beside it, not quoted */
 	bool append_only;
+	/* target is the table beside, whose shape rolag.sync has: of a worker's own copy. */
+	bool is_beside;
 	enum landed_state state;
 	struct lsn sync_lsn; /* the stream counts behind this */
 	/* The table as it is, or will be when the batches under way are written; NULL: not made yet. */
@@ -81,6 +85,12 @@ int mirror_read(PGconn *warehouse, const struct settings *s, struct mirror_set *
 /* Reads one mirror, and writes nothing. 1: it is not landed yet; state and shape are then as for a new one. */
 int mirror_look(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
 		struct mirror *m, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * Makes m, a copy, that of the table beside it: target, and the shape as
+ * rolag.sync has it (NULL: none). target lives in a.
+ */
+int mirror_turn_beside(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
+		       struct mirror *m, struct arena *a, struct rt_err *err) RT_MUSTCHECK;
 /* One UPDATE of the relation row: state, sync LSN, reason (NULL: none). Part of the caller's transaction. */
 int mirror_set_state(PGconn *warehouse, const struct settings *s, struct mirror *m,
 		     enum landed_state state, struct lsn sync_lsn, const char *reason,
@@ -116,7 +126,7 @@ void mirror_ddl(const struct mirror *m, const struct mirror_shape *shape, const 
 /* Appends one statement (DO) that brings the table from m->shape to shape and records it. */
 void mirror_add_sql(const struct settings *s, const struct mirror *m,
 		    const struct mirror_shape *shape, struct buf *out);
-/* Appends the UPDATE of rolag.relation that records the shape. */
+/* Appends the UPDATE of rolag.relation (of rolag.sync, where m is one beside) that records the shape. */
 void mirror_record_sql(const struct settings *s, const struct mirror *m,
 		       const struct mirror_shape *shape, struct buf *out);
 
@@ -129,6 +139,20 @@ void mirror_record_sql(const struct settings *s, const struct mirror *m,
  */
 void mirror_select_sql(const struct mirror *m, const struct mirror_shape *shape, char relkind,
 		       struct lsn lsn, struct buf *out);
+/*
+ * The same of a piece: columns of key (names, in the order of its index) first, as text; rows behind
+ * `from` (as text; its count 0: from the first), at most `limit`, in the order of the key. `keys`:
+ * instead of that the rows of these keys, each an array of text, `count` of them.
+ */
+struct mirror_piece {
+	const char *const *key;
+	uint16_t key_count;
+	const struct buf *from; /* a value per column of the key; NULL: from the first row on */
+	int64_t limit;
+	const PGresult *keys; /* or NULL: rows of keys, a column each */
+};
+void mirror_piece_sql(const struct mirror *m, const struct mirror_shape *shape, char relkind,
+		      struct lsn lsn, const struct mirror_piece *piece, struct buf *out);
 /* Does COPY between both servers work in binary? (Not where OIDs of a type would have to match.) */
 bool mirror_copies_binary(const struct mirror_shape *shape);
 /* Appends `COPY target (columns, _lsn) FROM STDIN`, binary or text. */

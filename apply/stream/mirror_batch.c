@@ -364,10 +364,24 @@ static void plan_insert(struct planner *p, const struct mirror_op *op, bool keye
 	run->list[run->list_count++] = r;
 }
 
+/* The same while rows may be of a later time: neither the old nor the new one need have that value. */
+static void plan_ask_again(struct planner *p, const struct mirror_op *op, const struct tuple *row)
+{
+	const struct tuple old = make_row(p, op->shape, &op->old_row, NULL, false);
+	prepare(p, op->mirror, op->shape);
+	add_step(p, MIRROR_DELETE, op->mirror, op->shape)->row = old;
+	add_step(p, MIRROR_DELETE, op->mirror, op->shape)->row = *row;
+	add_step(p, MIRROR_AGAIN, op->mirror, op->shape)->row = *row;
+}
+
 /* The key changed, and a value that only the warehouse has goes along: in its place, alone. */
 static void plan_move(struct planner *p, const struct mirror_op *op, const struct tuple *row)
 {
 	flush(p, op->mirror);
+	if (p->set->item[op->mirror].overlaps) {
+		plan_ask_again(p, op, row);
+		return;
+	}
 	struct mirror_step *s = add_step(p, MIRROR_UPDATE, op->mirror, op->shape);
 	s->row = *row;
 	s->old = make_row(p, op->shape, &op->old_row, NULL, false);
@@ -442,15 +456,17 @@ static uint8_t format_of(const struct mirror_op *op)
 	return op->shape->key_count == 0 ? 0 : (uint8_t)t->value[op->shape->key[0]].kind;
 }
 
-static bool is_keyed(const struct mirror_op *op)
+static bool is_keyed(const struct planner *p, const struct mirror_op *op)
 {
-	return op->shape->key_count > 0 && op->shape->source.identity != 'f';
+	/* With identity full the key need not be one for ever; while it overlaps, sync sees to it that it is. */
+	return op->shape->key_count > 0 &&
+	       (op->shape->source.identity != 'f' || p->set->item[op->mirror].overlaps);
 }
 
 static void plan_row(struct planner *p, const struct mirror_op *op)
 {
 	struct run *run = &p->run[op->mirror];
-	bool keyed = is_keyed(op);
+	bool keyed = is_keyed(p, op);
 	if (run->shape != op->shape || (keyed && run->format != 0 && run->format != format_of(op)))
 		flush(p, op->mirror);
 	run->shape = op->shape;

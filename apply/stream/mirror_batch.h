@@ -8,6 +8,9 @@
  * deleted by key first and inserted after, so that unique keys other than the
  * primary one hold at each step; a row with unchanged TOAST is updated in its
  * place. Without a usable key (replica identity full) each change stands alone.
+ * While a sync replays the stream over rows of later times (overlaps) each change
+ * makes the row of its key what it says, whatever is there; of a row whose key
+ * changed and that did not come whole only this is noted, that it must be asked for.
  */
 #ifndef APPLY_STREAM_MIRROR_BATCH_H
 #define APPLY_STREAM_MIRROR_BATCH_H
@@ -46,6 +49,7 @@ enum mirror_step_kind {
 	MIRROR_COPY,	     /* `count` rows, from this one on */
 	MIRROR_DELETE_EXACT, /* one row that equals `old` */
 	MIRROR_UPDATE_EXACT,
+	MIRROR_AGAIN, /* the row of this key is to be asked of the core (rolag.sync_row) */
 	MIRROR_RESHAPE,
 	MIRROR_PARK,
 };

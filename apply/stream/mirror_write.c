@@ -316,6 +316,26 @@ static int send_park(PGconn *c, const struct settings *s, const struct mirror *m
 	return ok;
 }
 
+static int send_again(PGconn *c, const struct settings *s, const struct mirror *m,
+		      const struct mirror_step *step, struct params *p, struct arena *a)
+{
+	const struct mirror_shape *shape = step->shape;
+	struct buf sql = BUF_INIT;
+	buf_str(&sql, "INSERT INTO rolag.sync_row (pipeline, name, key) VALUES (");
+	pgc_literal(&sql, s->pipeline);
+	buf_str(&sql, ", ");
+	pgc_literal(&sql, m->relname);
+	buf_str(&sql, ", ARRAY[");
+	for (uint16_t k = 0; k < shape->key_count; k++)
+		buf_printf(&sql, "%s$%u::%s::text", k > 0 ? ", " : "", k + 1u,
+			   shape->source.land[shape->key[k]].type);
+	buf_str(&sql, "]) ON CONFLICT DO NOTHING");
+	params_add_key(p, step, &step->row, a);
+	int ok = send_sql(c, &sql, p);
+	buf_release(&sql);
+	return ok;
+}
+
 static int send(PGconn *c, const struct settings *s, const struct mirror *m,
 		const struct mirror_step *step, struct lsn lsn, struct params *p, struct arena *a)
 {
@@ -340,12 +360,20 @@ static int send(PGconn *c, const struct settings *s, const struct mirror *m,
 		return send_exact(c, m, step, lsn, p, a);
 	case MIRROR_COPY:
 		return send_copy(c, m, step);
+	case MIRROR_AGAIN:
+		return send_again(c, s, m, step, p, a);
 	case MIRROR_PARK:
 		return send_park(c, s, m, step, p);
 	case MIRROR_RESHAPE:
 		return PQsendQueryParams(c, step->text, 0, NULL, NULL, NULL, NULL, 0);
-	case MIRROR_CLEAR:
-		buf_printf(&sql, "DELETE FROM %s", m->target);
+	case MIRROR_CLEAR: /* whose partitions, if any, have other files now */
+		buf_printf(&sql,
+			   "WITH d AS (DELETE FROM %s) UPDATE rolag.%s SET leaves = 'null' WHERE "
+			   "leaves IS NOT NULL AND pipeline = ",
+			   m->target, m->is_beside ? "sync" : "relation");
+		pgc_literal(&sql, s->pipeline);
+		buf_str(&sql, " AND name = ");
+		pgc_literal(&sql, m->relname);
 		ok = send_sql(c, &sql, p);
 		buf_release(&sql);
 		return ok;

@@ -404,6 +404,13 @@ static int take_message(struct sync *s, const struct sync_message *m, struct lsn
 	case SYNC_PARKED:
 		take_parked(s, w);
 		return 0;
+	case SYNC_UNLIKE:
+		if (*state_at(s, m->at) == LANDED_LIVE)
+			*state_at(s, m->at) = LANDED_PARKED;
+		return 0;
+	case SYNC_LATER:
+		w->stage = SYNC_READING;
+		return 0;
 	case SYNC_FAILED:
 		return take_failure(s, m, err);
 	case SYNC_GRANTED:

@@ -20,6 +20,8 @@ enum sync_message_kind {
 	/* live, the stream counts behind lsn; of a mirror, apply goes on when it has read its shape, and grants that */
 	SYNC_LIVE,
 	SYNC_PARKED, /* its source does not fit any more: it is parked */
+	SYNC_LATER,  /* it cannot become live for now: apply goes on, and is asked again */
+	SYNC_UNLIKE, /* `at`, which nobody syncs, was parked in the warehouse */
 	SYNC_FAILED, /* code, text; the worker ends */
 	/* apply to worker */
 	SYNC_GRANTED, /* nothing of `at` is under way, nor will be */
@@ -48,6 +50,7 @@ struct sync_note {
 	uint32_t timeline;   /* of the core when it began */
 	bool fresh;	     /* the table was empty when it began */
 	struct sync_key key; /* of the last row written */
+	char source[40];     /* of a mirror read in pieces: what its source was; "": it is not */
 	uint64_t rows, estimate;
 };
 
@@ -64,13 +67,22 @@ int sync_note_whole(PGconn *c, const struct settings *s, const struct sync_unit 
 		    const struct ledger *l, struct sync_note *n,
 		    int (*fill)(void *ctx, struct rt_err *err), void *ctx,
 		    struct rt_err *err) RT_MUSTCHECK;
+/*
+ * One transaction: what fill does (with key and rows of n, and n->read where it
+ * is moved), and the note of how far that is.
+ */
+int sync_note_piece(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		    const struct ledger *l, struct sync_note *n,
+		    int (*fill)(void *ctx, struct rt_err *err), void *ctx,
+		    struct rt_err *err) RT_MUSTCHECK;
 /* All chunks are there. */
 int sync_note_all_read(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		       const struct ledger *l, struct sync_note *n, struct lsn read,
 		       struct rt_err *err) RT_MUSTCHECK;
-/* The table is live behind lsn: on disk when this returns. */
+/* The table is live behind lsn: on disk when this returns. also (or NULL): within its transaction, before anything else. */
 int sync_note_live(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   const struct ledger *l, const struct sync_note *n, struct lsn lsn,
+		   int (*also)(void *ctx, struct rt_err *err), void *ctx,
 		   struct rt_err *err) RT_MUSTCHECK;
 /* The table is parked: there is no sync of it any more. */
 int sync_note_drop(PGconn *c, const struct settings *s, const struct sync_unit *u,
@@ -99,6 +111,9 @@ int sync_start(PGconn *core, const struct settings *s, const struct ledger *l,
 	       bool (*on_wait)(void *ctx, const char *text), void *ctx, struct lsn *ret,
 	       struct rt_err *err) RT_MUSTCHECK;
 
+/* Until the core shows whatever the stream can have brought up to now. core: as it was. */
+int sync_wait_shown(PGconn *core, bool (*on_wait)(void *ctx, const char *text), void *ctx,
+		    struct rt_err *err) RT_MUSTCHECK;
 /*
  * As sync_start, for who reads everything at once: core is left in a
  * read-only transaction that shows exactly what was committed up to *ret.

@@ -33,12 +33,12 @@ static void take_key(const PGresult *res, int column, const struct sync_unit *u,
 int sync_note_read(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   struct sync_note *ret, struct rt_err *err)
 {
-	enum { STEP, START, READ, REPLAYED, TIMELINE, FRESH, ROWS, ESTIMATE, KEY };
+	enum { STEP, START, READ, REPLAYED, TIMELINE, FRESH, ROWS, ESTIMATE, SOURCE, KEY };
 	const char *params[] = {s->pipeline, u->name};
 	struct buf sql = BUF_INIT;
 	PGresult *res;
 	buf_str(&sql, "SELECT step, start_lsn, read_lsn, replayed_lsn, timeline, fresh, rows, "
-		      "estimated_rows");
+		      "estimated_rows, source_hash");
 	for (unsigned i = 1; i <= u->key_count; i++)
 		buf_printf(&sql, ", last_key[%u]", i);
 	buf_str(&sql, " FROM rolag.sync WHERE " MINE);
@@ -56,6 +56,7 @@ int sync_note_read(PGconn *c, const struct settings *s, const struct sync_unit *
 		ret->fresh = PQgetvalue(res, 0, FRESH)[0] == 't';
 		ret->rows = strtoull(PQgetvalue(res, 0, ROWS), NULL, 10);
 		ret->estimate = strtoull(PQgetvalue(res, 0, ESTIMATE), NULL, 10);
+		snprintf(ret->source, sizeof(ret->source), "%s", PQgetvalue(res, 0, SOURCE));
 		if (u->key_count > 0)
 			take_key(res, KEY, u, ret);
 	}
@@ -170,6 +171,8 @@ int sync_note_begin(PGconn *c, const struct settings *s, const struct sync_unit 
 		rc = is_fresh(c, u, &n->fresh, err);
 	if (rc == 0)
 		rc = insert_note(c, s, u, n, err);
+	if (rc == 0 && u->noted != NULL && u->noted[0] != '\0')
+		rc = pgc_exec(c, NULL, err, "%s", u->noted);
 	FAILPOINT_FD(SYNC_BEFORE_BEGIN_COMMIT, PQsocket(c));
 	if (rc == 0)
 		rc = commit(c, err);
@@ -245,6 +248,50 @@ static int own_row(PGconn *c, const struct settings *s, const struct sync_unit *
 	return rc;
 }
 
+/* How far a piece goes; the step is ours, or somebody else has begun anew. */
+static int note_piece(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		      const struct sync_note *n, struct rt_err *err)
+{
+	char step[24], rows[24], read[32];
+	struct buf key = BUF_INIT;
+	PGresult *res;
+	snprintf(step, sizeof(step), "%" PRId64, n->step);
+	snprintf(rows, sizeof(rows), "%" PRIu64, n->rows);
+	snprintf(read, sizeof(read), LSN_FMT, LSN_ARGS(n->read));
+	sync_key_print(&n->key, &key);
+	const char *params[] = {s->pipeline, u->name,
+				step,	     n->key.count > 0 ? buf_cstr(&key) : NULL,
+				rows,	     n->read.v != 0 ? read : NULL};
+	int rc = pgc_query(c, &res, err,
+			   "UPDATE rolag.sync SET step = step + 1, last_key = $4::text[], rows = "
+			   "$5::int8, read_lsn = $6::pg_lsn, changed_at = now() WHERE " MINE
+			   " AND step = $3::int8",
+			   6, params);
+	buf_release(&key);
+	if (rc != 0)
+		return rc;
+	if (strcmp(PQcmdTuples(res), "1") != 0)
+		rc = rt_fail(err, ERR_RETRY, "the sync of %s was begun anew by another", u->name);
+	PQclear(res);
+	return rc;
+}
+
+int sync_note_piece(PGconn *c, const struct settings *s, const struct sync_unit *u,
+		    const struct ledger *l, struct sync_note *n,
+		    int (*fill)(void *ctx, struct rt_err *err), void *ctx, struct rt_err *err)
+{
+	int rc = begin_held(c, s, l, err);
+	if (rc == 0)
+		rc = fill(ctx, err);
+	if (rc == 0)
+		rc = note_piece(c, s, u, n, err);
+	FAILPOINT_FD(SYNC_PIECE, PQsocket(c));
+	if (rc == 0)
+		rc = commit(c, err);
+	n->step += rc == 0;
+	return undone(c, rc);
+}
+
 int sync_note_all_read(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		       const struct ledger *l, struct sync_note *n, struct lsn read,
 		       struct rt_err *err)
@@ -281,13 +328,15 @@ static int set_live(PGconn *c, const struct settings *s, const struct sync_unit 
 
 int sync_note_live(PGconn *c, const struct settings *s, const struct sync_unit *u,
 		   const struct ledger *l, const struct sync_note *n, struct lsn lsn,
-		   struct rt_err *err)
+		   int (*also)(void *ctx, struct rt_err *err), void *ctx, struct rt_err *err)
 {
 	FAILPOINT_FD(SYNC_BEFORE_LIVE, PQsocket(c));
 	int rc = begin_held(c, s, l, err);
 	/* What it needs of the spool may go once this returns: so all of it is on disk. */
 	if (rc == 0)
 		rc = pgc_exec(c, NULL, err, "SET LOCAL synchronous_commit = on");
+	if (rc == 0 && also != NULL)
+		rc = also(ctx, err);
 	if (rc == 0)
 		rc = own_row(c, s, u, n,
 			     "DELETE FROM rolag.sync WHERE " MINE " AND step = $3::int8", NULL,

@@ -158,6 +158,17 @@ int sync_snapshot(PGconn *core, const struct settings *s, const struct ledger *l
 	return rc;
 }
 
+int sync_wait_shown(PGconn *core, bool (*on_wait)(void *ctx, const char *text), void *ctx,
+		    struct rt_err *err)
+{
+	const struct waiting to = {on_wait, ctx};
+	char xmax[32];
+	int rc = pgc_exec(core, NULL, err, "BEGIN READ ONLY");
+	if (rc == 0)
+		rc = snapshot_end(core, xmax, sizeof(xmax), err);
+	return rc == 0 ? wait_until_shown(core, xmax, &to, err) : rc;
+}
+
 int sync_start(PGconn *core, const struct settings *s, const struct ledger *l,
 	       bool (*on_wait)(void *ctx, const char *text), void *ctx, struct lsn *ret,
 	       struct rt_err *err)

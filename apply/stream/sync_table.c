@@ -28,6 +28,9 @@
 #define TELL_EVERY_US	   INT64_C(250000)
 #define SPOOL_POLL_MS	   20
 #define SOCKETS_POLL_MS	   1000
+/* Between two looks whether a mirror's place is to be had. */
+#define PLACE_PAUSE_US	   INT64_C(200000)
+#define PLACE_PAUSE_MAX_US INT64_C(5000000)
 
 static bool is_mirror(const struct sync_table *t)
 {
@@ -318,54 +321,18 @@ static bool say_reading(void *ctx, const char *text)
 	return tell(t, SYNC_PROGRESS, LSN_NONE, &err) != 0;
 }
 
-/* A mirror has its rows, be it from an earlier worker. */
-static int have_mirror(struct sync_table *t, PGconn *core, struct rt_err *err)
-{
-	struct sync_note *n = &t->note;
-	struct sync_mirror m = {&t->settings,
-				t->work->ledger,
-				core,
-				t->control,
-				&t->mirrors,
-				&t->unit,
-				n,
-				say_reading,
-				t};
-	bool noted = n->there && n->timeline == t->ledger.timeline && n->read.v != 0;
-	int rc = mirror_read(t->control, &t->settings, &t->mirrors, &t->mirror, err);
-	if (rc == 0 && noted && t->mirror.shape != NULL) {
-		pgc_close(core);
-	} else if (rc == 0) {
-		n->timeline = t->ledger.timeline;
-		rc = sync_mirror_read(&m, err);
-		if (rc == 0)
-			rc = pgc_exec(t->control, NULL, err, "%s", t->unit.analyze);
-		if (rc == 0)
-			rc = mirror_read(t->control, &t->settings, &t->mirrors, &t->mirror, err);
-	} else {
-		pgc_close(core);
-	}
-	t->mirror.state = LANDED_LIVE; /* for the replay, to which it is what it is to the stream */
-	t->mirror.sync_lsn = n->start;
-	return rc;
-}
-
 static int begin_mirror(struct sync_table *t, PGconn *core, struct rt_err *err)
 {
-	int rc = sync_note_read(t->control, &t->settings, &t->unit, &t->note, err);
+	struct sync_note *n = &t->note;
+	int rc = sync_mirror_read(&t->mirroring, core, err);
+	t->rows = n->rows;
 	if (rc == 0)
-		rc = estimate(core, &t->unit, &t->note.estimate, err);
-	if (rc != 0) {
-		pgc_close(core);
-		return rc;
-	}
-	rc = have_mirror(t, core, err);
+		rc = sync_mirror_prepare(&t->mirroring, err);
 	if (rc != 0)
 		return rc;
-	t->rows = t->note.rows;
 	log_info("sync", "table=%s from=" LSN_FMT " rows=%" PRIu64 " begins=replay", t->unit.name,
-		 LSN_ARGS(t->note.start), t->rows);
-	return tell(t, SYNC_BEGUN, t->note.replayed.v != 0 ? t->note.replayed : t->note.start, err);
+		 LSN_ARGS(n->start), t->rows);
+	return tell(t, SYNC_BEGUN, n->replayed.v != 0 ? n->replayed : n->start, err);
 }
 
 /* Where the last sync got to, or a new begin. */
@@ -448,6 +415,64 @@ static int replay_to(struct sync_table *t, struct lsn target, struct rt_err *err
 	return run(t, has_caught_up, err);
 }
 
+/* Until nothing of a mirror has to be asked of the core once more, and all that was is replayed over. */
+static int settle_mirror(struct sync_table *t, struct rt_err *err)
+{
+	int rc;
+	while ((rc = sync_mirror_again(&t->mirroring, err)) == 1) {
+		rc = tell(t, SYNC_PROGRESS, t->ledger.flushed, err);
+		if (rc == 0)
+			rc = replay_to(t, t->note.read, err);
+		if (rc != 0)
+			return rc;
+	}
+	return rc;
+}
+
+/* What the mirror's readers, or the mirror, have in the way: apply goes on, and the replay with it. */
+static int wait_for_place(struct sync_table *t, int64_t *pause_us, struct rt_err *err)
+{
+	const int64_t until = rt_mono_us() + *pause_us;
+	log_info("sync", "table=%s waits_to_be_swapped reason=\"%s\"", t->unit.name, err->msg);
+	*pause_us = RT_MIN(2 * *pause_us, PLACE_PAUSE_MAX_US);
+	int rc = tell(t, SYNC_LATER, LSN_NONE, err);
+	while (rc == 0 && rt_mono_us() < until) {
+		rc = replay_to(t, t->note.read, err);
+		poll(NULL, 0, SPOOL_POLL_MS);
+	}
+	return rc == 0 ? sync_mirror_prepare(&t->mirroring, err) : rc;
+}
+
+/* With apply holding still: replays up to where it is, and the table is live there. */
+static int go_live(struct sync_table *t, struct rt_err *err)
+{
+	struct sync_message m;
+	int rc = tell(t, SYNC_READY, LSN_NONE, err);
+	if (rc == 0)
+		rc = sync_hear(t->work, &m, err);
+	FAILPOINT(SYNC_HELD);
+	if (rc == 0)
+		rc = replay_to(t, m.lsn, err);
+	if (rc == 0)
+		rc = sync_note_live(t->control, &t->settings, &t->unit, &t->ledger, &t->note,
+				    t->ledger.applied, is_mirror(t) ? sync_mirror_swap : NULL,
+				    &t->mirroring, err);
+	return rc;
+}
+
+static int take_place(struct sync_table *t, struct rt_err *err)
+{
+	int64_t pause_us = PLACE_PAUSE_US;
+	for (;;) {
+		int rc = go_live(t, err);
+		if (rc != ERR_RETRY || !t->mirroring.swap_waits)
+			return rc;
+		rc = wait_for_place(t, &pause_us, err);
+		if (rc != 0)
+			return rc;
+	}
+}
+
 /* The table's part of the spool; then, with apply holding still, the rest. */
 static int replay(struct sync_table *t, struct rt_err *err)
 {
@@ -462,22 +487,16 @@ static int replay(struct sync_table *t, struct rt_err *err)
 	t->gather.rows_only = true;
 	if (rc == 0)
 		rc = replay_to(t, t->note.read, err);
+	if (rc == 0 && is_mirror(t))
+		rc = settle_mirror(t, err);
 	if (rc == ERR_RETRY && t->gather.gap.v != 0) { /* then the core has to be read anew */
 		struct rt_err failed;
 		if (sync_note_void(t->control, &t->settings, &t->unit, &t->note, &failed) != 0)
 			rt_context(err, "%s", failed.msg);
 	}
 	if (rc == 0)
-		rc = tell(t, SYNC_READY, LSN_NONE, err);
-	if (rc == 0)
-		rc = sync_hear(t->work, &m, err);
-	FAILPOINT(SYNC_HELD);
-	if (rc == 0)
-		rc = replay_to(t, m.lsn, err);
+		rc = take_place(t, err);
 	gather_close(&t->gather);
-	if (rc == 0)
-		rc = sync_note_live(t->control, &t->settings, &t->unit, &t->ledger, &t->note,
-				    t->ledger.applied, err);
 	if (rc == 0)
 		rc = tell(t, SYNC_LIVE, t->ledger.applied, err);
 	if (rc == 0 && is_mirror(t)) /* so that apply asks for no other one of us meanwhile */
@@ -530,7 +549,7 @@ static int stages(struct sync_table *t, struct rt_err *err)
 	return rc != 0 ? rc : replay(t, err);
 }
 
-/* The table, alone in a set of its kind. */
+/* The table, alone in a set of its kind. (What points into t is set up here: it does not move.) */
 static void set_up_table(struct sync_table *t, const struct sync_work *work, uint16_t at)
 {
 	if (at < work->landed->count) {
@@ -543,6 +562,15 @@ static void set_up_table(struct sync_table *t, const struct sync_work *work, uin
 	t->mirrors = (struct mirror_set){.count = 1, .item = &t->mirror};
 	arena_init(&t->mirrors.arena, MIRROR_ARENA_BYTES);
 	sync_mirror_unit(&t->arena, &t->mirror, &t->unit);
+	t->mirroring = (struct sync_mirror){.settings = &t->settings,
+					    .ledger = t->work->ledger,
+					    .warehouse = t->control,
+					    .set = &t->mirrors,
+					    .unit = &t->unit,
+					    .note = &t->note,
+					    .arena = &t->arena,
+					    .on_wait = say_reading,
+					    .ctx = t};
 }
 
 static void set_up(struct sync_table *t, const struct sync_work *work, uint16_t at)
@@ -610,6 +638,8 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control,
 	if (wrong || (rc == ERR_RETRY && is_parked(t))) {
 		rc = wrong ? park_mirror(t, err)
 			   : sync_note_drop(control, &t->settings, &t->unit, &t->note, err);
+		if (rc == 0 && is_mirror(t))
+			sync_mirror_drop(&t->mirroring);
 		return finish(t, rc == 0 ? tell(t, SYNC_PARKED, LSN_NONE, err) : rc);
 	}
 	if (rc == 0) {

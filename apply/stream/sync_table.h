@@ -33,7 +33,8 @@ struct sync_table {
 	struct mirror mirror;	  /* … of a mirror */
 	struct landed_set set;
 	struct mirror_set mirrors; /* none, where the table is a rollup */
-	struct ledger ledger;	   /* epoch as apply's; applied: how far replay is */
+	struct sync_mirror mirroring;
+	struct ledger ledger; /* epoch as apply's; applied: how far replay is */
 	struct arena arena;
 	struct sync_unit unit;
 	struct sync_note note;

@@ -27,6 +27,7 @@ struct sync_unit {
 	const char *target; /* quoted; where it is empty, no rows of earlier times are looked for */
 	/* SQL run in the warehouse when a sync begins, in the transaction that notes it; "" for nothing. */
 	const char *clear;
+	const char *noted; /* SQL run behind that, once its row is there; "" or NULL for nothing */
 	const char *analyze; /* SQL run when all chunks are there; "" for nothing */
 };
 

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "apply/stream/leaves.h"
 #include "apply/stream/published.h"
 #include "apply/stream/sync_table.h"
 #include "proto/base/failpoint.h"
@@ -100,9 +101,27 @@ static int look_at_published(const struct sync_work *w, PGconn *c, bool *known, 
 	return *known;
 }
 
+static int tell_unlike(void *ctx, uint16_t at, struct rt_err *err)
+{
+	const struct sync_work *w = ctx;
+	struct sync_message m = {.kind = SYNC_UNLIKE, .at = (uint16_t)(w->landed->count + at)};
+	return sync_tell(w, &m, err);
+}
+
+/* With nothing to sync: are partitions still what they were? */
+static int look_at_leaves(const struct sync_work *w, PGconn *c, int64_t *at_us, struct rt_err *err)
+{
+	if (rt_mono_us() < *at_us)
+		return 0;
+	*at_us = rt_mono_us() + w->settings->capture.look_interval;
+	return leaves_look(c, w->settings, w->mirrors, w->ledger, tell_unlike, (void *)(uintptr_t)w,
+			   err);
+}
+
 static int work(const struct sync_work *w, struct rt_err *err)
 {
 	struct sync_links links = {0};
+	int64_t leaves_us = rt_mono_us() + w->settings->capture.look_interval;
 	PGconn *c = NULL;
 	bool known = false;
 	int64_t next_us = 0;
@@ -112,6 +131,8 @@ static int work(const struct sync_work *w, struct rt_err *err)
 		if (rc == 1)
 			rc = sync_one(w, c, &links, err);
 		struct pollfd fd = {.fd = w->in, .events = POLLIN};
+		if (rc == 0)
+			rc = look_at_leaves(w, c, &leaves_us, err);
 		if (rc != 0)
 			continue;
 		sync_links_close(&links);

@@ -19,8 +19,9 @@ const struct cli_usage sync_usage = {
 	.args = "[TABLE…]",
 	.text = "Reads each TABLE (a name as rolag.relation has it, or its source) again from the "
 		"core while everything\nelse goes on: writes what the warehouse lacks, and takes a "
-		"parked table up again. What is there already\nstays, but a mirror is read whole; "
-		"readers see its old rows meanwhile. Apply begins within a\nsecond; "
+		"parked table up again. What is there already\nstays; a mirror is read anew beside "
+		"it, "
+		"and takes its place when it is done. Apply begins within a\nsecond; "
 		"`rolag status` shows how far it is. With --wait the command\nends when all of "
 		"them "
 		"follow the stream again, and ^C ends only the watching.\n",

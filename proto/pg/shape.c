@@ -135,20 +135,23 @@ int shape_complete(PGconn *core, struct arena *a, struct schema *s, struct rt_er
 	return 0;
 }
 
+/* The index of a relation `c` whose columns are its key. */
+#define KEY_INDEX                                                                                  \
+	"  FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique"                  \
+	"   AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL"      \
+	"   AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute x WHERE x.attrelid = c.oid"        \
+	"   AND NOT x.attnotnull AND x.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))"    \
+	"  ORDER BY c.relreplident = 'i' AND i.indisreplident DESC, i.indisprimary DESC,"          \
+	"  i.indexrelid LIMIT 1"
+
 static const char table_sql[] =
 	"SELECT c.oid, c.relreplident, c.relkind, a.attname, a.atttypid, a.atttypmod,"
 	" a.attnum = ANY (k.cols) IS TRUE, a.attgenerated <> ''"
 	" FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 	" LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"
 	"  AND NOT a.attisdropped"
-	" LEFT JOIN LATERAL (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] AS cols"
-	"  FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate"
-	"  AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (SELECT "
-	"FROM"
-	"   pg_catalog.pg_attribute x WHERE x.attrelid = c.oid AND NOT x.attnotnull"
-	"   AND x.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))"
-	"  ORDER BY c.relreplident = 'i' AND i.indisreplident DESC, i.indisprimary DESC,"
-	"  i.indexrelid LIMIT 1) k ON true"
+	" LEFT JOIN LATERAL (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] AS cols" KEY_INDEX
+	") k ON true"
 	" WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') ORDER BY a.attnum";
 
 static void take_table(struct arena *a, const PGresult *res, const char *nspname,
@@ -197,6 +200,42 @@ int shape_read(PGconn *core, struct arena *a, const char *nspname, const char *r
 	take_table(a, res, nspname, relname, ret);
 	PQclear(res);
 	return shape_complete(core, a, &ret->schema, err);
+}
+
+/*
+ * $1 relation: the index, and each of its columns in order with whether it is sorted as the column
+ * itself is (its own collation and operators), and upwards.
+ */
+static const char key_sql[] =
+	"SELECT k.indexrelid, a.attname, k.indcollation[n - 1] = a.attcollation AND o.opcdefault,"
+	" (k.indoption[n - 1] & 1) = (k.indoption[0] & 1)"
+	" FROM pg_catalog.pg_class c CROSS JOIN LATERAL (SELECT i.*" KEY_INDEX ") k"
+	" CROSS JOIN generate_series(1, k.indnkeyatts) n"
+	" JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.indkey[n - 1]"
+	" JOIN pg_catalog.pg_opclass o ON o.oid = k.indclass[n - 1]"
+	" WHERE c.oid = $1::oid ORDER BY n";
+
+int shape_read_key(PGconn *core, struct arena *a, uint32_t relation_oid, struct shape_key *ret,
+		   struct rt_err *err)
+{
+	char oid[16];
+	const char *params[] = {oid};
+	PGresult *res;
+	snprintf(oid, sizeof(oid), "%u", relation_oid);
+	int rc = pgc_query(core, &res, err, key_sql, 1, params);
+	if (rc != 0)
+		return rt_context(err, "key of relation %s", oid);
+	int n = PQntuples(res);
+	bool usable = n > 0;
+	*ret = (struct shape_key){.column = arena_alloc(a, ((size_t)n + 1) * sizeof(char *))};
+	for (int i = 0; i < n; i++) {
+		ret->index_oid = (uint32_t)strtoul(PQgetvalue(res, i, 0), NULL, 10);
+		ret->column[i] = arena_strdup(a, PQgetvalue(res, i, 1));
+		usable &= PQgetvalue(res, i, 2)[0] == 't' && PQgetvalue(res, i, 3)[0] == 't';
+	}
+	ret->count = usable ? (uint16_t)n : 0;
+	PQclear(res);
+	return 0;
 }
 
 bool shape_needs_text(const struct schema *s)

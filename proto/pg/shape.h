@@ -38,6 +38,18 @@ struct shape_table {
 int shape_read(PGconn *core, struct arena *a, const char *nspname, const char *relname,
 	       struct shape_table *ret, struct rt_err *err) RT_MUSTCHECK;
 
+/* By which index a table can be read in pieces, each behind the last row of the one before. */
+struct shape_key {
+	uint32_t index_oid; /* of the index that the key flags above come from; 0: none */
+	uint16_t
+		count; /* 0: it cannot be read by it (none, or its order is not that of its types) */
+	const char **column; /* in the index's order; in the arena */
+};
+
+/* The key of the table with that OID, as shape_read chooses it. */
+int shape_read_key(PGconn *core, struct arena *a, uint32_t relation_oid, struct shape_key *ret,
+		   struct rt_err *err) RT_MUSTCHECK;
+
 /* Must the values of some column come in text form? They say nothing in binary. */
 bool shape_needs_text(const struct schema *s);
 

@@ -60,6 +60,7 @@ TRAPS = {
     49: "YAML that readers take for different things",
     50: "after a restore or failover new events with old numbers are dropped as duplicates",
     51: "a writer open across ALTER PUBLICATION … ADD TABLE",
+    52: "a reader that meets a table emptied, or swapped by name, after its snapshot",
     53: "a publication that forbids the core its own DDL",
     54: "a row of the ledger updated for ever under a long snapshot",
     55: "a zombie in mid-COPY; a takeover whose answer is lost",

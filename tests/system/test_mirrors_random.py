@@ -1,11 +1,13 @@
 """Random changes of random tables of a real core, with kills and broken connections: the mirrors are equal after.
 
 Each seed makes tables (types, keys, identities), then rounds of transactions: inserts, updates, key changes,
-deletes, truncates, subtransactions rolled back, columns added, many rows at once, TOASTed values. A failure prints
+deletes, truncates, subtransactions rolled back, columns added, many rows at once, TOASTed values. The first load is
+under way meanwhile, and mirrors are synced again and again, in small pieces, with kills. A failure prints
 its seed and the shortest run of steps with it that fails. `ROUNDS=20` looks at more seeds, `SEED=7` at that one.
 """
 import os
 import random
+import signal
 import time
 
 import psycopg
@@ -17,6 +19,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "2"))
 SEED = int(os.environ.get("SEED", time.time_ns() % 10 ** 6))
 STEPS = 60
 TABLES = 4
+ROWS = 350      # before the first load
 
 TYPES = {   # SQL of a random value
     "int": lambda r: str(r.randrange(-9, 9)), "bigint": lambda r: str(r.randrange(10 ** 15)),
@@ -60,7 +63,7 @@ class Table:
                     f"alter table {self.name} replica identity using index {self.name}_u;")
         elif self.mode == "full":
             sql += f"alter table {self.name} replica identity full;"
-        return sql
+        return sql + ";".join(self.insert(n) for n in range(ROWS)) + ";"
 
     @staticmethod
     def sql_type(t):
@@ -134,6 +137,8 @@ def plan(seed):
         steps.append(transaction(rng, tables))
         if rng.random() < 0.08:
             steps.append(rng.choice(["kill apply", "kill capture", "cut core", "cut warehouse"]))
+        if rng.random() < 0.12:
+            steps += ["sync all", transaction(rng, tables), rng.choice(["kill apply", "kill worker", "cut warehouse", "cut core"])]
     return sql, tables, steps
 
 
@@ -152,7 +157,13 @@ def write(conn, statements):
 
 def disturb(p, what):
     verb, whom = what.split()
-    if verb == "kill":
+    if verb == "sync":
+        p.run("sync", "--all")      # says so where one is under way already
+    elif whom == "worker":      # in its sync, or looking for one
+        with open(f"/proc/{p.apply.pid}/task/{p.apply.pid}/children", encoding="ascii") as f:
+            for pid in f.read().split():
+                os.kill(int(pid), signal.SIGKILL)
+    elif verb == "kill":
         getattr(p, whom).kill9()
         getattr(p, "start_" + whom)()
     elif whom == "core":
@@ -166,7 +177,9 @@ def run(make_pipeline, seed, count, binary):
     """Writes the first `count` steps of a seed; what differs then, "" if nothing."""
     sql, made, steps = plan(seed)
     tables = [t.name for t in made]
-    p = make_mirrors(make_pipeline, sql, tables, [t.name for t in made if t.mode == "append"], {"capture": {"binary": binary}}, land=SOME[:1])
+    p = make_mirrors(make_pipeline, sql, tables, [t.name for t in made if t.mode == "append"], {"capture": {"binary": binary}, "sync": {"chunk": 100}}, start=False, land=SOME[:1])
+    p.start_capture()
+    p.start_apply()
     with psycopg.connect(p.core_conninfo, autocommit=True) as conn:
         for step in steps[:count]:
             if isinstance(step, str):
@@ -175,6 +188,9 @@ def run(make_pipeline, seed, count, binary):
                 write(conn, step)
         for table in made:      # a column that was added comes with the next row
             conn.execute(table.insert(10 ** 9))
+    p.wait_applied()
+    if not p.warehouse("select 1 from rolag.relation where state = 'parked'"):
+        p.wait_live()
     p.wait_applied()
     found = [difference(p, t) for t in tables]
     parked = p.warehouse("select name, reason from rolag.relation where state <> 'live'")

@@ -113,6 +113,7 @@ static const char *steps(struct fixture *f)
 					    [MIRROR_COPY] = "copy",
 					    [MIRROR_DELETE_EXACT] = "delete_exact",
 					    [MIRROR_UPDATE_EXACT] = "update_exact",
+					    [MIRROR_AGAIN] = "again",
 					    [MIRROR_RESHAPE] = "reshape",
 					    [MIRROR_PARK] = "park"};
 	f->said[0] = '\0';
@@ -126,7 +127,7 @@ static const char *steps(struct fixture *f)
 			 names[s->kind]);
 		if (s->kind == MIRROR_UPDATE)
 			say_row(f, &s->old, 1);
-		say_row(f, &s->row, s->kind == MIRROR_DELETE ? 1 : 3);
+		say_row(f, &s->row, s->kind == MIRROR_DELETE || s->kind == MIRROR_AGAIN ? 1 : 3);
 	}
 	mirror_batch_reset(&f->batch);
 	return f->said;
@@ -203,6 +204,35 @@ static void test_a_replayed_insert_replaces(void **state)
 	f->item.overlaps = true;
 	add(f, MIRROR_OP_INSERT, NULL, "1 a 1");
 	assert_string_equal(steps(f), "delete 1; insert 1 a 1");
+}
+
+static void test_a_replayed_row_that_moves_without_a_value_is_asked_for_again(void **state)
+{
+	struct fixture *f = *state;
+	f->item.overlaps = true;
+	add(f, MIRROR_OP_UPDATE, NULL, "1 a 5");
+	add(f, MIRROR_OP_UPDATE, "1 ~ ~", "2 ! 6"); /* its value is in the batch */
+	add(f, MIRROR_OP_UPDATE, "3 ~ ~", "4 ! 6");
+	add(f, MIRROR_OP_UPDATE, NULL, "4 ! 7");
+	add(f, MIRROR_OP_UPDATE, "4 ~ ~", "5 b 8");
+	assert_string_equal(steps(f),
+			    "delete 1; delete 2; insert 2 a 6; delete 3; delete 4; again 4; "
+			    "delete 4; delete 5; insert 5 b 8");
+}
+
+static void test_with_identity_full_a_replay_goes_by_the_key(void **state)
+{
+	struct fixture *f = *state;
+	struct schema full = table;
+	struct rt_err err;
+	full.identity = 'f';
+	f->item.overlaps = true;
+	assert_rc(mirror_shape_new(&f->set, &full, &f->item.shape, &err), err);
+	add(f, MIRROR_OP_UPDATE, "1 a 1", "2 ! 2");
+	f->batch.op[0].old_kind = 'O';
+	add(f, MIRROR_OP_DELETE, "3 c 2", NULL);
+	f->batch.op[1].old_kind = 'O';
+	assert_string_equal(steps(f), "delete 1; delete 2; delete 3; insert 2 a 2");
 }
 
 static void test_many_rows_go_by_copy_and_many_keys_by_one_delete(void **state)
@@ -317,6 +347,8 @@ int main(void)
 		T(test_a_row_that_cannot_be_parks_its_mirror_behind_what_came_before),
 		T(test_truncate_voids_what_came_before_it),
 		T(test_a_replayed_insert_replaces),
+		T(test_a_replayed_row_that_moves_without_a_value_is_asked_for_again),
+		T(test_with_identity_full_a_replay_goes_by_the_key),
 		T(test_many_rows_go_by_copy_and_many_keys_by_one_delete),
 		T(test_without_a_key_each_change_stands_alone),
 		T(test_what_is_behind_a_transaction_is_cut_or_moved),
