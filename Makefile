@@ -44,6 +44,7 @@ BASE_SRC := \
 	proto/base/loop.c \
 	proto/base/metrics.c \
 	proto/base/rt.c \
+	proto/base/sha256.c \
 	proto/base/yaml.c
 
 PROTO_SRC := \
@@ -94,6 +95,33 @@ ROLLUP_SRC := \
 	transforms/rollup/json.c \
 	transforms/rollup/json_canonical.c \
 	transforms/rollup/json_check.c
+
+REPORT_SRC := \
+	transforms/report/cron.c \
+	transforms/report/definition.c \
+	transforms/report/definition_columns.c \
+	transforms/report/form.c \
+	transforms/report/select.c \
+	transforms/report/value.c \
+	transforms/report/xsd.c
+
+REPORTS_SRC := \
+	apply/reports/command.c \
+	apply/reports/exceptions.c \
+	apply/reports/fence.c \
+	apply/reports/files.c \
+	apply/reports/keep.c \
+	apply/reports/making.c \
+	apply/reports/manifest.c \
+	apply/reports/publication.c \
+	apply/reports/queue.c \
+	apply/reports/reports.c \
+	apply/reports/rows.c \
+	apply/reports/runs.c \
+	apply/reports/schedule.c \
+	apply/reports/target.c \
+	apply/reports/validate.c \
+	apply/reports/worker.c
 
 APPLY_SRC := \
 	apply/sql/migrate.c \
@@ -147,6 +175,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
 	cdc/commands/quarantine.c \
+	cdc/commands/report.c \
 	cdc/commands/roles.c \
 	cdc/commands/run.c \
 	cdc/commands/spool.c \
@@ -231,7 +260,7 @@ SIM_WRAP := \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.
-LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
+LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(REPORT_SRC) $(APPLY_SRC) $(REPORTS_SRC) $(COMMANDS_SRC)
 
 # ---- tools and flags ----
 
@@ -239,7 +268,7 @@ ifeq ($(MODE),fuzz)
 CC       := clang-14
 endif
 CC       ?= gcc
-PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1
+PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1 jansson libxml-2.0
 # Quiet, since `make deps` on a new machine gets here before they are installed.
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
@@ -488,7 +517,7 @@ hdr-check: $(PB_HDR)
 
 # Debian packages that building, testing and the demo need.
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
-	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libcmocka-dev \
+	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libjansson-dev libxml2-dev libxml2-utils libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
 	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash tzdata
 
