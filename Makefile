@@ -208,6 +208,7 @@ UNIT_TESTS := \
 	test_recheck \
 	test_record \
 	test_relcache \
+	test_report \
 	test_spool \
 	test_spool_disk \
 	test_spool_faults \
