@@ -43,6 +43,8 @@ struct build_options {
 	int64_t run_at_us;  /* {{ var('run_at') }}: µs since 1970-01-01 UTC */
 	int64_t limit_us;   /* of the whole build; 0: s->models.time_limit */
 	bool anew;	    /* build what is unchanged, too */
+	bool trial;	    /* all but COMMIT: nothing of it stays */
+	bool kept; /* stays until build_drop; else build_sweep drops it once nothing needs it */
 	/* NULL, or called before each statement; true ends the build with ERR_RETRY. */
 	bool (*stopped)(void *ctx);
 	void *ctx;
@@ -67,7 +69,13 @@ struct build_test {
 	int64_t failures;   /* rows that do not hold; 0: passed */
 };
 
-enum build_freshness { SOURCE_FRESH, SOURCE_STALE_WARN, SOURCE_STALE_ERROR, SOURCE_EMPTY, SOURCE_ABSENT };
+enum build_freshness {
+	SOURCE_FRESH,
+	SOURCE_STALE_WARN,
+	SOURCE_STALE_ERROR,
+	SOURCE_EMPTY,
+	SOURCE_ABSENT
+};
 
 /* A source that declares its freshness, or that is not there. */
 struct build_source {
@@ -103,7 +111,8 @@ struct build_publish {
 	const struct settings *s;
 	const struct models *project;
 	const char *run_id;
-	int (*with)(void *ctx, PGconn *c, struct rt_err *err); /* NULL: nothing; may be called again after a ROLLBACK */
+	int (*with)(void *ctx, PGconn *c,
+		    struct rt_err *err); /* NULL: nothing; may be called again after a ROLLBACK */
 	void *ctx;
 };
 
@@ -124,8 +133,8 @@ int build_publish(PGconn *c, const struct build_publish *p, struct rt_err *err) 
 int build_drop(PGconn *c, const char *run_id, struct rt_err *err) RT_MUSTCHECK;
 /*
  * Drops runs that were built and never published, and whose builder's session
- * is gone: what a crash left. For the start of whoever builds. *ret_dropped:
- * how many.
+ * is gone: what a crash left. And of those that nobody keeps, the ones that
+ * nothing needs any more. For the start of whoever builds. *ret_dropped: how many.
  */
 int build_sweep(PGconn *c, int *ret_dropped, struct rt_err *err) RT_MUSTCHECK;
 
