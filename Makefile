@@ -193,6 +193,7 @@ UNIT_TESTS := \
 	test_json \
 	test_ledger \
 	test_mirror \
+	test_models \
 	test_pgoutput \
 	test_progress \
 	test_recheck \
@@ -210,9 +211,11 @@ FUZZ := \
 	binary \
 	cast \
 	config \
+	csv \
 	fold \
 	frame \
 	json \
+	model \
 	pgoutput \
 	record \
 	rollup \
