@@ -112,6 +112,7 @@ REPORTS_SRC := \
 	apply/reports/files.c \
 	apply/reports/keep.c \
 	apply/reports/making.c \
+	apply/reports/making_models.c \
 	apply/reports/manifest.c \
 	apply/reports/publication.c \
 	apply/reports/queue.c \
@@ -123,7 +124,25 @@ REPORTS_SRC := \
 	apply/reports/validate.c \
 	apply/reports/worker.c
 
+MODELS_SRC := \
+	transforms/models/csv.c \
+	transforms/models/graph.c \
+	transforms/models/project.c \
+	transforms/models/project_tests.c \
+	transforms/models/project_yaml.c \
+	transforms/models/render.c \
+	transforms/models/scan.c \
+	transforms/models/select.c
+
 APPLY_SRC := \
+	apply/reports/build.c \
+	apply/reports/build_drop.c \
+	apply/reports/build_models.c \
+	apply/reports/build_seed.c \
+	apply/reports/build_sources.c \
+	apply/reports/build_tests.c \
+	apply/reports/project_files.c \
+	apply/reports/publish.c \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
@@ -174,6 +193,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/models.c \
 	cdc/commands/quarantine.c \
 	cdc/commands/report.c \
 	cdc/commands/roles.c \
@@ -203,6 +223,7 @@ UNIT_TESTS := \
 	test_json \
 	test_ledger \
 	test_mirror \
+	test_models \
 	test_pgoutput \
 	test_progress \
 	test_recheck \
@@ -221,9 +242,11 @@ FUZZ := \
 	binary \
 	cast \
 	config \
+	csv \
 	fold \
 	frame \
 	json \
+	model \
 	pgoutput \
 	record \
 	rollup \
@@ -261,7 +284,8 @@ SIM_WRAP := \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.
-LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(REPORT_SRC) $(APPLY_SRC) $(REPORTS_SRC) $(COMMANDS_SRC)
+LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(REPORT_SRC) $(MODELS_SRC) $(APPLY_SRC) $(REPORTS_SRC) \
+	$(COMMANDS_SRC)
 
 # ---- tools and flags ----
 

@@ -323,7 +323,7 @@ const struct conf_key settings_keys[] = {
 	 .init = "1 h",
 	 .min = SECOND,
 	 .max = DAY,
-	 .help = "How long a build may take; its snapshot holds back vacuum in the warehouse."},
+	 .help = "How long the build command may take (the built-in builder: models.time_limit)."},
 	{.name = "reports.fence_limit",
 	 .type = CONF_DURATION,
 	 .offset = FIELD(reports.fence_limit),
@@ -382,6 +382,29 @@ const struct conf_key settings_keys[] = {
 	 .init = "UTC",
 	 .help = "Time zone of the schedules and of yesterday, as in the tz database "
 		 "(America/El_Salvador)."},
+	{.name = "models.path",
+	 .type = CONF_STRING,
+	 .offset = FIELD(models.path),
+	 .init = "",
+	 .help = "Folder of models (dbt_project.yml, models/, seeds/), relative to this file; "
+		 "empty: "
+		 "there are none."},
+	{.name = "models.time_limit",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(models.time_limit),
+	 .init = "30 min",
+	 .min = SECOND,
+	 .max = DAY,
+	 .help = "A build that takes longer is given up: its snapshot keeps the warehouse from "
+		 "cleaning up."},
+	{.name = "models.publish_wait",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(models.publish_wait),
+	 .init = "60 s",
+	 .min = SECOND,
+	 .max = 3600 * SECOND,
+	 .help = "How long publishing tries again while queries hold a view (each try waits half a "
+		 "second at most, so that nobody stands behind it for longer)."},
 	{.name = "log.level",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(log.level),
@@ -429,6 +452,8 @@ void settings_complete(struct settings *s, struct arena *a)
 		s->reports.connect = s->warehouse.connect;
 	if (s->reports.core_connect[0] == '\0')
 		s->reports.core_connect = s->core.connect;
+	if (s->models.path[0] != '\0')
+		s->models.path = beside(a, s->file, s->models.path);
 }
 
 int settings_parse(const char *path, struct slice text, struct arena *a, struct settings *ret,

@@ -1,6 +1,7 @@
 /* keep: dropping. Guarantees: no CASCADE; what somebody else's object needs stays, and is an error. */
 #include "apply/reports/keep.h"
 
+#include "apply/reports/build.h"
 #include "apply/reports/making.h"
 #include "apply/reports/target.h"
 #include "proto/base/buf.h"
@@ -35,8 +36,10 @@ static int drop_kind(PGconn *c, const char *schema, const char *kinds, const cha
 static int drop_all(PGconn *c, const char *schema, struct rt_err *err)
 {
 	PGresult *res;
-	int rc = pgc_query(c, &res, err, "SELECT 1 FROM pg_namespace WHERE nspname = $1", 1,
-			   &schema);
+	int rc = pgc_query(c, &res, err,
+			   "SELECT 1 FROM pg_namespace WHERE nspname = $1 AND "
+			   "obj_description(oid, 'pg_namespace') = '" KEEP_COMMENT "'",
+			   1, &schema);
 	if (rc != 0)
 		return rc;
 	const bool there = PQntuples(res) > 0;
@@ -51,12 +54,15 @@ static int drop_all(PGconn *c, const char *schema, struct rt_err *err)
 	return rc == 0 ? pgc_exec(c, NULL, err, "DROP SCHEMA %s", schema) : rc;
 }
 
-int keep_drop_schema(PGconn *c, const char *run_id, struct rt_err *err)
+int keep_drop_run(PGconn *c, const char *run_id, struct rt_err *err)
 {
 	char schema[MAKING_SCHEMA_MAX];
 	struct rt_err ignored;
+	int rc = build_drop(c, run_id, err);
+	if (rc != 0)
+		return rc;
 	making_schema(run_id, schema);
-	int rc = pgc_exec(c, NULL, err, "BEGIN; SET LOCAL lock_timeout = '5s'");
+	rc = pgc_exec(c, NULL, err, "BEGIN; SET LOCAL lock_timeout = '5s'");
 	if (rc == 0)
 		rc = drop_all(c, schema, err);
 	FAILPOINT_FD(REPORTS_BEFORE_DROP, PQsocket(c));
@@ -73,7 +79,7 @@ static int drop_rows(PGconn *c, PGresult *res, int *dropped, struct rt_err *err)
 	int rc = 0;
 	for (int i = 0; rc == 0 && i < PQntuples(res); i++) {
 		const char *id = PQgetvalue(res, i, 0);
-		rc = keep_drop_schema(c, id, err);
+		rc = keep_drop_run(c, id, err);
 		if (rc == 0)
 			rc = pgc_query(c, NULL, err,
 				       "UPDATE rolag.report_run SET kept = false WHERE id = $1 AND "
@@ -109,7 +115,7 @@ int keep_prune(PGconn *c, const struct settings *s, struct rt_err *err)
 int keep_discard(PGconn *c, const struct settings *s, const char *run_id, struct rt_err *err)
 {
 	int rc = target_discard(s->reports.target, run_id, true, err);
-	return rc == 0 ? keep_drop_schema(c, run_id, err) : rc;
+	return rc == 0 ? keep_drop_run(c, run_id, err) : rc;
 }
 
 /* ---- after a crash ---- */
@@ -143,6 +149,23 @@ static int sweep_folder(void *ctx, const char *run_id, bool visible, struct rt_e
 	return target_discard(w->s->reports.target, run_id, visible, err);
 }
 
+/* The built-in builder's, unless a run that is built waits for its files: that one goes on. */
+static int sweep_builds(PGconn *c, const struct settings *s, int *dropped, struct rt_err *err)
+{
+	PGresult *res;
+	int count = 0;
+	int rc = pgc_query(c, &res, err,
+			   "SELECT FROM rolag.report_run WHERE pipeline = $1 AND state = 'writing'",
+			   1, &s->pipeline);
+	if (rc != 0)
+		return rc;
+	const bool waits = PQntuples(res) > 0;
+	PQclear(res);
+	rc = waits ? 0 : build_sweep(c, &count, err);
+	*dropped += count;
+	return rc;
+}
+
 int keep_sweep(PGconn *c, const struct settings *s, int *ret_dropped, struct rt_err *err)
 {
 	struct sweep w = {c, s, 0};
@@ -154,10 +177,13 @@ int keep_sweep(PGconn *c, const struct settings *s, int *ret_dropped, struct rt_
 		"n "
 		"LEFT JOIN rolag.report_run r ON replace(r.id::text, '-', '') = substr(n.nspname, "
 		"11) WHERE n.nspname ~ '^rolag_run_[0-9a-f]{32}$' AND pg_has_role(n.nspowner, "
-		"'USAGE') AND (r.id IS NULL OR r.state = 'failed' OR (r.state IN ('published', "
+		"'USAGE') AND obj_description(n.oid, 'pg_namespace') = '" KEEP_COMMENT
+		"' AND (r.id IS NULL OR r.state = 'failed' OR (r.state IN ('published', "
 		"'superseded') AND NOT r.kept))");
 	if (rc == 0)
 		rc = drop_rows(c, res, &w.dropped, err);
+	if (rc == 0)
+		rc = sweep_builds(c, s, &w.dropped, err);
 	if (rc == 0)
 		rc = pgc_query(c, NULL, err,
 			       "DELETE FROM rolag.fence_seen WHERE pipeline = $1 AND seen_at < "

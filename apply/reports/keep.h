@@ -6,8 +6,11 @@
 
 #include "proto/settings.h"
 
-/* Drops the schema of a run with what a build command made in it, and nothing else's view on it (that is an error). */
-int keep_drop_schema(PGconn *c, const char *run_id, struct rt_err *err) RT_MUSTCHECK;
+/* On a schema that a build command filled, which is how it is known. */
+#define KEEP_COMMENT "rolag: made for reports.build"
+
+/* Drops what was built for a run, by whichever builder; what somebody else's view needs is an error, or stays. */
+int keep_drop_run(PGconn *c, const char *run_id, struct rt_err *err) RT_MUSTCHECK;
 /* Drops the relations of published runs before the newest s->reports.keep_runs, and fences that have been met. */
 int keep_prune(PGconn *c, const struct settings *s, struct rt_err *err) RT_MUSTCHECK;
 /* What a run that failed left: its schema, its folder. */

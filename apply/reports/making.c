@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 
+#include "apply/reports/build.h"
 #include "apply/reports/command.h"
 #include "apply/reports/exceptions.h"
 #include "apply/reports/keep.h"
@@ -45,9 +46,25 @@ static int read_old_pack(struct making *m, struct rt_err *err)
 	return rc;
 }
 
+/* The built-in builder's project is what it is now; the run keeps what was built of it. */
+static int read_project(struct making *m, struct rt_err *err)
+{
+	if (m->s->reports.build[0] != '\0')
+		return 0;
+	if (m->s->models.path[0] == '\0')
+		return rt_fail(err, ERR_PERMANENT,
+			       "%s: nothing builds the models of reports; mend: models.path or "
+			       "reports.build",
+			       m->s->file);
+	return build_read_project(&m->arena, m->s->models.path, &m->project, err);
+}
+
 int making_read(struct making *m, struct rt_err *err)
 {
 	json_error_t where;
+	int rc = read_project(m, err);
+	if (rc != 0)
+		return rc;
 	if (m->run.built == NULL)
 		return runs_pack(m->s, &m->arena, &m->pack, &m->pack_hash, &m->pack_text, err);
 	m->built = json_loads(m->run.built, 0, &where);
@@ -73,6 +90,52 @@ int making_schema_of(const struct making *m, const struct report *r, const char 
 		return rt_fail(err, ERR_PERMANENT, "report %s: the build made no model %s", r->id,
 			       r->model);
 	return 0;
+}
+
+int making_is_there(struct making *m, bool *ret, struct rt_err *err)
+{
+	const char *model;
+	json_t *schema;
+	*ret = true;
+	json_object_foreach(json_object_get(m->built, "relations"), model, schema)
+	{
+		const char *params[] = {json_string_value(schema), model};
+		PGresult *res;
+		int rc = pgc_query(m->c, &res, err,
+				   "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = "
+				   "c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
+				   2, params);
+		if (rc != 0)
+			return rc;
+		*ret &= PQntuples(res) > 0;
+		PQclear(res);
+	}
+	return 0;
+}
+
+static int take_back(struct making *m, struct rt_err *err)
+{
+	int rc = queue_hold(m->c, m->run.id, m->epoch, "writing", err);
+	if (rc == 0)
+		rc = queue_move(m->c, m->run.id, "building", err);
+	return rc == 0 ? pgc_query(
+				 m->c, NULL, err,
+				 "UPDATE rolag.report_run SET built = NULL, watermark_lsn = NULL, "
+				 "watermark_at = NULL WHERE id = $1 OR served_by = $1",
+				 1, &m->run.id)
+		       : rc;
+}
+
+int making_again(struct making *m, struct rt_err *err)
+{
+	struct rt_err ignored;
+	int rc = pgc_exec(m->c, NULL, err, "BEGIN");
+	if (rc == 0)
+		rc = take_back(m, err);
+	if (rc == 0)
+		return pgc_exec(m->c, NULL, err, "COMMIT");
+	(void)!pgc_exec(m->c, NULL, &ignored, "ROLLBACK");
+	return rc;
 }
 
 /* Names of the models that the run's reports are written from, each once, as words. */
@@ -104,13 +167,13 @@ static int check_reports(struct making *m, struct rt_err *err)
 /* ---- the build command ---- */
 
 /* Where the warehouse is, into built; exceptions are appended to those that are there. */
-static int look(struct making *m, bool position, struct rt_err *err)
+static int look(struct making *m, const json_t *sources, bool position, struct rt_err *err)
 {
 	PGresult *res;
 	int blocks;
 	json_t *list = json_array(), *one;
 	size_t i;
-	int rc = exceptions_read(m->c, m->s->pipeline, NULL, list, &blocks, err);
+	int rc = exceptions_read(m->c, m->s->pipeline, sources, list, &blocks, err);
 	if (rc == 0 && blocks > 0 && m->s->reports.on_quarantine == FLAW_FAIL &&
 	    !m->run.accept_quarantine)
 		rc = exceptions_fail(list, err);
@@ -150,8 +213,12 @@ static int look(struct making *m, bool position, struct rt_err *err)
 
 static int make_schema(struct making *m, const char *schema, struct rt_err *err)
 {
-	int rc = keep_drop_schema(m->c, m->run.id, err);
-	return rc == 0 ? pgc_exec(m->c, NULL, err, "CREATE SCHEMA %s", schema) : rc;
+	int rc = keep_drop_run(m->c, m->run.id, err);
+	return rc == 0 ? pgc_exec(m->c, NULL, err,
+				  "BEGIN; CREATE SCHEMA %s; COMMENT ON SCHEMA %s IS '" KEEP_COMMENT
+				  "'; COMMIT",
+				  schema, schema)
+		       : rc;
 }
 
 static int run_command(struct making *m, const char *schema, const json_t *models,
@@ -180,31 +247,43 @@ static int run_command(struct making *m, const char *schema, const json_t *model
 	return command_run(&c, err);
 }
 
-static int build_by_command(struct making *m, struct rt_err *err)
+static int build_by_command(struct making *m, const json_t *models, struct rt_err *err)
 {
 	char schema[MAKING_SCHEMA_MAX];
-	json_t *models = json_array(), *relations = json_object();
+	json_t *relations = json_object_get(m->built, "relations");
 	size_t i;
 	const json_t *one;
 	making_schema(m->run.id, schema);
-	model_names(m, models);
-	m->built = json_pack("{s:s, s:s, s:o, s:[]}", "builder", "command", "schema", schema,
-			     "relations", relations, "exceptions");
-	int rc = look(m, true, err);
-	if (rc == 0)
-		rc = make_schema(m, schema, err);
+	json_object_set_new(m->built, "builder", json_string("command"));
+	json_object_set_new(m->built, "schema", json_string(schema));
+	int rc = make_schema(m, schema, err);
 	FAILPOINT_FD(REPORTS_BEFORE_COMMAND, PQsocket(m->c));
 	if (rc == 0)
 		rc = run_command(m, schema, models, err);
-	if (rc == 0) /* an entity may have been parked meanwhile */
-		rc = look(m, false, err);
 	json_array_foreach(models, i, one)
 		json_object_set_new(relations, json_string_value(one), json_string(schema));
-	json_decref(models);
 	return rc;
 }
 
-/* ---- */
+/* ---- the build, whoever does it ---- */
+
+static int build(struct making *m, const json_t *models, struct rt_err *err)
+{
+	json_t *sources = json_array();
+	const bool command = m->s->reports.build[0] != '\0';
+	int rc = command ? 0 : making_models_sources(m->project, models, sources, err);
+	/* Looked at twice: an entity may be parked, or come back, while it is built. */
+	if (rc == 0)
+		rc = look(m, command ? NULL : sources, true, err);
+	if (rc == 0 && command)
+		rc = build_by_command(m, models, err);
+	else if (rc == 0 && json_array_size(models) > 0)
+		rc = making_models_build(m, m->project, models, err);
+	if (rc == 0)
+		rc = look(m, command ? NULL : sources, false, err);
+	json_decref(sources);
+	return rc;
+}
 
 static int note_built(struct making *m, const char *built, struct rt_err *err)
 {
@@ -234,9 +313,15 @@ static int note_built(struct making *m, const char *built, struct rt_err *err)
 int making_build(struct making *m, struct rt_err *err)
 {
 	struct rt_err ignored;
+	json_t *models = json_array();
 	int rc = check_reports(m, err);
 	if (rc == 0)
-		rc = build_by_command(m, err);
+		model_names(m, models);
+	json_decref(m->built);
+	m->built = json_pack("{s:s, s:{}, s:[]}", "builder", "models", "relations", "exceptions");
+	if (rc == 0)
+		rc = build(m, models, err);
+	json_decref(models);
 	if (rc == 0)
 		rc = pgc_exec(m->c, NULL, err, "BEGIN");
 	if (rc != 0)

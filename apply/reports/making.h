@@ -17,7 +17,8 @@ struct making {
 	struct report_pack pack;
 	const char *pack_hash;
 	struct slice pack_text;
-	json_t *built; /* NULL until it is built or read back */
+	json_t *built;		/* NULL until it is built or read back */
+	struct models *project; /* of the built-in builder; NULL: a command builds */
 	struct run_file *file;
 	size_t file_count;
 };
@@ -32,7 +33,21 @@ int making_build(struct making *m, struct rt_err *err) RT_MUSTCHECK;
 /* The schema of a report's relation, as the build said. ERR_PERMANENT when it said nothing of it. */
 int making_schema_of(const struct making *m, const struct report *r, const char **ret,
 		     struct rt_err *err) RT_MUSTCHECK;
+/* Do all relations that the files are written from exist? A crash, or a person, may have taken them away. */
+int making_is_there(struct making *m, bool *ret, struct rt_err *err) RT_MUSTCHECK;
+/* Back from writing to building: what was built is gone. */
+int making_again(struct making *m, struct rt_err *err) RT_MUSTCHECK;
 void making_release(struct making *m);
+
+/* ---- the built-in builder (making_models.c); names: of models, a JSON array ---- */
+
+struct models;
+/* Appends the names of the landed tables that these models read, by whatever way. */
+int making_models_sources(const struct models *project, const json_t *names, json_t *list,
+			  struct rt_err *err) RT_MUSTCHECK;
+/* Builds them into m->built. */
+int making_models_build(struct making *m, const struct models *project, const json_t *names,
+			struct rt_err *err) RT_MUSTCHECK;
 
 /* "rolag_run_" and the digits of the id. */
 void making_schema(const char *run_id, char out[MAKING_SCHEMA_MAX]);

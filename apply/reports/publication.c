@@ -5,6 +5,7 @@
  */
 #include "apply/reports/publication.h"
 
+#include "apply/reports/build.h"
 #include "apply/reports/files.h"
 #include "apply/reports/manifest.h"
 #include "apply/reports/queue.h"
@@ -99,9 +100,22 @@ static int note_published(void *ctx, PGconn *c, struct rt_err *err)
 	return rc;
 }
 
+/* The stable views are pointed at the run's relations in the same transaction. */
+static int commit_with_views(struct making *m, struct rt_err *err)
+{
+	const struct build_publish p = {.s = m->s,
+					.project = m->project,
+					.run_id = m->run.id,
+					.with = note_published,
+					.ctx = m};
+	return build_publish(m->c, &p, err);
+}
+
 int publication_commit(struct making *m, struct rt_err *err)
 {
 	struct rt_err ignored;
+	if (json_object_get(m->built, "models") != NULL)
+		return commit_with_views(m, err);
 	int rc = pgc_exec(m->c, NULL, err, "BEGIN");
 	if (rc != 0)
 		return rc;

@@ -103,15 +103,28 @@ int runs_request(PGconn *c, const char *pipeline, const struct runs_request *q,
 
 /* ---- looking ---- */
 
-static const char run_columns
-	[] = "id, number, type, state, client_state, array_to_string(reports, ' '), as_of, "
-	     "requester, "
-	     "schedule, " TIME("due_at") ", allow_stale, accept_quarantine, kept, served_by, "
-					 "failures, " TIME("requested_at") ", " TIME("waiting_at") ", " TIME("building_at") ", " TIME(
-						 "writing_at") ", " TIME("ended_at") ", fence_lsn, "
-										     "stale, "
-										     "watermark_"
-										     "lsn, " TIME("watermark_at") ", pack, built, manifest, reason";
+static const char run_columns[] =
+	"id, number, type, state, client_state, array_to_string(reports, ' '), as_of, "
+	"requester, "
+	"schedule, " TIME(
+		"due_at") ", allow_stale, accept_quarantine, kept, served_by, "
+			  "failures, " TIME("requested_at") ", " TIME("waiting_at") ", " TIME("buil"
+											      "ding"
+											      "_at") ", " TIME(
+				  "writing_at") ", " TIME("ended_at") ", fence_lsn, "
+								      "stale, "
+								      "watermark_"
+								      "lsn, " TIME(
+									      "watermark_at") ", "
+											      "pack"
+											      ", "
+											      "buil"
+											      "t, "
+											      "mani"
+											      "fest"
+											      ", "
+											      "reas"
+											      "on";
 
 static const char *text_at(struct arena *a, const PGresult *res, int row, int *column)
 {

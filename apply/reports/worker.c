@@ -35,9 +35,24 @@ static int reload(struct making *m, struct rt_err *err)
 	return runs_get(m->c, &m->arena, m->s->pipeline, id, &m->run, err);
 }
 
+/* A run that was built before this process, and whose relations are gone, is built again. */
+static int check_built(struct making *m, struct rt_err *err)
+{
+	bool there = true;
+	int rc = making_is_there(m, &there, err);
+	if (rc != 0 || there)
+		return rc;
+	rc = making_again(m, err);
+	if (rc == 0)
+		rc = reload(m, err);
+	return rc == 0 ? making_read(m, err) : rc;
+}
+
 static int go_through(struct making *m, struct rt_err *err)
 {
-	int rc = 0;
+	int rc = is_in(&m->run, "writing") ? check_built(m, err) : 0;
+	if (rc != 0)
+		return rc;
 	if (is_in(&m->run, "waiting")) {
 		rc = fence_pass(m->c, m->s, &m->run, m->epoch, err);
 		if (rc == 0)

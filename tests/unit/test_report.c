@@ -114,7 +114,7 @@ static void test_definition_errors_name_line_and_column(void **state)
 		{TOP "  - {id: a/b/c}\n", "letters, digits and underscores"},
 		{TOP "  - {id: a/..}\n", "letters, digits and underscores"},
 		{TOP "  - {id: a/b, name: \"../../etc/passwd\", title: t}\n",
-		 "3:23: name \"../../etc/passwd\""},
+		 "3:21: name \"../../etc/passwd\""},
 		{TOP "  - {id: a/b, name: B, title: t}\n", "all lower-case"},
 		{TOP "  - {id: a/b, name: b, title: t}\n",
 		 "\"model\" (or \"empty: true\") is missing"},
