@@ -5,8 +5,8 @@ import os
 import shlex
 import signal
 
-import psycopg
-from pipeline import ROLE, Pipeline, wait_for
+from pipeline import CORE_TEMPLATE, ROLE, Pipeline, prepare_core, wait_for
+from program import ROLAG
 
 DEFINITIONS = """language: 1
 reports:
@@ -49,6 +49,13 @@ class Companion(Pipeline):
 
     reports = None
 
+    def create(self):
+        """No oracle is asked: reports are judged by their rows."""
+        prepare_core(self.core_cluster)
+        self.core_cluster.psql(f"create database {self.core_database} template {CORE_TEMPLATE}", database="postgres")
+        self.warehouse_cluster.psql(f"create database {self.warehouse_database}", database="postgres")
+        return self
+
     def prepare(self, definitions=DEFINITIONS, build=BUILD, **settings):
         """Files and configuration; the databases are initialised."""
         self.write("reports.yaml", definitions)
@@ -77,6 +84,9 @@ class Companion(Pipeline):
         super().start()
         self.start_reports()
         return self
+
+    def run_command(self):
+        return [ROLAG, "run", "--config", self.config]
 
     # requests ---------------------------------------------------------------------------------
     def ask(self, *options, code=0):
@@ -151,11 +161,3 @@ class Companion(Pipeline):
         assert {p: h for p, h in found.items() if "/" in p} == sums == listed == recorded
         return manifest
 
-
-def events_before(conn):
-    """How many events of roles are committed."""
-    return conn.execute("select count(*) from core_role_events").fetchone()[0]
-
-
-def connect(conninfo):
-    return psycopg.connect(conninfo, autocommit=True, application_name="test")

@@ -82,7 +82,7 @@ BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "wri
 OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
 STOP = {"capture.finish", "stream.stop"}
 # Walked by other tests: test_custody.py, test_sync.py.
-ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked")
+ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked", "reports.")
 PROGRESS = {"capture.progress", "gather.progress"}
 # An entity must wait for these (and be asked for); a gap must be there for the others.
 WAITING, ASKED = {"quarantine.write"}, {"quarantine.begun", "quarantine.before_commit", "quarantine.after_commit"}
