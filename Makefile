@@ -155,6 +155,7 @@ COMMANDS_SRC := \
 	cdc/commands/check_definitions.c \
 	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
+	cdc/commands/check_models.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
 	cdc/commands/config.c \

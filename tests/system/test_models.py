@@ -8,10 +8,9 @@ import textwrap
 
 import psycopg
 import pytest
-from pipeline import (PAYMENT, PERMANENT, ROLE, TEMPORARY, Process, wait_for, write_payment, write_role)
+from pipeline import PAYMENT, PERMANENT, ROLE, ROOT, TEMPORARY, Process, wait_for, write_payment, write_role
 
-FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__)))), "build", "fail", "rolag"))
+FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
 
 PROJECT = {
     "dbt_project.yml": "name: bank\nversion: '1.0'\nvars: {factor: 100}\n",
@@ -419,7 +418,7 @@ def test_a_table_of_a_models_name_is_not_touched(models):
 # ---- crashes ----------------------------------------------------------------------------------------
 
 def points():
-    with open(os.path.join(os.path.dirname(FAIL_BINARY), "..", "..", "proto/base/failpoints.def"), encoding="utf-8") as f:
+    with open(os.path.join(ROOT, "proto", "base", "failpoints.def"), encoding="utf-8") as f:
         return re.findall(r'"((?:build|publish|drop)\.\w+)"', f.read())
 
 
