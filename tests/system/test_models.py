@@ -402,6 +402,12 @@ def test_a_view_with_other_columns_keeps_owner_grants_and_comments(models):
     models.sql("drop view public.theirs")
     models.build()
     assert manner() == before
+    # Given away, it works on, whatever is built.
+    models.sql("alter view outputs.report_things owner to models_owner", "update raw.core_thing set cents = 400 where id = 1")
+    models.build()
+    assert models.sql("select usd::text from outputs.report_things where id = 1") == [("4.00",)]
+    assert models.sql("select pg_get_userbyid(relowner) from pg_class where oid = 'outputs.report_things'::regclass") == [
+        ("models_owner",)]
     # More columns at the end need no new view.
     oid = models.sql("select 'outputs.report_prices'::regclass::oid")
     models.write("models/outputs/report_prices.sql", "select count(*) as n, 1 as more from {{ ref('stg_price') }}\n")
