@@ -280,7 +280,7 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 			 met_state_now(), o->worker.pid != 0 ? o->worker.run : "none",
 			 met_get(MET_REPORTS_PUBLISHED), met_get(MET_REPORTS_FAILED));
 	if (l->reload)
-		settings_reload_log(o->s, "reports");
+		settings_reload(o->s, "reports");
 	l->usr1 = l->usr2 = l->reload = l->child = false;
 	met_tick(rt_now_us());
 	l->done = l->stop > 0;

@@ -8,10 +8,9 @@ import textwrap
 
 import psycopg
 import pytest
-from pipeline import (PAYMENT, PERMANENT, ROLE, TEMPORARY, Process, wait_for, write_payment, write_role)
+from pipeline import PAYMENT, PERMANENT, ROLE, ROOT, TEMPORARY, Process, wait_for, write_payment, write_role
 
-FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__)))), "build", "fail", "rolag"))
+FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
 
 PROJECT = {
     "dbt_project.yml": "name: bank\nversion: '1.0'\nvars: {factor: 100}\n",
@@ -403,6 +402,12 @@ def test_a_view_with_other_columns_keeps_owner_grants_and_comments(models):
     models.sql("drop view public.theirs")
     models.build()
     assert manner() == before
+    # Given away, it works on, whatever is built.
+    models.sql("alter view outputs.report_things owner to models_owner", "update raw.core_thing set cents = 400 where id = 1")
+    models.build()
+    assert models.sql("select usd::text from outputs.report_things where id = 1") == [("4.00",)]
+    assert models.sql("select pg_get_userbyid(relowner) from pg_class where oid = 'outputs.report_things'::regclass") == [
+        ("models_owner",)]
     # More columns at the end need no new view.
     oid = models.sql("select 'outputs.report_prices'::regclass::oid")
     models.write("models/outputs/report_prices.sql", "select count(*) as n, 1 as more from {{ ref('stg_price') }}\n")
@@ -419,7 +424,7 @@ def test_a_table_of_a_models_name_is_not_touched(models):
 # ---- crashes ----------------------------------------------------------------------------------------
 
 def points():
-    with open(os.path.join(os.path.dirname(FAIL_BINARY), "..", "..", "proto/base/failpoints.def"), encoding="utf-8") as f:
+    with open(os.path.join(ROOT, "proto", "base", "failpoints.def"), encoding="utf-8") as f:
         return re.findall(r'"((?:build|publish|drop)\.\w+)"', f.read())
 
 
