@@ -36,10 +36,8 @@ static int drop_kind(PGconn *c, const char *schema, const char *kinds, const cha
 static int drop_all(PGconn *c, const char *schema, struct rt_err *err)
 {
 	PGresult *res;
-	int rc = pgc_query(c, &res, err,
-			   "SELECT 1 FROM pg_namespace WHERE nspname = $1 AND "
-			   "obj_description(oid, 'pg_namespace') = '" KEEP_COMMENT "'",
-			   1, &schema);
+	int rc = pgc_query(c, &res, err, "SELECT 1 FROM pg_namespace WHERE nspname = $1", 1,
+			   &schema);
 	if (rc != 0)
 		return rc;
 	const bool there = PQntuples(res) > 0;
@@ -173,13 +171,13 @@ int keep_sweep(PGconn *c, const struct settings *s, int *ret_dropped, struct rt_
 	/* Runs of other pipelines are not in this list: their schema has a row. */
 	int rc = pgc_exec(
 		c, &res, err,
-		"SELECT coalesce(r.id::text, substr(n.nspname, 11)::uuid::text) FROM pg_namespace "
-		"n "
-		"LEFT JOIN rolag.report_run r ON replace(r.id::text, '-', '') = substr(n.nspname, "
-		"11) WHERE n.nspname ~ '^rolag_run_[0-9a-f]{32}$' AND pg_has_role(n.nspowner, "
-		"'USAGE') AND obj_description(n.oid, 'pg_namespace') = '" KEEP_COMMENT
-		"' AND (r.id IS NULL OR r.state = 'failed' OR (r.state IN ('published', "
-		"'superseded') AND NOT r.kept))");
+		"SELECT coalesce(r.id::text, i.hex::uuid::text) FROM pg_namespace n CROSS JOIN "
+		"LATERAL (SELECT substr(n.nspname, 1 + length('" MAKING_PREFIX "')) AS hex) i LEFT "
+		"JOIN rolag.report_run r ON replace(r.id::text, '-', '') = i.hex WHERE n.nspname ~ "
+		"'^" MAKING_PREFIX
+		"[0-9a-f]{32}$' AND pg_has_role(n.nspowner, 'USAGE') AND (r.id IS "
+		"NULL OR r.state = 'failed' OR (r.state IN ('published', 'superseded') AND NOT "
+		"r.kept))");
 	if (rc == 0)
 		rc = drop_rows(c, res, &w.dropped, err);
 	if (rc == 0)

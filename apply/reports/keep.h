@@ -6,9 +6,6 @@
 
 #include "proto/settings.h"
 
-/* On a schema that a build command filled, which is how it is known. */
-#define KEEP_COMMENT "rolag: made for reports.build"
-
 /* Drops what was built for a run, by whichever builder; what somebody else's view needs is an error, or stays. */
 int keep_drop_run(PGconn *c, const char *run_id, struct rt_err *err) RT_MUSTCHECK;
 /* Drops the relations of published runs before the newest s->reports.keep_runs, and fences that have been met. */

@@ -17,7 +17,7 @@
 
 void making_schema(const char *run_id, char out[MAKING_SCHEMA_MAX])
 {
-	size_t n = (size_t)snprintf(out, MAKING_SCHEMA_MAX, "rolag_run_");
+	size_t n = (size_t)snprintf(out, MAKING_SCHEMA_MAX, MAKING_PREFIX);
 	for (const char *p = run_id; *p != '\0' && n + 1 < MAKING_SCHEMA_MAX; p++)
 		if (*p != '-')
 			out[n++] = *p;
@@ -214,11 +214,7 @@ static int look(struct making *m, const json_t *sources, bool position, struct r
 static int make_schema(struct making *m, const char *schema, struct rt_err *err)
 {
 	int rc = keep_drop_run(m->c, m->run.id, err);
-	return rc == 0 ? pgc_exec(m->c, NULL, err,
-				  "BEGIN; CREATE SCHEMA %s; COMMENT ON SCHEMA %s IS '" KEEP_COMMENT
-				  "'; COMMIT",
-				  schema, schema)
-		       : rc;
+	return rc == 0 ? pgc_exec(m->c, NULL, err, "CREATE SCHEMA %s", schema) : rc;
 }
 
 static int run_command(struct making *m, const char *schema, const json_t *models,

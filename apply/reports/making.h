@@ -49,7 +49,8 @@ int making_models_sources(const struct models *project, const json_t *names, jso
 int making_models_build(struct making *m, const struct models *project, const json_t *names,
 			struct rt_err *err) RT_MUSTCHECK;
 
-/* "rolag_run_" and the digits of the id. */
+/* The schema that a build command fills: this and the digits of the run's id. (The built-in builder's is build.h's.) */
+#define MAKING_PREFIX "rolag_command_"
 void making_schema(const char *run_id, char out[MAKING_SCHEMA_MAX]);
 
 #endif

@@ -37,6 +37,7 @@ static void add_column(struct buf *sql, const struct report_column *c)
 		break;
 	}
 	buf_str(sql, before);
+	buf_str(sql, "t.");
 	pgc_ident(sql, c->name);
 	buf_str(sql, after);
 	if (c->type == REPORT_DECIMAL && c->has_fraction)
@@ -92,8 +93,10 @@ static int read_columns(PGconn *c, const char *schema, const struct report *r, P
 		2, params);
 }
 
+/* t.: a bare name would mean the column as it is written, and numbers would sort as text. */
 static void add_sort(struct buf *sql, const char *name, struct known k)
 {
+	buf_str(sql, "t.");
 	pgc_ident(sql, name);
 	if (!k.sortable)
 		buf_str(sql, "::text COLLATE \"C\"");
@@ -142,6 +145,7 @@ static int make_sql(struct buf *sql, PGconn *c, const char *schema, const struct
 	pgc_ident(sql, schema);
 	buf_u8(sql, '.');
 	pgc_ident(sql, r->model);
+	buf_str(sql, " t");
 	if (rc == 0)
 		rc = add_order(sql, schema, r, columns, err);
 	buf_str(sql, ") TO STDOUT");

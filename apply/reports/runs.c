@@ -108,23 +108,28 @@ static const char run_columns[] =
 	"requester, "
 	"schedule, " TIME(
 		"due_at") ", allow_stale, accept_quarantine, kept, served_by, "
-			  "failures, " TIME("requested_at") ", " TIME("waiting_at") ", " TIME("buil"
-											      "ding"
-											      "_at") ", " TIME(
-				  "writing_at") ", " TIME("ended_at") ", fence_lsn, "
-								      "stale, "
-								      "watermark_"
-								      "lsn, " TIME(
-									      "watermark_at") ", "
-											      "pack"
-											      ", "
-											      "buil"
-											      "t, "
-											      "mani"
-											      "fest"
-											      ", "
-											      "reas"
-											      "on";
+			  "failures, " TIME("requested_at") ", " TIME("waiting_at") ", " TIME(
+				  "buil"
+				  "ding"
+				  "_at") ", " TIME("writing_at") ", " TIME("ended_at") ", "
+										       "fence_lsn, "
+										       "stale, "
+										       "watermark_"
+										       "lsn, " TIME(
+											       "wat"
+											       "erm"
+											       "ark"
+											       "_a"
+											       "t") ", "
+												    "pack"
+												    ", "
+												    "buil"
+												    "t, "
+												    "mani"
+												    "fest"
+												    ", "
+												    "reas"
+												    "on";
 
 static const char *text_at(struct arena *a, const PGresult *res, int row, int *column)
 {

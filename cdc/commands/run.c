@@ -65,6 +65,7 @@ static void become(const struct child *c, pid_t parent)
 		_exit(EXIT_TEMPORARY);
 	setpgid(0, 0); /* ^C in a terminal reaches us alone, and we tell the child once */
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGUSR1, SIG_IGN); /* until it handles it: what is passed on must not end it */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execv("/proc/self/exe", (char *const *)argv); /* it changes none of them */
 	_exit(EXIT_TEMPORARY);

@@ -83,7 +83,11 @@ class Companion(Pipeline):
     def start(self):
         super().start()
         self.start_reports()
+        self.wait_ready()
         return self
+
+    def wait_ready(self):
+        wait_for("the companion to be at the queue", lambda: self.reports.lines("at the warehouse's queue"))
 
     def run_command(self):
         return [ROLAG, "run", "--config", self.config]
@@ -148,7 +152,7 @@ class Companion(Pipeline):
         return sorted(os.listdir(self.target)) if os.path.isdir(self.target) else []
 
     def schemas(self):
-        return sorted(n for n, in self.warehouse("select nspname from pg_namespace where nspname like 'rolag\\_run\\_%%'"))
+        return sorted(n for n, in self.warehouse("select nspname from pg_namespace where nspname like 'rolag\\_command\\_%%'"))
 
     def check_whole(self, run):
         """What is visible under the run's id is complete, and is what the control tables say."""

@@ -366,7 +366,7 @@ def test_rerun_writes_the_same_bytes_and_verify_finds_what_was_touched(companion
     assert p.run("report", "verify", run)[0] == 1
     assert p.run("report", "rerun", run)[0] == 0 and p.digest(run) == before
     assert p.run("report", "verify", run)[0] == 0 and p.folders() == [run]
-    p.warehouse(f"update rolag_run_{run.replace('-', '')}.roles set name = 'forged' where name = 'role 1'")
+    p.warehouse(f"update rolag_command_{run.replace('-', '')}.roles set name = 'forged' where name = 'role 1'")
     code, out, err = p.run("report", "rerun", run)
     assert code == 100 and "would not be the file that was published" in err and p.digest(run) == before
 

@@ -194,7 +194,7 @@ def test_kill_9_of_the_companion_and_its_worker_in_each_state(make_failing, stat
         assert [f for f in p.folders() if not f.startswith(".")] == []
         p.begin()
         p.wait_ended(run)
-    assert len(p.csv_rows(run)) == 5 and p.schemas() == [f"rolag_run_{run.replace('-', '')}"]
+    assert len(p.csv_rows(run)) == 5 and p.schemas() == [f"rolag_command_{run.replace('-', '')}"]
 
 
 def test_what_was_built_and_dropped_meanwhile_is_built_again(make_failing):
@@ -203,7 +203,7 @@ def test_what_was_built_and_dropped_meanwhile_is_built_again(make_failing):
     run = p.ask("--report", "nrp_1/01_roles")
     wait_for("it to be built", lambda: p.state(run) == "writing")
     p.reports.kill9()
-    p.warehouse(f"drop schema rolag_run_{run.replace('-', '')} cascade")
+    p.warehouse(f"drop schema rolag_command_{run.replace('-', '')} cascade")
     p.begin()
     p.wait_ended(run)
     p.check_whole(run)
