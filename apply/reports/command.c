@@ -17,7 +17,8 @@
 
 #include "proto/base/failpoint.h"
 
-#define GRACE_MS 2000 /* from TERM to KILL */
+#define GRACE_MS    2000 /* from TERM to KILL */
+#define NOT_STARTED 125	 /* the keeper's word for what is this machine's fault */
 
 /* ---- in the keeper ---- */
 
@@ -29,7 +30,7 @@ static void become(const struct command *c)
 	int log = open(c->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (null < 0 || log < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 ||
 	    dup2(log, STDERR_FILENO) < 0)
-		_exit(126);
+		_exit(NOT_STARTED);
 	for (size_t i = 0; c->environment[i] != NULL; i++)
 		putenv((char *)(uintptr_t)c->environment[i]); /* it is not changed */
 	close_range(STDERR_FILENO + 1, ~0U, 0);
@@ -59,14 +60,14 @@ static void keep(const struct command *c, int owner)
 	int status;
 	setpgid(0, 0);
 	if (dup2(owner, STDERR_FILENO + 1) < 0)
-		_exit(125);
+		_exit(NOT_STARTED);
 	owner = STDERR_FILENO + 1;
 	close_range(STDERR_FILENO + 2, ~0U, 0); /* connections are not its */
 	pid_t pid = fork();
 	if (pid == 0)
 		become(c);
 	if (pid < 0)
-		_exit(125);
+		_exit(NOT_STARTED);
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	struct pollfd p[] = {{.fd = owner, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
 	while (poll(p, 2, -1) < 0 && errno == EINTR)
@@ -93,7 +94,7 @@ static int judge(const struct command *c, int status, bool late, struct rt_err *
 			       (long long)(c->limit_us / 1000000), c->log);
 	if (code == 0)
 		return 0;
-	if (code == 125)
+	if (code == NOT_STARTED)
 		return rt_fail(err, ERR_SYSTEM, "the build command could not be started");
 	if (code < 0)
 		return rt_fail(err, ERR_PERMANENT,

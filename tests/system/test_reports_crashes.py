@@ -216,7 +216,7 @@ def test_trap_44_a_failure_that_never_passes_is_tried_a_bounded_number_of_times(
     folder = os.path.join(p.folder, "file")
     p.configure({"reports": {"target": folder}})
     p.start_reports()
-    wait_for("the companion", lambda: os.path.isdir(folder))
+    p.wait_ready()
     os.rmdir(folder)
     p.write("file", "in the way")
     run = p.ask("--report", "nrp_1/01_roles")
@@ -229,7 +229,7 @@ def test_a_full_disk_fails_the_run_and_the_next_one_succeeds(make_failing):
     p = make_failing(kind=Companion, retries=1)
     with p.writing() as conn:
         write_roles(conn, 1, 100)
-    shim = Shim(p.folder, p.target)
+    shim = Shim(p.folder, p.target + os.sep)
     p.env = shim.env
     p.start_reports()
     wait_for("the companion", lambda: p.reports.lines("at the warehouse's queue"))
