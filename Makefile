@@ -45,6 +45,7 @@ BASE_SRC := \
 	proto/base/loop.c \
 	proto/base/metrics.c \
 	proto/base/rt.c \
+	proto/base/sha256.c \
 	proto/base/yaml.c
 
 PROTO_SRC := \
@@ -100,7 +101,53 @@ ROLLUP_SRC := \
 	transforms/rollup/json_canonical.c \
 	transforms/rollup/json_check.c
 
+REPORT_SRC := \
+	transforms/report/cron.c \
+	transforms/report/definition.c \
+	transforms/report/definition_columns.c \
+	transforms/report/form.c \
+	transforms/report/select.c \
+	transforms/report/value.c \
+	transforms/report/xsd.c
+
+REPORTS_SRC := \
+	apply/reports/command.c \
+	apply/reports/exceptions.c \
+	apply/reports/fence.c \
+	apply/reports/files.c \
+	apply/reports/keep.c \
+	apply/reports/making.c \
+	apply/reports/making_models.c \
+	apply/reports/manifest.c \
+	apply/reports/publication.c \
+	apply/reports/queue.c \
+	apply/reports/reports.c \
+	apply/reports/rows.c \
+	apply/reports/runs.c \
+	apply/reports/schedule.c \
+	apply/reports/target.c \
+	apply/reports/validate.c \
+	apply/reports/worker.c
+
+MODELS_SRC := \
+	transforms/models/csv.c \
+	transforms/models/graph.c \
+	transforms/models/project.c \
+	transforms/models/project_tests.c \
+	transforms/models/project_yaml.c \
+	transforms/models/render.c \
+	transforms/models/scan.c \
+	transforms/models/select.c
+
 APPLY_SRC := \
+	apply/reports/build.c \
+	apply/reports/build_drop.c \
+	apply/reports/build_models.c \
+	apply/reports/build_seed.c \
+	apply/reports/build_sources.c \
+	apply/reports/build_tests.c \
+	apply/reports/project_files.c \
+	apply/reports/publish.c \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
@@ -158,6 +205,7 @@ COMMANDS_SRC := \
 	cdc/commands/check_definitions.c \
 	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
+	cdc/commands/check_models.c \
 	cdc/commands/check_mirrors.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
@@ -168,7 +216,9 @@ COMMANDS_SRC := \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/models.c \
 	cdc/commands/quarantine.c \
+	cdc/commands/report.c \
 	cdc/commands/roles.c \
 	cdc/commands/rebuild.c \
 	cdc/commands/run.c \
@@ -197,11 +247,13 @@ UNIT_TESTS := \
 	test_json \
 	test_ledger \
 	test_mirror \
+	test_models \
 	test_pgoutput \
 	test_progress \
 	test_recheck \
 	test_record \
 	test_relcache \
+	test_report \
 	test_spool \
 	test_spool_disk \
 	test_spool_faults \
@@ -214,9 +266,11 @@ FUZZ := \
 	binary \
 	cast \
 	config \
+	csv \
 	fold \
 	frame \
 	json \
+	model \
 	pgoutput \
 	record \
 	rollup \
@@ -256,7 +310,8 @@ SIM_WRAP := \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.
-LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
+LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(REPORT_SRC) $(MODELS_SRC) $(APPLY_SRC) $(REPORTS_SRC) \
+	$(COMMANDS_SRC)
 
 # ---- tools and flags ----
 
@@ -264,7 +319,7 @@ ifeq ($(MODE),fuzz)
 CC       := clang-14
 endif
 CC       ?= gcc
-PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1
+PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1 jansson libxml-2.0
 # Quiet, since `make deps` on a new machine gets here before they are installed.
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
@@ -520,7 +575,7 @@ hdr-check: $(PB_HDR)
 
 # Debian packages that building, testing and the demo need.
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
-	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libcmocka-dev \
+	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libjansson-dev libxml2-dev libxml2-utils libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
 	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash openssl tzdata
 

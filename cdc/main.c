@@ -1,5 +1,5 @@
 /*
- * rolag: one binary, one table of commands. A role (capture, apply) is a
+ * rolag: one binary, one table of commands. A role (capture, apply, reports) is a
  * command that runs until it is told to stop; `rolag run` is their parent.
  */
 #include "cdc/commands/commands.h"
@@ -10,6 +10,8 @@ static const struct cli_command commands[] = {
 	{"run", "all roles as children in the foreground", &run_usage, cmd_run},
 	{"capture", "the core's changes into the spool", &capture_usage, cmd_capture},
 	{"apply", "the spool into the warehouse", &apply_usage, cmd_apply},
+	{"reports", "the companion: reports out of the warehouse, on request and by the clock",
+	 &reports_usage, cmd_reports},
 	{"init", "make publication, slot, schemas and tables; again is harmless", &init_usage,
 	 cmd_init},
 	{"check", "look at everything that the roles need, and say how to mend it", &check_usage,
@@ -17,6 +19,7 @@ static const struct cli_command commands[] = {
 	{"status", "how it goes, in a sentence and a table", &status_usage, cmd_status},
 	{"quarantine", "entities that wait because an event could not be folded, and their way out",
 	 &quarantine_usage, cmd_quarantine},
+	{"report", "ask for reports, and look at runs and their files", &report_usage, cmd_report},
 	{"story", "one entity's versions over all rollups", &story_usage, cmd_story},
 	{"sync", "bring tables up to the core again, while the rest goes on", &sync_usage,
 	 cmd_sync},
@@ -24,6 +27,7 @@ static const struct cli_command commands[] = {
 	 cmd_rebuild},
 	{"verify", "compare the warehouse with what the core's events fold to", &verify_usage,
 	 cmd_verify},
+	{"models", "look at, build and test the models", &models_usage, cmd_models},
 	{"spool", "look at the files between capture and apply", &spool_usage, cmd_spool},
 	{"fold", "every version that a definition makes of a file of events", &fold_usage,
 	 cmd_fold},

@@ -11,6 +11,7 @@ static const char *const unknown_event_names[] = {"quarantine", "fail", "ignore"
 static const char *const unknown_key_names[] = {"warn", "quarantine", "fail", "ignore", NULL};
 static const char *const gap_names[] = {"repair", "quarantine", "fail", NULL};
 static const char *const lost_slot_names[] = {"resync", "stop", NULL};
+static const char *const flaw_names[] = {"fail", "flag", NULL};
 static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 
@@ -282,6 +283,129 @@ const struct conf_key settings_keys[] = {
 	 .max = 1000000000,
 	 .help = "The same for events of one rollup: an entity that is parked for long must not "
 		 "fill the warehouse."},
+	{.name = "reports.definitions",
+	 .type = CONF_STRING,
+	 .offset = FIELD(reports.definitions),
+	 .init = "",
+	 .help = "The file of report definitions (reports.yaml; transforms/lana/REPORTS.md says "
+		 "how "
+		 "it is written); relative to this file. Empty: no reports, and `rolag run` starts "
+		 "no companion."},
+	{.name = "reports.target",
+	 .type = CONF_STRING,
+	 .offset = FIELD(reports.target),
+	 .init = "",
+	 .help = "Folder of the published files, <run id>/<norm>/<name>.<format>; empty: reports "
+		 "below state_dir. Absolute path."},
+	{.name = "reports.connect",
+	 .type = CONF_STRING,
+	 .offset = FIELD(reports.connect),
+	 .init = "",
+	 .help = "Connection string of the warehouse for the companion, whose role needs no right "
+		 "to write landed tables; empty: warehouse.connect."},
+	{.name = "reports.core_connect",
+	 .type = CONF_STRING,
+	 .offset = FIELD(reports.core_connect),
+	 .init = "",
+	 .help = "Connection string of the core for the fence of a run: a role with CONNECT and "
+		 "nothing else will do. Empty: core.connect."},
+	{.name = "reports.build",
+	 .type = CONF_STRING,
+	 .offset = FIELD(reports.build),
+	 .init = "",
+	 .help = "A command (for /bin/sh) that builds the models instead of the built-in builder, "
+		 "as tables in the schema ROLAG_SCHEMA, one for each model of a report; "
+		 "ROLAG_RUN_ID, ROLAG_WATERMARK, ROLAG_AS_OF, ROLAG_RUN_AT and ROLAG_MODELS are "
+		 "set. Ending otherwise than with 0 fails the run. Its output goes to "
+		 "reports.build.log in state_dir."},
+	{.name = "reports.build_limit",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(reports.build_limit),
+	 .init = "1 h",
+	 .min = SECOND,
+	 .max = DAY,
+	 .help = "How long the build command may take (the built-in builder: models.time_limit)."},
+	{.name = "reports.fence_limit",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(reports.fence_limit),
+	 .init = "5 min",
+	 .min = 100 * MS,
+	 .max = DAY,
+	 .help = "How long a run waits until the warehouse holds everything that was committed in "
+		 "the core before it was asked for; then it fails, and says how far behind the "
+		 "warehouse is (or goes on, with --allow-stale)."},
+	{.name = "reports.on_quarantine",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(reports.on_quarantine),
+	 .init = "fail",
+	 .names = flaw_names,
+	 .help = "When entities wait in quarantine, or a table is not live: fail = the run fails "
+		 "and names them (one run can be let through: --accept-quarantine); flag = the "
+		 "manifest names them."},
+	{.name = "reports.on_invalid",
+	 .type = CONF_ENUM,
+	 .offset = FIELD(reports.on_invalid),
+	 .init = "fail",
+	 .names = flaw_names,
+	 .help = "When a value breaks a limit of its column, or a file its XML schema: fail = the "
+		 "run fails with report, row and column; flag = the manifest says so."},
+	{.name = "reports.retries",
+	 .type = CONF_INT,
+	 .offset = FIELD(reports.retries),
+	 .init = "3",
+	 .min = 0,
+	 .max = 100,
+	 .help = "How often a run is tried again after a failure that may pass (a lost connection, "
+		 "a full disk)."},
+	{.name = "reports.keep_runs",
+	 .type = CONF_INT,
+	 .offset = FIELD(reports.keep_runs),
+	 .init = "10",
+	 .min = 1,
+	 .max = 100000,
+	 .help = "Published runs whose relations stay in the warehouse, so that `rolag report "
+		 "rerun` can write their files again. Files are never deleted."},
+	{.name = "reports.guard_formulas",
+	 .type = CONF_BOOL,
+	 .offset = FIELD(reports.guard_formulas),
+	 .init = "false",
+	 .help = "Put an apostrophe before text in csv and txt files that a spreadsheet would take "
+		 "for a formula (=, +, -, @, tab, line ends)."},
+	{.name = "reports.schedule",
+	 .type = CONF_LIST,
+	 .offset = FIELD(reports.schedule),
+	 .help = "Runs by the clock, each \"minute hour day month weekday\" as cron has it, and "
+		 "behind it the reports (norm/id) of the batch; none: all. Reports that take a day "
+		 "get yesterday. What was missed while nothing ran is caught up by one run."},
+	{.name = "reports.time_zone",
+	 .type = CONF_STRING,
+	 .offset = FIELD(reports.time_zone),
+	 .init = "UTC",
+	 .help = "Time zone of the schedules and of yesterday, as in the tz database "
+		 "(America/El_Salvador)."},
+	{.name = "models.path",
+	 .type = CONF_STRING,
+	 .offset = FIELD(models.path),
+	 .init = "",
+	 .help = "Folder of models (dbt_project.yml, models/, seeds/), relative to this file; "
+		 "empty: "
+		 "there are none."},
+	{.name = "models.time_limit",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(models.time_limit),
+	 .init = "30 min",
+	 .min = SECOND,
+	 .max = DAY,
+	 .help = "A build that takes longer is given up: its snapshot keeps the warehouse from "
+		 "cleaning up."},
+	{.name = "models.publish_wait",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(models.publish_wait),
+	 .init = "60 s",
+	 .min = SECOND,
+	 .max = 3600 * SECOND,
+	 .help = "How long publishing tries again while queries hold a view (each try waits half a "
+		 "second at most, so that nobody stands behind it for longer)."},
 	{.name = "log.level",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(log.level),
@@ -321,6 +445,16 @@ void settings_complete(struct settings *s, struct arena *a)
 	if (s->spool.dir[0] == '\0')
 		s->spool.dir = arena_printf(a, "%s/spool", s->state_dir);
 	s->rollups.path = beside(a, s->file, s->rollups.path);
+	if (s->reports.definitions[0] != '\0')
+		s->reports.definitions = beside(a, s->file, s->reports.definitions);
+	if (s->reports.target[0] == '\0')
+		s->reports.target = arena_printf(a, "%s/reports", s->state_dir);
+	if (s->reports.connect[0] == '\0')
+		s->reports.connect = s->warehouse.connect;
+	if (s->reports.core_connect[0] == '\0')
+		s->reports.core_connect = s->core.connect;
+	if (s->models.path[0] != '\0')
+		s->models.path = beside(a, s->file, s->models.path);
 }
 
 int settings_parse(const char *path, struct slice text, struct arena *a, struct settings *ret,
@@ -339,6 +473,9 @@ int settings_parse(const char *path, struct slice text, struct arena *a, struct 
 			       "%s: core.slot must be 1 to 63 of a-z, 0-9 and _", path);
 	if (s.state_dir[0] != '/')
 		return rt_fail(err, ERR_PERMANENT, "%s: state_dir must be an absolute path", path);
+	if (s.reports.target[0] != '\0' && s.reports.target[0] != '/')
+		return rt_fail(err, ERR_PERMANENT, "%s: reports.target must be an absolute path",
+			       path);
 	settings_complete(&s, a);
 	*ret = s;
 	return 0;

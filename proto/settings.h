@@ -20,6 +20,7 @@ enum settings_unknown_key {
 };
 enum settings_gap { GAP_REPAIR, GAP_QUARANTINE, GAP_FAIL };
 enum settings_lost_slot { LOST_SLOT_RESYNC, LOST_SLOT_STOP };
+enum settings_flaw { FLAW_FAIL, FLAW_FLAG };
 
 struct settings {
 	const char *file; /* the path it came from; not a key */
@@ -75,9 +76,30 @@ struct settings {
 		int64_t sample_entities;
 	} verify;
 	struct {
+		const char *path;     /* "" = there are none */
+		int64_t time_limit;   /* of a build */
+		int64_t publish_wait; /* for readers of the views, in sum */
+	} models;
+	struct {
 		int64_t max_entities; /* of one rollup */
 		int64_t max_events;   /* of one rollup */
 	} quarantine;
+	struct {
+		const char *definitions;   /* reports.yaml; "": no reports, no companion */
+		const char *target;	   /* "" = <state_dir>/reports */
+		const char *connect;	   /* "" = warehouse.connect */
+		const char *core_connect;  /* "" = core.connect */
+		const char *build;	   /* a command; "" = the models of models.path */
+		int64_t build_limit;	   /* µs */
+		int64_t fence_limit;	   /* µs that a run waits for its fence */
+		int on_quarantine;	   /* enum settings_flaw */
+		int on_invalid;		   /* enum settings_flaw */
+		int64_t retries;	   /* of a run, after failures that pass */
+		int64_t keep_runs;	   /* whose relations are kept */
+		bool guard_formulas;	   /* in csv and txt */
+		struct conf_list schedule; /* "minute hour day month weekday [norm/id …]" */
+		const char *time_zone;
+	} reports;
 	struct {
 		int level; /* index into settings_log_levels, an enum log_level by settings_log_level */
 		int format; /* enum log_format */

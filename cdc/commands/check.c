@@ -210,6 +210,7 @@ int cmd_check(struct cli *c)
 		if (k.has_mirrors)
 			check_mirrors_warehouse(&k, warehouse);
 	}
+	check_models(&k, warehouse);
 	check_pair(&k);
 	check_machine(&k);
 	check_spool(&k);

@@ -79,6 +79,13 @@ static int unknown_option(struct cli *c, const char *word, struct rt_err *err)
 	return unknown(err, "option", word, yaml_nearest(word, names, n), help);
 }
 
+/* "NORM/ID…": may be given again; the values stand with commas between them. */
+static bool is_repeatable(const struct cli_option *o)
+{
+	size_t n = o->value != NULL ? strlen(o->value) : 0;
+	return n > strlen("…") && strcmp(o->value + n - strlen("…"), "…") == 0;
+}
+
 /* Takes argv[*i], which begins with '-', and its value where it has one. */
 static int take_option(struct cli *c, int argc, char **argv, int *i, struct rt_err *err)
 {
@@ -104,6 +111,8 @@ static int take_option(struct cli *c, int argc, char **argv, int *i, struct rt_e
 	}
 	if (config)
 		c->config = value;
+	else if (c->value[at] != NULL && is_repeatable(&u->option[at]))
+		c->value[at] = arena_printf(&c->arena, "%s,%s", c->value[at], value);
 	else
 		c->value[at] = wants ? value : "";
 	return 0;

@@ -13,7 +13,7 @@
 
 struct cli_option {
 	const char *name;  /* "--print-sql" */
-	const char *value; /* what follows it ("FILE"); NULL: a flag */
+	const char *value; /* what follows it ("FILE"; "ID…": may be given again); NULL: a flag */
 	const char *help;  /* one line */
 };
 

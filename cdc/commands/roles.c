@@ -1,4 +1,5 @@
 /* roles: the long-running roles as commands. */
+#include "apply/reports/reports.h"
 #include "apply/stream/apply.h"
 #include "cdc/capture/capture.h"
 #include "cdc/commands/commands.h"
@@ -31,4 +32,22 @@ int cmd_capture(struct cli *c)
 	if (cli_settings(c, &s, &err) != 0)
 		return cli_fail(c, &err);
 	return capture_main(&s);
+}
+
+const struct cli_usage reports_usage = {
+	.text = "Makes reports (reports.* in the configuration) until it is told to stop: when a "
+		"request is in the\nqueue (rolag report run), at SIGUSR1 (all of them), and by the "
+		"clock. Needs the warehouse, and the\ncore for one statement a run; neither spool "
+		"nor "
+		"replication. SIGHUP reads the logging keys again,\nUSR2 writes its status to the "
+		"log.\n",
+};
+
+int cmd_reports(struct cli *c)
+{
+	struct settings s;
+	struct rt_err err;
+	if (cli_settings(c, &s, &err) != 0)
+		return cli_fail(c, &err);
+	return reports_main(&s);
 }

@@ -2,7 +2,8 @@
  * run: the roles as children of one foreground process (containers, the
  * demo). Guarantees: no child outlives us, no zombie stays, a child that
  * ended for a temporary reason comes back with backoff, and one that ended
- * for good ends us with its code after the others were stopped.
+ * for good ends us with its code after the others were stopped. Without the
+ * companion (reports) we go on, and say so.
  */
 #include "cdc/commands/commands.h"
 
@@ -20,14 +21,17 @@
 #define GRACE_US  30000000 /* what the others get when we stop because of one */
 
 const struct cli_usage run_usage = {
-	.text = "Runs capture and apply until it is told to stop, and restarts what ended for a "
-		"temporary\nreason. Signals: TERM or INT stops (a second one at once), HUP and "
-		"USR2 are passed on.\nEnds with a role's code (2 or 100) when that role ended for "
-		"good.\n",
+	.text = "Runs capture, apply and, where reports are configured, reports until it is told "
+		"to stop, and restarts\nwhat ended for a temporary reason. Signals: TERM or INT "
+		"stops "
+		"(a second one at once), HUP and USR2 are\npassed on, USR1 to reports. Ends with a "
+		"role's code (2 or 100) when capture or apply ended for good;\ngoes on without "
+		"reports.\n",
 };
 
-static const char *const role_names[] = {"capture", "apply"};
-#define ROLES ARRAY_LEN(role_names)
+static const char *const role_names[] = {"capture", "apply", "reports"};
+#define ROLES	ARRAY_LEN(role_names)
+#define REPORTS (ROLES - 1) /* the last: there may be none, and nothing ends with it */
 
 struct runner;
 
@@ -36,7 +40,7 @@ struct child {
 	const char *role;
 	pid_t pid; /* 0: not running */
 	int64_t started_us;
-	int64_t start_at_us; /* monotonic; when not running */
+	int64_t start_at_us; /* monotonic; when not running. LOOP_NEVER: it is not wanted any more */
 	struct pgc_backoff backoff;
 };
 
@@ -61,6 +65,7 @@ static void become(const struct child *c, pid_t parent)
 		_exit(EXIT_TEMPORARY);
 	setpgid(0, 0); /* ^C in a terminal reaches us alone, and we tell the child once */
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGUSR1, SIG_IGN); /* until it handles it: what is passed on must not end it */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execv("/proc/self/exe", (char *const *)argv); /* it changes none of them */
 	_exit(EXIT_TEMPORARY);
@@ -104,6 +109,12 @@ static void ended(struct runner *r, struct child *c, int status, int64_t now_us)
 	c->pid = 0;
 	if (r->stopping) {
 		log_info("stopped", "child=%s pid=%d code=%d", c->role, (int)pid, code);
+		return;
+	}
+	if ((code == EXIT_PERMANENT || code == EXIT_USAGE) && c == &r->child[REPORTS]) {
+		log_error("ended for good; going on without it", "child=%s pid=%d code=%d", c->role,
+			  (int)pid, code);
+		c->start_at_us = LOOP_NEVER;
 		return;
 	}
 	if (code == EXIT_PERMANENT || code == EXIT_USAGE) {
@@ -166,6 +177,8 @@ static int handle_signals(void *ctx, int64_t now_us, struct rt_err *err)
 		tell_all(r, SIGHUP);
 	if (l->usr2)
 		tell_all(r, SIGUSR2);
+	if (l->usr1 && r->child[REPORTS].pid != 0)
+		kill(r->child[REPORTS].pid, SIGUSR1);
 	if (l->child)
 		reap(r, now_us);
 	l->reload = l->usr1 = l->usr2 = l->child = false;
@@ -204,6 +217,8 @@ int cmd_run(struct cli *cli)
 						       .prepare = child_prepare,
 						       .dispatch = child_dispatch});
 	}
+	if (s.reports.definitions[0] == '\0')
+		r.child[REPORTS].start_at_us = LOOP_NEVER;
 	int rc = loop_run(&r.loop, &err);
 	kill_all(&r);
 	loop_release(&r.loop);

@@ -66,6 +66,8 @@ struct pgt_zone; /* a time zone from the system's tz database, immutable */
 /* "UTC" or an IANA name; NULL when there is none of that name. Freed by pgt_zone_free. */
 struct pgt_zone *pgt_zone_load(const char *name);
 void pgt_zone_free(struct pgt_zone *z);
+/* What clocks in the zone show at a moment (seconds since 1970), less UTC, in seconds. */
+int32_t pgt_zone_east(const struct pgt_zone *z, int64_t unix_s);
 
 /*
  * Appends the binary form of text to out. ERR_PERMANENT ("not a valid int8",

@@ -279,6 +279,11 @@ static struct span zone_span(const struct pgt_zone *z, int64_t t)
 	return s;
 }
 
+int32_t pgt_zone_east(const struct pgt_zone *z, int64_t unix_s)
+{
+	return zone_span(z, unix_s).before;
+}
+
 int32_t zone_offset(const struct pgt_zone *z, int64_t local_s)
 {
 	/* No offset is a day long, and changes are further apart. */

@@ -323,7 +323,7 @@ def test_init_refuses_what_making_things_cannot_mend(site):
     site.ok("init")
     site.warehouse_sql("insert into rolag.migration values (99, 'of the future')")
     code, line = site.fails("init")
-    assert code == PERMANENT and "control schema is version 99, this program knows 2" in line
+    assert code == PERMANENT and "control schema is version 99, this program knows 3" in line
 
 
 def test_init_names_a_table_that_the_core_does_not_have(site):
