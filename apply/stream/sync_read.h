@@ -29,11 +29,12 @@ struct sync_reader {
 	struct schema schema; /* of the SELECT list */
 	struct reader_key key[SYNC_KEY_MAX];
 	uint16_t text_keys; /* columns behind those of the SELECT list: parts of the key as text */
-	struct sync_key at; /* where it began, as text; of the row returned last, as the columns have it */
-	bool moved;	    /* a row was returned */
-	struct lsn seen;      /* everything that the chunk at hand shows was committed up to here */
-	uint64_t chunk_rows;  /* of the chunk at hand, so far */
-	int64_t asked_us;     /* monotonic, when it was asked for */
+	struct sync_key
+		at; /* where it began, as text; of the row returned last, as the columns have it */
+	bool moved; /* a row was returned */
+	struct lsn seen;     /* everything that the chunk at hand shows was committed up to here */
+	uint64_t chunk_rows; /* of the chunk at hand, so far */
+	int64_t asked_us;    /* monotonic, when it was asked for */
 	bool asked, copying, headed, done;
 };
 
