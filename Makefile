@@ -66,6 +66,7 @@ PG_SRC := \
 	proto/pg/datetime_tables.c \
 	proto/pg/numeric.c \
 	proto/pg/pgconn.c \
+	proto/pg/published.c \
 	proto/pg/shape.c \
 	proto/pg/slot.c \
 	proto/pg/types.c \
@@ -121,8 +122,10 @@ APPLY_SRC := \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
+	apply/stream/differ.c \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
+	apply/stream/landed_ensure.c \
 	apply/stream/ledger.c \
 	apply/stream/mirror.c \
 	apply/stream/mirror_batch.c \
@@ -132,15 +135,24 @@ APPLY_SRC := \
 	apply/stream/remake.c \
 	apply/stream/sampler.c \
 	apply/stream/parked.c \
+	apply/stream/published.c \
 	apply/stream/quarantine.c \
 	apply/stream/quarantine_serve.c \
+	apply/stream/rebuild.c \
+	apply/stream/rebuild_begin.c \
+	apply/stream/rebuild_count.c \
+	apply/stream/rebuild_swap.c \
 	apply/stream/repair.c \
 	apply/stream/source.c \
+	apply/stream/swap.c \
+	apply/stream/swap_sql.c \
+	apply/stream/swap_view.c \
 	apply/stream/sync.c \
 	apply/stream/sync_fork.c \
 	apply/stream/sync_mirror.c \
 	apply/stream/sync_note.c \
 	apply/stream/sync_read.c \
+	apply/stream/sync_stamp.c \
 	apply/stream/sync_start.c \
 	apply/stream/sync_table.c \
 	apply/stream/sync_unit.c \
@@ -148,6 +160,9 @@ APPLY_SRC := \
 	apply/stream/verify.c \
 	apply/stream/verify_compare.c \
 	apply/stream/verify_fence.c \
+	apply/stream/verify_keys.c \
+	apply/stream/verify_mirror.c \
+	apply/stream/verify_mirror_rows.c \
 	apply/stream/verify_rows.c \
 	apply/stream/verify_triggers.c \
 	apply/stream/writer.c \
@@ -159,6 +174,7 @@ COMMANDS_SRC := \
 	cdc/commands/check_definitions.c \
 	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
+	cdc/commands/check_mirrors.c \
 	cdc/commands/check_models.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
@@ -172,6 +188,7 @@ COMMANDS_SRC := \
 	cdc/commands/models.c \
 	cdc/commands/quarantine.c \
 	cdc/commands/roles.c \
+	cdc/commands/rebuild.c \
 	cdc/commands/run.c \
 	cdc/commands/spool.c \
 	cdc/commands/status.c \
@@ -224,7 +241,8 @@ FUZZ := \
 	pgoutput \
 	record \
 	rollup \
-	spool
+	spool \
+	verify
 
 # Programs that the system tests drive.
 TEST_TOOLS := \
@@ -253,7 +271,7 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
-	remake_serve mirror_ensure \
+	remake_serve mirror_ensure rebuild_begin rebuild_ask \
 	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_backoff_next spool_writer_open
 

@@ -20,6 +20,8 @@ static const struct cli_command commands[] = {
 	{"story", "one entity's versions over all rollups", &story_usage, cmd_story},
 	{"sync", "bring tables up to the core again, while the rest goes on", &sync_usage,
 	 cmd_sync},
+	{"rebuild", "a rollup anew beside its live tables, by a changed definition", &rebuild_usage,
+	 cmd_rebuild},
 	{"verify", "compare the warehouse with what the core's events fold to", &verify_usage,
 	 cmd_verify},
 	{"models", "look at, build and test the models", &models_usage, cmd_models},

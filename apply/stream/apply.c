@@ -11,6 +11,7 @@
 
 #include "apply/stream/gather.h"
 #include "apply/stream/quarantine.h"
+#include "apply/stream/rebuild.h"
 #include "apply/stream/remake.h"
 #include "apply/stream/repair.h"
 #include "apply/stream/sampler.h"
@@ -67,6 +68,7 @@ struct applier {
 	struct sync sync;
 	struct cache cache;
 	struct sampler sampler;
+	struct rebuild rebuild;
 	struct parked parked;
 	struct batch batch[2];
 	struct batch *making, *flying; /* flying: with the writer, or NULL */
@@ -99,6 +101,7 @@ struct applier {
 static void forget(struct applier *a)
 {
 	sync_end(&a->sync);
+	rebuild_end(&a->rebuild);
 	writer_detach(&a->writer);
 	gather_close(&a->gather);
 	cache_clear(&a->cache);
@@ -163,6 +166,7 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	FAILPOINT_FD(APPLY_CONNECTED, PQsocket(c));
 	if ((rc = ledger_take_over(c, s, &a->ledger, err)) != 0 ||
 	    (rc = landed_ensure(c, s, &a->landed, NULL, NULL, err)) != 0 ||
+	    (rc = rebuild_begin(&a->rebuild, c, err)) != 0 ||
 	    (rc = landed_park_absent(c, s, &a->landed, say_parked, NULL, err)) != 0 ||
 	    (rc = quarantine_load(c, s, &a->landed, &a->parked, err)) != 0 ||
 	    (rc = pass_breaks(a, c, err)) != 0 || (rc = ensure_mirrors(a, c, err)) != 0 ||
@@ -272,12 +276,38 @@ static void note_parked(struct applier *a, const struct batch *b)
 		quarantine_measure(&a->parked, &a->landed);
 }
 
+/* Changes as the core made them, however they were coalesced. */
+static void note_mirrored(const struct batch *b)
+{
+	static const enum met_id counter[] = {[MIRROR_OP_INSERT] = MET_MIRROR_INSERTS,
+					      [MIRROR_OP_UPDATE] = MET_MIRROR_UPDATES,
+					      [MIRROR_OP_DELETE] = MET_MIRROR_DELETES,
+					      [MIRROR_OP_TRUNCATE] = MET_MIRROR_TRUNCATES};
+	uint64_t n[ARRAY_LEN(counter)] = {0};
+	for (uint32_t i = 0; i < b->mirrors.count; i++)
+		if (b->mirrors.op[i].kind <= MIRROR_OP_TRUNCATE)
+			n[b->mirrors.op[i].kind]++;
+	for (size_t i = 0; i < ARRAY_LEN(n); i++)
+		if (n[i] > 0)
+			met_add(counter[i], n[i]);
+}
+
+static void measure_mirrors(const struct applier *a)
+{
+	uint64_t parked = 0;
+	for (uint16_t i = 0; i < a->mirrors.count; i++)
+		parked += a->mirrors.item[i].state == LANDED_PARKED;
+	met_set(MET_MIRRORS, a->mirrors.count);
+	met_set(MET_PARKED_MIRRORS, parked);
+}
+
 static void note_rows(struct applier *a, const struct batch *b)
 {
 	uint64_t rows = 0, hidden;
 	for (uint16_t i = 0; i < a->landed.count; i++)
 		rows += b->rows[i].count;
 	met_add(MET_APPLY_EVENTS, rows);
+	note_mirrored(b);
 	if (rows > 0 && b->commit_us != 0)
 		met_set(MET_APPLY_EVENT_US, (uint64_t)b->commit_us);
 	met_add(MET_APPLY_DUPLICATES, b->duplicates);
@@ -375,7 +405,9 @@ static bool remake_is_due(const struct applier *a)
 static void gather_more(struct applier *a)
 {
 	if (a->full || a->fatal != 0 || a->core_away || sync_holds(&a->sync) ||
-	    ((a->loop.stop > 0 || a->serving || remake_is_due(a)) && !a->making->open))
+	    ((a->loop.stop > 0 || a->serving || a->rebuild.due != REBUILD_NOTHING ||
+	      remake_is_due(a)) &&
+	     !a->making->open))
 		return;
 	enum gather_result r =
 		gather_turn(&a->gather, a->making,
@@ -480,6 +512,35 @@ static int ask_quarantine(struct applier *a, struct rt_err *err)
 	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
 }
 
+/* Between two batches: asks now and then what is to be done for a rebuild. */
+static int ask_rebuild(struct applier *a, struct rt_err *err)
+{
+	PGconn *c;
+	if (rt_mono_us() < a->rebuild.ask_us || a->rebuild.due != REBUILD_NOTHING)
+		return 0;
+	int rc = writer_lend(&a->writer, &c, err);
+	if (rc == 0)
+		rc = rebuild_ask(&a->rebuild, c, err);
+	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
+}
+
+/* What is due, once nothing is in the making or under way. The set changes with the connection only. */
+static int serve_rebuild(struct applier *a, struct rt_err *err)
+{
+	PGconn *c;
+	bool changed = a->rebuild.due == REBUILD_BEGIN;
+	int rc = 0;
+	if (!changed && (rc = writer_lend(&a->writer, &c, err)) == 0)
+		rc = rebuild_swap(&a->rebuild, c, &changed, err);
+	if (rc != 0)
+		return rc;
+	if (!changed)
+		return writer_take_back(&a->writer, err);
+	forget(a);
+	a->retry_us = rt_mono_us();
+	return 0;
+}
+
 /* A mirror was made live, and stands as the warehouse says; the stream waits for that. */
 static int read_mirrors(struct applier *a, struct rt_err *err)
 {
@@ -526,6 +587,8 @@ static int pump(struct applier *a, struct rt_err *err)
 			return 0;
 		if (!writer_is_busy(&a->writer) && (rc = ask_quarantine(a, err)) != 0)
 			return rc;
+		if (!writer_is_busy(&a->writer) && (rc = ask_rebuild(a, err)) != 0)
+			return rc;
 		if (!writer_is_busy(&a->writer) && sync_has_landed(&a->sync) &&
 		    (rc = read_mirrors(a, err)) != 0)
 			return rc;
@@ -547,6 +610,12 @@ static int pump(struct applier *a, struct rt_err *err)
 		}
 		if (!worth && a->serving && !a->making->open) {
 			if ((rc = serve_quarantine(a, err)) != 0)
+				return rc;
+			continue;
+		}
+		if (!worth && a->rebuild.due != REBUILD_NOTHING && !a->making->open) {
+			rc = serve_rebuild(a, err);
+			if (rc != 0 || !a->connected)
 				return rc;
 			continue;
 		}
@@ -698,6 +767,7 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 		met_state(sync_count(&a->sync) > 0 ? "syncing"
 			  : a->gather.drained	   ? "live"
 						   : "catching_up");
+	measure_mirrors(a);
 	met_tick(rt_now_us());
 	bool idle = a->flying == NULL && (!a->making->open || a->core_away);
 	if (a->loop.stop > 0 && (!a->connected || idle))
@@ -732,7 +802,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	writer_init(&a->writer, s, &a->landed, &a->mirrors, &a->ledger);
 	sync_init(&a->sync, s, &a->landed, &a->mirrors, &a->ledger);
 	cache_init(&a->cache, s->apply.cache);
-	parked_init(&a->parked, a->landed.count, (uint64_t)s->quarantine.max_entities,
+	parked_init(&a->parked, landed_room(&a->landed), (uint64_t)s->quarantine.max_entities,
 		    (uint64_t)s->quarantine.max_events);
 	batch_init(&a->batch[0], &a->landed, &a->parked);
 	batch_init(&a->batch[1], &a->landed, &a->parked);
@@ -744,9 +814,12 @@ static int set_up(struct applier *a, struct rt_err *err)
 	a->loop.before_sleep = before_sleep;
 	loop_add(&a->loop,
 		 (struct loop_source){"warehouse", a, warehouse_prepare, warehouse_dispatch});
-	sampler_init(&a->sampler, s, &a->landed, &a->loop);
+	sampler_init(&a->sampler, s, &a->landed, &a->mirrors, &a->loop);
 	loop_add(&a->loop,
 		 (struct loop_source){"sampler", &a->sampler, sampler_prepare, sampler_dispatch});
+	rebuild_init(&a->rebuild, s, &a->landed, &a->ledger, &a->loop);
+	loop_add(&a->loop,
+		 (struct loop_source){"rebuild", &a->rebuild, rebuild_prepare, rebuild_dispatch});
 	loop_add(&a->loop, (struct loop_source){"spool", a, spool_prepare, spool_dispatch});
 	loop_add(&a->loop, (struct loop_source){"sync", a, sync_source_prepare, sync_dispatch});
 	return 0;

@@ -43,7 +43,8 @@ void batch_init(struct batch *b, const struct landed_set *landed, struct parked 
 {
 	*b = (struct batch){.landed = landed, .parked = parked, .first_part = true};
 	arena_init(&b->arena, BATCH_ARENA_BYTES);
-	b->rows = rt_calloc(landed->count, sizeof(*b->rows));
+	b->room = landed_room(landed);
+	b->rows = rt_calloc(b->room, sizeof(*b->rows));
 }
 
 void batch_release(struct batch *b)
@@ -51,9 +52,10 @@ void batch_release(struct batch *b)
 	if (b == NULL || b->rows == NULL)
 		return;
 	HASH_CLEAR(hh, b->entities);
-	for (uint16_t i = 0; i < b->landed->count; i++)
+	for (uint16_t i = 0; i < b->room; i++)
 		free(b->rows[i].row);
 	free(b->rows);
+	free(b->seen);
 	mirror_batch_release(&b->mirrors);
 	free(b->event);
 	free(b->transaction);
@@ -68,11 +70,11 @@ void batch_release(struct batch *b)
 void batch_reset(struct batch *b)
 {
 	HASH_CLEAR(hh, b->entities);
-	for (uint16_t i = 0; i < b->landed->count; i++)
+	for (uint16_t i = 0; i < b->room; i++)
 		b->rows[i].count = 0;
 	mirror_batch_reset(&b->mirrors);
 	b->event_count = b->folded = b->transaction_count = b->missing_count = b->fence_count = 0;
-	b->asked = b->waiting_count = b->park_count = 0;
+	b->asked = b->waiting_count = b->park_count = b->seen_count = 0;
 	b->end = LSN_NONE;
 	b->commit_us = b->heartbeat_us = 0;
 	b->bytes = 0;
@@ -286,6 +288,8 @@ static void cut_at(struct batch *b, uint32_t t)
 		b->waiting_count--;
 	while (b->park_count > 0 && b->park[b->park_count - 1].transaction >= t)
 		b->park_count--;
+	while (b->seen_count > 0 && b->seen[b->seen_count - 1].transaction >= t)
+		b->seen_count--;
 	b->folded = RT_MIN(b->folded, b->event_count);
 	b->transaction_count = t;
 	b->open = false;
@@ -369,6 +373,13 @@ static void take_row(struct batch *b, const struct batch_event *ev, const struct
 	add_row(b, ev, row);
 }
 
+static void add_seen(struct batch *b, const struct batch_event *ev)
+{
+	b->seen = grown(b->seen, b->seen_count, &b->seen_cap, sizeof(*b->seen));
+	b->seen[b->seen_count++] =
+		(struct batch_seen){ev->rollup, ev->entity->id, ev->e.sequence, ev->transaction};
+}
+
 /* The i-th event: 0 where it is folded, waits or is left out; else as batch_fold. */
 static int fold_one(struct batch *b, uint32_t i, struct rt_err *err)
 {
@@ -390,6 +401,8 @@ static int fold_one(struct batch *b, uint32_t i, struct rt_err *err)
 		result = fold_accept(l->rollup, prev, &ev->e, &b->arena, &row, &note);
 	if (result == FOLD_DUPLICATE) {
 		b->duplicates++;
+		if (b->keep_seen)
+			add_seen(b, ev);
 		return 0;
 	}
 	if (result != FOLD_OK && result != FOLD_IGNORED)

@@ -53,6 +53,14 @@ struct batch_park {
 	const char *reason;
 };
 
+/* An event whose row is there already: the stream says what a sync did not know of it. */
+struct batch_seen {
+	uint16_t rollup;
+	struct slice id;
+	int32_t sequence;
+	uint32_t transaction;
+};
+
 /* Events that are missing before the next one to be folded; they are of its entity. */
 struct batch_gap {
 	uint16_t rollup;
@@ -84,7 +92,8 @@ struct batch {
 	uint32_t event_count, event_cap, folded; /* folded: how many events are */
 	struct batch_transaction *transaction;
 	uint32_t transaction_count, transaction_cap;
-	struct batch_rows *rows; /* per rollup, landed->count of them */
+	struct batch_rows *rows; /* per rollup, `room` of them */
+	uint16_t room;
 	struct mirror_batch mirrors;
 	struct batch_entity *entities; /* hash table */
 	struct batch_entity **missing; /* whose state must be fetched */
@@ -96,6 +105,9 @@ struct batch {
 	uint32_t waiting_count, waiting_cap;
 	struct batch_park *park;
 	uint32_t park_count, park_cap;
+	bool keep_seen;		 /* duplicates go to … */
+	struct batch_seen *seen; /* … here, in stream order */
+	uint32_t seen_count, seen_cap;
 	struct batch_gap gap; /* where batch_fold said 1 */
 	struct lsn end;	      /* position that the ledger gets with this batch */
 	int64_t commit_us;    /* of the newest transaction; 0: none */

@@ -15,12 +15,18 @@
 
 #define FENCE_RUN_ID_MAX 64
 
+/* A rollup that a relation feeds. */
+struct gather_target {
+	uint16_t rollup;
+	bool mapped;
+	struct source_map map; /* filled when a row of it counts */
+};
+
 struct gather_relation {
 	UT_hash_handle hh;
 	uint64_t hash;
-	int rollup; /* -1: not landed */
-	bool mapped;
-	struct source_map map; /* filled when a row of it counts */
+	uint16_t count;
+	struct gather_target *target;
 	struct mirror_route mirror;
 };
 
@@ -47,11 +53,22 @@ void gather_close(struct gather *g)
 	HASH_ITER(hh, g->relations, r, next)
 	{
 		HASH_DEL(g->relations, r);
+		free(r->target);
 		free(r);
 	}
 	if (g->reader != NULL)
 		spool_reader_close(g->reader);
 	*g = (struct gather){0};
+}
+
+static void find_targets(const struct gather *g, const struct schema *s, struct gather_relation *r)
+{
+	for (int at = 0;
+	     (at = landed_find_source(g->landed, (uint16_t)at, s->nspname, s->relname)) >= 0;
+	     at++) {
+		r->target = rt_realloc(r->target, (r->count + 1U) * sizeof(*r->target));
+		r->target[r->count++] = (struct gather_target){.rollup = (uint16_t)at};
+	}
 }
 
 static struct gather_relation *relation_of(struct gather *g, const struct schema *s)
@@ -61,20 +78,20 @@ static struct gather_relation *relation_of(struct gather *g, const struct schema
 	if (r == NULL) {
 		r = rt_calloc(1, sizeof(*r));
 		r->hash = s->hash;
-		r->rollup = landed_find_source(g->landed, s->nspname, s->relname);
+		find_targets(g, s, r);
 		HASH_ADD(hh, g->relations, hash, sizeof(r->hash), r);
 	}
 	return r;
 }
 
 /* A shape that its rollup cannot read is an error only where a row of it counts. */
-static int map_relation(struct gather *g, struct gather_relation *r, const struct schema *s,
+static int map_relation(struct gather *g, struct gather_target *t, const struct schema *s,
 			struct rt_err *err)
 {
-	if (r->mapped)
+	if (t->mapped)
 		return 0;
-	int rc = source_map_columns(g->landed->item[r->rollup].rollup, s, &r->map, err);
-	r->mapped = rc == 0;
+	int rc = source_map_columns(g->landed->item[t->rollup].rollup, s, &t->map, err);
+	t->mapped = rc == 0;
 	return rc;
 }
 
@@ -85,7 +102,8 @@ static bool is_passed(const struct gather *g, const struct batch *b, int rollup)
 	const struct lsn end = b->transaction[b->transaction_count - 1].end;
 	if (landed_is_parked(l, end))
 		return true;
-	return !g->rows_only && (l->state == LANDED_SYNCING || lsn_le(end, l->sync_lsn));
+	const bool syncs = l->state == LANDED_SYNCING || l->state == LANDED_REBUILDING;
+	return !g->rows_only && (syncs || lsn_le(end, l->sync_lsn));
 }
 
 /* The rollup's source is not what it was: from this transaction on it waits for a person. */
@@ -115,33 +133,41 @@ static int stop_at_gap(struct gather *g, const struct change *c, struct rt_err *
 		       LSN_ARGS(c->gap_from), LSN_ARGS(c->lsn));
 }
 
+static void take_event(struct gather *g, struct batch *b, struct gather_target *t,
+		       const struct change *c)
+{
+	struct fold_event e;
+	struct rt_err why;
+	if (is_passed(g, b, t->rollup))
+		return;
+	if (c->kind != CHANGE_INSERT)
+		park_changed(b, t->rollup, c, c->schema,
+			     c->kind == CHANGE_UPDATE ? "UPDATE" : "DELETE");
+	else if (map_relation(g, t, c->schema, &why) != 0 ||
+		 source_read_row(g->landed->item[t->rollup].rollup, &t->map, &c->new_row, &b->arena,
+				 &e, &why) != 0)
+		park(b, t->rollup, c->lsn, why.msg);
+	else
+		batch_add_event(b, t->rollup, &e);
+}
+
 static void take_row(struct gather *g, struct batch *b, const struct change *c)
 {
 	struct gather_relation *r = relation_of(g, c->schema);
-	struct fold_event e;
-	struct rt_err why;
 	mirror_take(g->mirrors, g->settings, &r->mirror, b, c, 0);
-	if (r->rollup < 0 || is_passed(g, b, r->rollup))
-		return;
-	if (c->kind != CHANGE_INSERT)
-		park_changed(b, r->rollup, c, c->schema,
-			     c->kind == CHANGE_UPDATE ? "UPDATE" : "DELETE");
-	else if (map_relation(g, r, c->schema, &why) != 0 ||
-		 source_read_row(g->landed->item[r->rollup].rollup, &r->map, &c->new_row, &b->arena,
-				 &e, &why) != 0)
-		park(b, r->rollup, c->lsn, why.msg);
-	else
-		batch_add_event(b, (uint16_t)r->rollup, &e);
+	for (uint16_t i = 0; i < r->count; i++)
+		take_event(g, b, &r->target[i], c);
 }
 
 static void take_truncate(struct gather *g, struct batch *b, const struct change *c)
 {
 	for (uint32_t i = 0; i < c->truncated_count; i++) {
 		const struct schema *s = c->truncated[i];
-		mirror_take(g->mirrors, g->settings, &relation_of(g, s)->mirror, b, c, i);
-		int rollup = landed_find_source(g->landed, s->nspname, s->relname);
-		if (rollup >= 0 && !is_passed(g, b, rollup))
-			park_changed(b, rollup, c, s, "TRUNCATE");
+		struct gather_relation *r = relation_of(g, s);
+		mirror_take(g->mirrors, g->settings, &r->mirror, b, c, i);
+		for (uint16_t t = 0; t < r->count; t++)
+			if (!is_passed(g, b, r->target[t].rollup))
+				park_changed(b, r->target[t].rollup, c, s, "TRUNCATE");
 	}
 }
 

@@ -1,7 +1,6 @@
 /*
- * landed: DDL and SQL of landed tables, generated from definitions.
- * Guarantees: names are quoted, a table made by another definition is never
- * written, and running landed_ensure twice changes nothing the second time.
+ * landed: definitions as they are landed; DDL and SQL of their tables.
+ * Guarantees: names are quoted; a definition lives as long as its set.
  */
 #include "apply/stream/landed.h"
 
@@ -9,11 +8,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "proto/base/failpoint.h"
 #include "proto/pg/pgconn.h"
 #include "transforms/rollup/fold.h"
-
-static const char *const state_names[] = {"syncing", "live", "parked", "rebuilding"};
 
 /* ---- which rollups ---- */
 
@@ -76,11 +72,19 @@ static void resolve_policies(const struct settings *s, struct rollup *r)
 			    gap[s->apply.gap]);
 }
 
-static void add_item(struct arena *a, const struct settings *s, struct landed_set *set,
-		     const struct rollup *r)
+/* Definitions from elsewhere, and items that were beside others: made once, whatever comes and goes. */
+struct landed_store {
+	struct arena *arena;
+	struct rollup **rollup;
+	size_t count, cap;
+	struct landed *beside;
+	size_t beside_count, beside_cap;
+};
+
+static void make_item(struct arena *a, const struct settings *s, const struct rollup *r,
+		      struct landed *l)
 {
 	struct buf b = BUF_INIT;
-	struct landed *l = &set->item[set->count++];
 	*l = (struct landed){.rollup = r, .state = LANDED_SYNCING};
 	pgc_ident(&b, s->warehouse.schema);
 	buf_u8(&b, '.');
@@ -118,11 +122,11 @@ int landed_load(struct arena *a, const struct settings *s, struct landed_set *re
 	const char **path = NULL;
 	size_t n = 0;
 	int rc = list_definitions(a, s->rollups.path, &path, &n, err);
-	if (rc == 0 && n > UINT16_MAX)
+	if (rc == 0 && n > UINT16_MAX / 2)
 		rc = rt_fail(err, ERR_PERMANENT, "%s has too many files", s->rollups.path);
 	struct landed_set set = {0};
 	if (rc == 0)
-		set.item = arena_zalloc(a, (n + 1) * sizeof(*set.item));
+		set.item = arena_zalloc(a, (2 * n + 1) * sizeof(*set.item));
 	for (size_t i = 0; rc == 0 && i < n; i++) {
 		struct rollup *r;
 		rc = rollup_load(a, path[i], &r, err);
@@ -138,9 +142,14 @@ int landed_load(struct arena *a, const struct settings *s, struct landed_set *re
 			continue;
 		}
 		resolve_policies(s, r);
-		add_item(a, s, &set, r);
+		make_item(a, s, r, &set.item[set.count]);
+		set.item[set.count++].file = r;
 	}
 	free(path);
+	set.own = set.count;
+	set.cap = (uint16_t)(2 * set.count);
+	set.store = rt_calloc(1, sizeof(*set.store));
+	set.store->arena = a;
 	if (rc == 0)
 		rc = check_named(s, &set, err);
 	if (rc == 0)
@@ -152,19 +161,109 @@ int landed_load(struct arena *a, const struct settings *s, struct landed_set *re
 
 void landed_release(struct landed_set *set)
 {
-	for (uint16_t i = 0; set != NULL && i < set->count; i++)
-		rollup_release((struct rollup *)set->item[i].rollup);
+	for (uint16_t i = 0; set != NULL && i < set->own; i++)
+		rollup_release((struct rollup *)set->item[i].file);
+	struct landed_store *store = set != NULL ? set->store : NULL;
+	for (size_t i = 0; store != NULL && i < store->count; i++)
+		rollup_release(store->rollup[i]);
+	if (store != NULL) {
+		free(store->rollup);
+		free(store->beside);
+		free(store);
+	}
 	if (set != NULL)
 		*set = (struct landed_set){0};
 }
 
-int landed_find_source(const struct landed_set *set, const char *nspname, const char *relname)
+int landed_find_source(const struct landed_set *set, uint16_t from, const char *nspname,
+		       const char *relname)
 {
-	for (uint16_t i = 0; i < set->count; i++)
+	for (uint16_t i = from; i < set->count; i++)
 		if (strcmp(set->item[i].rollup->source_schema, nspname) == 0 &&
 		    strcmp(set->item[i].rollup->source_table, relname) == 0)
 			return i;
 	return -1;
+}
+
+struct landed *landed_find(const struct landed_set *set, const char *name)
+{
+	for (uint16_t i = 0; i < set->count; i++)
+		if (strcmp(set->item[i].rollup->name, name) == 0)
+			return &set->item[i];
+	return NULL;
+}
+
+/* ---- definitions that rollups.path has no more ---- */
+
+static struct rollup *find_stored(const struct landed_store *store, const char *name,
+				  int32_t number, const char *text)
+{
+	for (size_t i = 0; i < store->count; i++)
+		if (strcmp(store->rollup[i]->name, name) == 0 &&
+		    store->rollup[i]->definition == number &&
+		    strcmp(store->rollup[i]->text, text) == 0)
+			return store->rollup[i];
+	return NULL;
+}
+
+int landed_stored(struct landed_set *set, const struct settings *s, const char *name,
+		  int32_t number, uint64_t fingerprint, const char *text, const struct rollup **ret,
+		  struct rt_err *err)
+{
+	struct landed_store *store = set->store;
+	struct rollup *r = find_stored(store, name, number, text);
+	if (r == NULL) {
+		char *file = rt_sprintf("rolag.definition: %s, number %" PRId32, name, number);
+		int rc = rollup_parse(store->arena, file, text, strlen(text), &r, err);
+		free(file);
+		if (rc != 0)
+			return rc;
+		resolve_policies(s, r);
+		if (store->count == store->cap) {
+			store->cap = store->cap == 0 ? 8 : store->cap * 2;
+			store->rollup =
+				rt_realloc(store->rollup, store->cap * sizeof(*store->rollup));
+		}
+		store->rollup[store->count++] = r;
+	}
+	if (strcmp(r->name, name) != 0 || r->definition != number || r->fingerprint != fingerprint)
+		return rt_fail(err, ERR_PERMANENT,
+			       "rolag.definition: what stands there for %s, number %" PRId32
+			       ", is not the definition that made its rows",
+			       name, number);
+	*ret = r;
+	return 0;
+}
+
+struct landed *landed_add_beside(struct landed_set *set, const struct settings *s,
+				 struct landed *of, const struct rollup *r)
+{
+	struct landed_store *store = set->store;
+	size_t i = 0;
+	if (set->count == set->cap)
+		return NULL;
+	while (i < store->beside_count &&
+	       (store->beside[i].beside != of || store->beside[i].file != r))
+		i++;
+	if (i == store->beside_count) {
+		struct rollup *copy = arena_alloc(store->arena, sizeof(*copy));
+		*copy = *r;
+		copy->name = arena_printf(store->arena, "%s__d%" PRId32, of->rollup->name,
+					  r->definition);
+		if (i == store->beside_cap) {
+			store->beside_cap = i == 0 ? 8 : i * 2;
+			store->beside = rt_realloc(store->beside,
+						   store->beside_cap * sizeof(*store->beside));
+		}
+		make_item(store->arena, s, copy, &store->beside[i]);
+		store->beside[i].beside = of;
+		store->beside[i].file = r; /* by which it is found again */
+		store->beside_count++;
+	}
+	struct landed *l = &set->item[set->count++];
+	*l = store->beside[i];
+	l->file = NULL;
+	return l;
 }
 
 /* ---- SQL ---- */
@@ -284,11 +383,36 @@ void landed_copy_sql(const struct landed *l, bool latest, struct buf *out)
 	buf_str(out, ") FROM STDIN (FORMAT binary)");
 }
 
+/* Can its rows be found in the table beside which they are built? */
+static bool keeps_held(const struct landed *l)
+{
+	return l->beside != NULL && l->beside->rollup->id_type == l->rollup->id_type;
+}
+
+/* s: the rows of s0, with what the table beside which they are built holds of them. */
+static void keep_held(const struct landed *l, struct buf *out)
+{
+	buf_str(out, ", s AS (SELECT ");
+	for (int i = 0; i < LANDED_BEFORE; i++)
+		buf_printf(out, "s0.%s, ", before_names[i]);
+	for (uint16_t i = 0; i < l->rollup->column_count; i++) {
+		buf_str(out, "s0.");
+		pgc_ident(out, l->rollup->column[i].name);
+		buf_str(out, ", ");
+	}
+	buf_printf(out,
+		   "coalesce(k._lsn, s0._lsn) AS _lsn, CASE WHEN k.id IS NULL THEN "
+		   "s0._committed_at ELSE k._committed_at END AS _committed_at, s0._last FROM s0 "
+		   "LEFT JOIN %s AS k ON k.id = s0.id AND k.version = s0.version)",
+		   l->beside->history);
+}
+
 void landed_write_sql(const struct landed *l, struct buf *out)
 {
 	const struct rollup *r = l->rollup;
 	int n = LANDED_BEFORE + r->column_count + LANDED_BEHIND, p = 1;
-	buf_str(out, "WITH s AS (SELECT * FROM unnest(");
+	buf_str(out, keeps_held(l) ? "WITH s0 AS (SELECT * FROM unnest("
+				   : "WITH s AS (SELECT * FROM unnest(");
 	for (int i = 0; i < LANDED_BEFORE; i++, p++)
 		buf_printf(out, "%s$%d::%s[]", p > 1 ? ", " : "", p, before_type(l, i));
 	for (uint16_t i = 0; i < r->column_count; i++, p++)
@@ -298,6 +422,8 @@ void landed_write_sql(const struct landed *l, struct buf *out)
 		   n + 1);
 	column_names(l, "", out);
 	buf_str(out, ", _last))");
+	if (keeps_held(l))
+		keep_held(l, out);
 	struct buf values = BUF_INIT; /* the SELECT list: array columns are cast back */
 	for (int i = 0; i < LANDED_BEFORE; i++)
 		buf_printf(&values, "%s%s", i > 0 ? ", " : "", before_names[i]);
@@ -370,218 +496,4 @@ void landed_fetch_sql(const struct landed *l, struct buf *out)
 {
 	landed_select_sql(l, true, out);
 	buf_printf(out, " WHERE id = ANY($1::%s[])", before_type(l, LANDED_ID));
-}
-
-/* ---- the warehouse's side ---- */
-
-static void creation_sql(const struct settings *s, const struct landed *l, struct buf *sql)
-{
-	const struct rollup *r = l->rollup;
-	landed_ddl(l, sql);
-	buf_str(sql, "INSERT INTO rolag.relation (pipeline, name, kind, source, state, definition, "
-		     "fingerprint) VALUES (");
-	pgc_literal(sql, s->pipeline);
-	buf_str(sql, ", ");
-	pgc_literal(sql, r->name);
-	buf_str(sql, ", 'rollup', ");
-	char *source = rt_sprintf("%s.%s", r->source_schema, r->source_table);
-	pgc_literal(sql, source);
-	free(source);
-	buf_printf(sql, ", 'syncing', %" PRId32 ", '%016" PRIx64 "');\nCOMMIT", r->definition,
-		   r->fingerprint);
-}
-
-/*
- * Within a transaction that keeps every other creator (init beside apply, two
- * appliers) out: 1 when the tables were made, 0 when another one had made them.
- */
-static int create_tables(PGconn *c, const struct settings *s, const struct landed *l,
-			 struct rt_err *err)
-{
-	const char *params[] = {s->pipeline, l->rollup->name};
-	PGresult *res;
-	FAILPOINT_FD(LANDED_BEFORE_CREATE, PQsocket(c));
-	int rc = pgc_exec(c, NULL, err,
-			  "BEGIN; LOCK TABLE rolag.relation IN SHARE ROW EXCLUSIVE MODE");
-	if (rc == 0)
-		rc = pgc_query(c, &res, err,
-			       "SELECT 1 FROM rolag.relation WHERE pipeline = $1 AND name = $2", 2,
-			       params);
-	if (rc != 0)
-		return rc;
-	bool there = PQntuples(res) > 0;
-	PQclear(res);
-	if (there)
-		return pgc_exec(c, NULL, err, "ROLLBACK");
-	struct buf sql = BUF_INIT;
-	creation_sql(s, l, &sql);
-	FAILPOINT_FD(LANDED_LOCKED, PQsocket(c));
-	rc = pgc_exec(c, NULL, err, "%s", buf_cstr(&sql));
-	buf_release(&sql);
-	FAILPOINT_FD(LANDED_AFTER_CREATE, PQsocket(c));
-	return rc != 0 ? rc : 1;
-}
-
-static int create_one(PGconn *c, const struct settings *s, const struct landed *l,
-		      landed_report report, void *ctx, struct rt_err *err)
-{
-	int rc = create_tables(c, s, l, err);
-	if (rc < 0) {
-		struct rt_err ignored;
-		if (pgc_exec(c, NULL, &ignored, "ROLLBACK") != 0) {
-			/* the first error is the one to tell */
-		}
-		return rt_context(err, "creating %s", l->history);
-	}
-	if (rc == 1 && report != NULL) {
-		char *what = rt_sprintf("tables %s and %s", l->history, l->latest);
-		report(ctx, what);
-		free(what);
-	}
-	return 0;
-}
-
-static int check_definition(const struct landed *l, int32_t definition, const char *fingerprint,
-			    struct rt_err *err)
-{
-	const struct rollup *r = l->rollup;
-	char mine[17];
-	snprintf(mine, sizeof(mine), "%016" PRIx64, r->fingerprint);
-	if (definition == r->definition && strcmp(mine, fingerprint) == 0)
-		return 0;
-	if (definition == r->definition)
-		return rt_fail(err, ERR_PERMANENT,
-			       "%s: the definition of %s changed under the same number %" PRId32
-			       "; mend: restore it, or give it the number %" PRId32
-			       " and load the rollup anew",
-			       r->file, r->name, definition, definition + 1);
-	return rt_fail(err, ERR_PERMANENT,
-		       "%s: the rows of %s were made by definition %" PRId32
-		       ", the file says %" PRId32
-		       "; mend: to load it anew, DROP TABLE %s, %s and delete its row from "
-		       "rolag.relation",
-		       r->file, r->name, definition, r->definition, l->history, l->latest);
-}
-
-static int take_state(struct landed *l, const PGresult *res, struct rt_err *err)
-{
-	const char *state = PQgetvalue(res, 0, 0);
-	for (size_t i = 0; i < ARRAY_LEN(state_names); i++)
-		if (strcmp(state_names[i], state) == 0)
-			l->state = (enum landed_state)i;
-	l->sync_lsn = pgc_get_lsn(res, 0, 1);
-	l->parked_from = LSN_NONE;
-	l->parked_for_cause = !PQgetisnull(res, 0, 4);
-	return check_definition(l, (int32_t)strtol(PQgetvalue(res, 0, 2), NULL, 10),
-				PQgetvalue(res, 0, 3), err);
-}
-
-/* What rolag.relation says of l, if it is there. */
-static int read_state(PGconn *c, const struct settings *s, struct landed *l, bool *ret_there,
-		      struct rt_err *err)
-{
-	const char *params[] = {s->pipeline, l->rollup->name};
-	PGresult *res;
-	int rc = pgc_query(
-		c, &res, err,
-		"SELECT state, sync_lsn, definition, fingerprint, reason FROM rolag.relation "
-		"WHERE pipeline = $1 AND name = $2",
-		2, params);
-	if (rc != 0)
-		return rc;
-	*ret_there = PQntuples(res) > 0;
-	if (*ret_there)
-		rc = take_state(l, res, err);
-	PQclear(res);
-	return rc;
-}
-
-int landed_ensure(PGconn *c, const struct settings *s, struct landed_set *set, landed_report report,
-		  void *ctx, struct rt_err *err)
-{
-	struct buf sql = BUF_INIT;
-	buf_str(&sql, "CREATE SCHEMA IF NOT EXISTS ");
-	pgc_ident(&sql, s->warehouse.schema);
-	PGresult *res;
-	const char *name = s->warehouse.schema;
-	int rc = pgc_query(c, &res, err, "SELECT 1 FROM pg_namespace WHERE nspname = $1", 1, &name);
-	if (rc == 0) {
-		if (PQntuples(res) == 0)
-			rc = pgc_exec(c, NULL, err, "%s", buf_cstr(&sql));
-		PQclear(res);
-	}
-	buf_release(&sql);
-	for (uint16_t i = 0; rc == 0 && i < set->count; i++) {
-		bool there;
-		rc = read_state(c, s, &set->item[i], &there, err);
-		if (rc == 0 && !there)
-			rc = create_one(c, s, &set->item[i], report, ctx, err);
-		if (rc == 0 && !there)
-			rc = read_state(c, s, &set->item[i], &there, err);
-	}
-	return rc;
-}
-
-/* Those of the set that were parked for nothing but their absence. */
-static int wake_returned(PGconn *c, const char *const *params, struct landed_set *set,
-			 struct rt_err *err)
-{
-	PGresult *res;
-	int rc = pgc_query(c, &res, err,
-			   "UPDATE rolag.relation SET state = 'syncing', changed_at = now() WHERE "
-			   "pipeline = $1 AND kind = 'rollup' AND state = 'parked' AND "
-			   "reason IS NULL AND name = ANY ($2::text[]) RETURNING name",
-			   2, params);
-	if (rc != 0)
-		return rc;
-	for (int i = 0; i < PQntuples(res); i++)
-		for (uint16_t n = 0; n < set->count; n++)
-			if (strcmp(set->item[n].rollup->name, PQgetvalue(res, i, 0)) == 0)
-				set->item[n].state = LANDED_SYNCING;
-	PQclear(res);
-	return 0;
-}
-
-int landed_park_absent(PGconn *c, const struct settings *s, struct landed_set *set,
-		       landed_report report, void *ctx, struct rt_err *err)
-{
-	struct buf names = BUF_INIT; /* rollup names need no quoting in an array literal */
-	PGresult *res;
-	for (uint16_t i = 0; i < set->count; i++)
-		buf_printf(&names, "%s%s", i == 0 ? "{" : ",", set->item[i].rollup->name);
-	buf_str(&names, "}");
-	const char *params[] = {s->pipeline, buf_cstr(&names)};
-	FAILPOINT_FD(LANDED_PARK, PQsocket(c));
-	int rc = pgc_query(c, &res, err,
-			   "UPDATE rolag.relation SET state = 'parked', reason = NULL, changed_at "
-			   "= now() WHERE "
-			   "pipeline = $1 AND kind = 'rollup' AND state <> 'parked' AND "
-			   "name <> ALL ($2::text[]) RETURNING name",
-			   2, params);
-	for (int i = 0; rc == 0 && i < PQntuples(res); i++)
-		report(ctx, PQgetvalue(res, i, 0));
-	if (rc == 0) {
-		PQclear(res);
-		rc = wake_returned(c, params, set, err);
-	}
-	buf_release(&names);
-	return rc;
-}
-
-int landed_set_state(PGconn *c, const struct settings *s, struct landed *l, enum landed_state state,
-		     struct lsn sync_lsn, struct rt_err *err)
-{
-	char lsn[32];
-	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(sync_lsn));
-	const char *params[] = {s->pipeline, l->rollup->name, state_names[state],
-				sync_lsn.v != 0 ? lsn : NULL};
-	int rc = pgc_query(c, NULL, err,
-			   "UPDATE rolag.relation SET state = $3, sync_lsn = $4::pg_lsn, reason = "
-			   "NULL, changed_at = now() WHERE pipeline = $1 AND name = $2",
-			   4, params);
-	if (rc == 0) {
-		l->state = state;
-		l->sync_lsn = sync_lsn;
-	}
-	return rc;
 }

@@ -33,7 +33,7 @@ void sync_init(struct sync *s, const struct settings *settings, struct landed_se
 			   .fd = -1,
 			   .worker_fd = -1,
 			   .told_limit = {.interval_us = 5000000}};
-	s->keep = rt_calloc((size_t)landed->count + mirrors->count + 1, sizeof(*s->keep));
+	s->keep = rt_calloc((size_t)landed_room(landed) + mirrors->count + 1, sizeof(*s->keep));
 }
 
 /* ---- tables, by number: landed ones, then mirrors ---- */
@@ -59,6 +59,11 @@ static enum landed_state *state_at(const struct sync *s, uint16_t at)
 {
 	struct mirror *m = mirror_at(s, at);
 	return m != NULL ? &m->state : &s->landed->item[at].state;
+}
+
+static bool is_beside(const struct sync *s, uint16_t at)
+{
+	return at < s->landed->count && s->landed->item[at].beside != NULL;
 }
 
 void sync_release(struct sync *s)
@@ -250,7 +255,7 @@ unsigned sync_count(const struct sync *s)
 {
 	unsigned n = 0;
 	for (uint16_t t = 0; t < table_count(s); t++)
-		n += *state_at(s, t) == LANDED_SYNCING;
+		n += *state_at(s, t) == LANDED_SYNCING && !is_beside(s, t);
 	return n;
 }
 
@@ -292,7 +297,7 @@ static void take_claim(struct sync *s, struct sync_worker *w, uint16_t at, struc
 	w->stage = SYNC_CLAIMING;
 	w->wait = gathered;
 	w->rows = w->estimate = 0;
-	*state_at(s, at) = LANDED_SYNCING;
+	*state_at(s, at) = is_beside(s, at) ? LANDED_REBUILDING : LANDED_SYNCING;
 	if (s->keep[at].v == 0) /* what it will begin behind comes later than what is applied */
 		s->keep[at] = lsn_max(s->ledger->flushed, (struct lsn){1});
 }
@@ -409,17 +414,30 @@ static int take_message(struct sync *s, const struct sync_message *m, struct lsn
 	rt_bug(__FILE__, __LINE__, "a message that workers do not send");
 }
 
+static void show_rebuilds(const struct sync *s, uint64_t rows, uint64_t estimated)
+{
+	unsigned n = 0;
+	for (uint16_t t = 0; t < s->landed->count; t++)
+		n += s->landed->item[t].beside != NULL;
+	met_set(MET_REBUILD_ROLLUPS, n);
+	met_set(MET_REBUILD_ROWS, rows);
+	met_set(MET_REBUILD_ESTIMATE, estimated);
+}
+
 static void show(const struct sync *s)
 {
-	uint64_t rows = 0, estimated = 0;
+	uint64_t rows[2] = {0}, estimated[2] = {0}; /* of syncs, of rebuilds */
 	unsigned n = sync_count(s);
 	for (size_t i = 0; i < ARRAY_LEN(s->worker); i++) {
-		rows += s->worker[i].rows;
-		estimated += s->worker[i].estimate;
+		const struct sync_worker *w = &s->worker[i];
+		const bool beside = w->stage != SYNC_IDLE && is_beside(s, w->at);
+		rows[beside] += w->rows;
+		estimated[beside] += w->estimate;
 	}
+	show_rebuilds(s, rows[1], estimated[1]);
 	met_set(MET_SYNC_TABLES, n);
-	met_set(MET_SYNC_DONE_ROWS, rows);
-	met_set(MET_SYNC_ESTIMATE, estimated);
+	met_set(MET_SYNC_DONE_ROWS, rows[0]);
+	met_set(MET_SYNC_ESTIMATE, estimated[0]);
 	if (n == 0) {
 		met_set(MET_SYNC_STARTED_US, 0);
 	} else if (met_get(MET_SYNC_STARTED_US) == 0) {

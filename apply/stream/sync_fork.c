@@ -65,13 +65,33 @@ static int ask_switch(const struct settings *s, const struct ledger *l, uint32_t
 }
 
 /* Versions from behind the switch; entities go back to the newest version that is left. */
-static int take_back(PGconn *c, const struct landed *l, const char *lsn, struct rt_err *err)
+static int take_back(PGconn *c, const char *history, const char *latest, const char *lsn,
+		     struct rt_err *err)
 {
 	return pgc_exec(c, NULL, err,
 			"DELETE FROM %s WHERE _lsn > '%s'; DELETE FROM %s WHERE _lsn > '%s'; "
 			"INSERT INTO %s SELECT DISTINCT ON (h.id) h.* FROM %s h WHERE NOT EXISTS "
 			"(SELECT 1 FROM %s l WHERE l.id = h.id) ORDER BY h.id, h.version DESC",
-			l->history, lsn, l->latest, lsn, l->latest, l->history, l->latest);
+			history, lsn, latest, lsn, latest, history, latest);
+}
+
+/* Also of what is kept of earlier definitions, which an undo would go on from. */
+static int take_back_kept(PGconn *c, const struct settings *s, const char *lsn, struct rt_err *err)
+{
+	PGresult *res;
+	const char *params[] = {s->pipeline, s->warehouse.schema};
+	int rc =
+		pgc_query(c, &res, err,
+			  "SELECT format('%I.%I', $2::text, name), format('%I.%I', $2::text, name "
+			  "|| '_latest') FROM rolag.relation WHERE pipeline = $1 AND beside IS NOT "
+			  "NULL AND state = 'parked'",
+			  2, params);
+	if (rc != 0)
+		return rc;
+	for (int i = 0; rc == 0 && i < PQntuples(res); i++)
+		rc = take_back(c, PQgetvalue(res, i, 0), PQgetvalue(res, i, 1), lsn, err);
+	PQclear(res);
+	return rc;
 }
 
 /* The ledger's rows are of the timeline that was left: one of the new one stands in their place. */
@@ -110,7 +130,9 @@ static int write_fork(PGconn *c, const struct settings *s, struct landed_set *la
 	if (rc == 0 && (rc = pgc_query(c, NULL, err, ledger_hold_sql, 2, params)) != 0)
 		return rt_fail(err, ERR_RETRY, "the fence was lost");
 	for (uint16_t i = 0; rc == 0 && f->beyond && i < landed->count; i++)
-		rc = take_back(c, &landed->item[i], left, err);
+		rc = take_back(c, landed->item[i].history, landed->item[i].latest, left, err);
+	if (rc == 0 && f->beyond)
+		rc = take_back_kept(c, s, left, err);
 	if (rc == 0)
 		rc = set_ledger(c, s, timeline, f->to, err);
 	if (rc == 0 && f->sync)

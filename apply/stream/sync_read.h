@@ -42,6 +42,8 @@ struct sync_reader {
 int sync_reader_open(struct sync_reader *r, const struct settings *s, const struct sync_unit *unit,
 		     PGconn *c, const struct sync_key *from, struct rt_err *err) RT_MUSTCHECK;
 void sync_reader_close(struct sync_reader *r);
+/* Closes it, but hands out its connection, behind the last row. */
+PGconn *sync_reader_leave(struct sync_reader *r);
 
 enum sync_read { SYNC_READ_WAIT, SYNC_READ_ROW, SYNC_READ_END };
 

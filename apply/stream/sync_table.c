@@ -9,12 +9,17 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/stream/rebuild_inner.h"
+#include "apply/stream/sync_stamp.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
 
-/* Two batches of a worker, folded, beside apply's own: small ones are as fast. */
-#define BATCH_ROWS	   8000
+/*
+ * Two batches of a worker, folded, beside apply's own. While the first one is read the warehouse has
+ * nothing to do, and while the last one is written the core: small ones keep both short.
+ */
+#define BATCH_ROWS	   2500
 #define BATCH_BYTES	   (4u << 20)
 #define CACHE_BYTES	   (4u << 20)
 #define FOLDED_FACTOR	   6
@@ -160,6 +165,9 @@ static int take_off(struct sync_table *t, struct rt_err *err)
 {
 	struct batch *next = t->making == &t->batch[0] ? &t->batch[1] : &t->batch[0];
 	struct batch *b = t->making;
+	int rc = sync_stamp(t->control, &t->settings, t->work->ledger, b, err);
+	if (rc != 0)
+		return rc;
 	if (t->reading && b->open)
 		batch_commit(b);
 	if (!batch_is_folded(b))
@@ -171,7 +179,7 @@ static int take_off(struct sync_table *t, struct rt_err *err)
 	t->full = false;
 	t->flying_rows = t->rows;
 	t->ends_whole = !b->open;
-	int rc = t->reading ? sync_reader_key(&t->reader, &t->flying_key, err) : 0;
+	rc = t->reading ? sync_reader_key(&t->reader, &t->flying_key, err) : 0;
 	FAILPOINT_FD(SYNC_TAKE_OFF, PQsocket(t->writer.c));
 	if (rc == 0)
 		rc = writer_write(&t->writer, b, part_of(b), err);
@@ -260,8 +268,21 @@ static int run(struct sync_table *t, bool (*is_over)(const struct sync_table *),
 
 /* ---- stages ---- */
 
+void sync_links_close(struct sync_links *l)
+{
+	pgc_close(l->core);
+	pgc_close(l->warehouse);
+	*l = (struct sync_links){0};
+}
+
+/* A mirror is read as a whole, which is another session's way. */
 static int connect_core(const struct sync_table *t, PGconn **ret, struct rt_err *err)
 {
+	if (!is_mirror(t) && t->links->core != NULL) {
+		*ret = t->links->core;
+		t->links->core = NULL;
+		return 0;
+	}
 	struct pgc_options o = {.what = "core",
 				.conninfo = t->settings.core.connect,
 				.application_name = "rolag sync"};
@@ -379,6 +400,16 @@ static bool always(const struct sync_table *t)
 	return true;
 }
 
+/* Indexes that a bank has put on the live tables: made while nobody but us writes to what is beside them. */
+static int prepare_beside(const struct sync_table *t, struct rt_err *err)
+{
+	struct rebuild_names n;
+	if (is_mirror(t) || t->item.beside == NULL)
+		return 0;
+	rebuild_names(&t->settings, &t->item, &n);
+	return swap_prepare(t->control, n.pair, ARRAY_LEN(n.pair), false, err);
+}
+
 /* Every row of the core behind the last one written. */
 static int read_core(struct sync_table *t, PGconn *core, struct rt_err *err)
 {
@@ -391,14 +422,17 @@ static int read_core(struct sync_table *t, PGconn *core, struct rt_err *err)
 		rc = run(t, always, err);
 	if (rc == 0)
 		rc = sync_reader_position(&t->reader, &read, err);
-	sync_reader_close(&t->reader);
+	if (rc == 0)
+		t->links->core = sync_reader_leave(&t->reader);
+	else
+		sync_reader_close(&t->reader);
 	gather_close(&t->gather);
 	if (rc == 0)
 		rc = sync_note_all_read(t->control, &t->settings, &t->unit, &t->ledger, &t->note,
 					read, err);
 	if (rc == 0 && t->unit.analyze[0] != '\0')
 		rc = pgc_exec(t->control, NULL, err, "%s", t->unit.analyze);
-	return rc;
+	return rc == 0 ? prepare_beside(t, err) : rc;
 }
 
 /* Behind everything that was read? */
@@ -419,6 +453,7 @@ static int replay(struct sync_table *t, struct rt_err *err)
 {
 	struct sync_message m;
 	t->reading = t->ended = false;
+	t->batch[0].keep_seen = t->batch[1].keep_seen = t->item.beside != NULL;
 	cache_clear(&t->cache);
 	t->ledger.applied = t->note.replayed.v != 0 ? t->note.replayed : t->note.start;
 	t->ledger.flushed = t->ledger.waiting_applied = t->ledger.waiting_wal = LSN_NONE;
@@ -452,9 +487,28 @@ static int replay(struct sync_table *t, struct rt_err *err)
 
 static int attach(struct sync_table *t, struct rt_err *err)
 {
-	PGconn *c = NULL;
-	int rc = ledger_connect(&c, &t->settings, NULL, err);
-	return rc != 0 ? rc : writer_attach(&t->writer, c, err);
+	PGconn *c = t->links->warehouse;
+	t->links->warehouse = NULL;
+	if (c == NULL) {
+		int rc = ledger_connect(&c, &t->settings, NULL, err);
+		return rc != 0 ? rc : writer_attach(&t->writer, c, err);
+	}
+	int rc = pgc_exec(c, NULL, err, "DEALLOCATE ALL");
+	if (rc == 0)
+		return writer_attach(&t->writer, c, err);
+	pgc_close(c);
+	return rc;
+}
+
+/* The table is live: its writer's session is the next one's. */
+static void leave_session(struct sync_table *t)
+{
+	struct rt_err ignored;
+	PGconn *c;
+	if (writer_lend(&t->writer, &c, &ignored) != 0)
+		return;
+	t->writer.c = NULL;
+	t->links->warehouse = c;
 }
 
 static int stages(struct sync_table *t, struct rt_err *err)
@@ -481,7 +535,7 @@ static void set_up_table(struct sync_table *t, const struct sync_work *work, uin
 {
 	if (at < work->landed->count) {
 		t->item = work->landed->item[at];
-		t->set = (struct landed_set){1, &t->item};
+		t->set = (struct landed_set){.count = 1, .item = &t->item};
 		sync_unit_of(&t->arena, &t->item, &t->unit);
 		return;
 	}
@@ -540,12 +594,14 @@ static int park_mirror(struct sync_table *t, struct rt_err *err)
 	return sync_note_park(t->control, &t->settings, &t->unit, &t->ledger, why, err);
 }
 
-int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, struct rt_err *err)
+int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control,
+		   struct sync_links *links, struct rt_err *err)
 {
 	struct sync_table *t = rt_calloc(1, sizeof(*t));
 	t->work = work;
 	t->at = at;
 	t->control = control;
+	t->links = links;
 	set_up(t, work, at);
 	int rc = attach(t, err);
 	if (rc == 0)
@@ -556,11 +612,13 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, s
 			   : sync_note_drop(control, &t->settings, &t->unit, &t->note, err);
 		return finish(t, rc == 0 ? tell(t, SYNC_PARKED, LSN_NONE, err) : rc);
 	}
-	if (rc == 0)
+	if (rc == 0) {
 		log_info("sync", "table=%s rows=%" PRIu64 " live_behind=" LSN_FMT " done=yes",
 			 t->unit.name, t->rows, LSN_ARGS(t->ledger.applied));
-	else
+		leave_session(t);
+	} else {
 		rt_context(err, "sync of %s", t->unit.name);
+	}
 	if (rc == ERR_PERMANENT && t->writer.distrust)
 		rc = err->code =
 			ERR_RETRY; /* a worker before us had written more than it noted when we looked */

@@ -29,11 +29,21 @@ void writer_init(struct writer *w, const struct settings *s, const struct landed
 			     .ledger = ledger,
 			     .failed_mirror = -1,
 			     .column_cap = QUARANTINE_COLUMNS};
-	for (uint16_t i = 0; i < landed->count; i++)
-		w->column_cap =
-			RT_MAX(w->column_cap, (uint16_t)(landed->item[i].rollup->column_count +
-							 LANDED_BEFORE + LANDED_BEHIND + 1));
 	w->column = rt_calloc(w->column_cap, sizeof(*w->column));
+}
+
+/* One array for each column of the widest table. */
+static void fit_columns(struct writer *w)
+{
+	uint16_t n = w->column_cap;
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		n = RT_MAX(n, (uint16_t)(w->landed->item[i].rollup->column_count + LANDED_BEFORE +
+					 LANDED_BEHIND + 1));
+	if (n == w->column_cap)
+		return;
+	w->column = rt_realloc(w->column, n * sizeof(*w->column));
+	memset(w->column + w->column_cap, 0, (size_t)(n - w->column_cap) * sizeof(*w->column));
+	w->column_cap = n;
 }
 
 void writer_release(struct writer *w)
@@ -140,6 +150,7 @@ int writer_attach(struct writer *w, PGconn *c, struct rt_err *err)
 		      "INSERT INTO rolag.fence_seen (run_id, pipeline, lsn) VALUES ($1::text, "
 		      "$2::text, $3::pg_lsn) ON CONFLICT (run_id) DO NOTHING"}};
 	w->c = c;
+	fit_columns(w);
 	FAILPOINT_FD(WRITER_BEFORE_PREPARE, PQsocket(c));
 	int rc = pgc_exec(
 		c, NULL, err,
@@ -179,12 +190,33 @@ static void plan_add(struct writer *w, enum writer_step step, uint32_t rollup)
 	w->plan[w->plan_count++] = (struct writer_plan){.step = step, .rollup = rollup};
 }
 
-static bool is_copied(const struct batch *b, uint16_t rollup, uint32_t copied_from)
+/* A sync's rows of a table beside another ask that one what it holds of them: a COPY cannot. */
+static bool is_copied(const struct writer *w, const struct batch *b, uint16_t rollup,
+		      uint32_t copied_from)
 {
+	if (w->position != NULL && w->landed->item[rollup].beside != NULL)
+		return false;
 	return b->rows[rollup].count >= RT_MAX(copied_from, 1);
 }
 
-/* Tables of few rows by arrays first; then those of many by COPY; then the latest rows of these. */
+/* Do the latest rows of entities that begin in the batch go by COPY? */
+static bool copies_latest(const struct batch *b, uint16_t rollup)
+{
+	return writer_count_begun(b, rollup) >= WRITER_COPY_LATEST_ROWS;
+}
+
+static void plan_latest(struct writer *w, const struct batch *b, uint16_t rollup)
+{
+	plan_add(w, WRITE_RENEW_LATEST, rollup);
+	if (!copies_latest(b, rollup))
+		plan_add(w, WRITE_BEGIN_LATEST, rollup);
+}
+
+/*
+ * Tables of few rows by arrays first; then those of many by COPY; then the
+ * latest rows of these: all COPYs one after the other, so that what follows is
+ * one pipeline.
+ */
 static void plan_rows(struct writer *w, const struct batch *b)
 {
 	uint32_t rows = 0, copied_from = 0;
@@ -193,21 +225,19 @@ static void plan_rows(struct writer *w, const struct batch *b)
 	if (b->arena.used_bytes < WRITER_COPY_BYTES)
 		copied_from = rows < WRITER_COPY_ROWS ? UINT32_MAX : WRITER_COPY_TABLE_ROWS;
 	for (uint16_t i = 0; i < w->landed->count; i++)
-		if (b->rows[i].count > 0 && b->rows[i].count < copied_from)
+		if (b->rows[i].count > 0 && !is_copied(w, b, i, copied_from))
 			plan_add(w, WRITE_ROWS, i);
 	for (uint16_t i = 0; i < w->landed->count; i++)
-		if (is_copied(b, i, copied_from))
+		if (is_copied(w, b, i, copied_from))
 			plan_add(w, WRITE_COPY, i);
-	for (uint16_t i = 0; i < w->landed->count; i++) {
-		if (!is_copied(b, i, copied_from))
-			continue;
-		uint32_t begun = writer_count_begun(b, i);
-		plan_add(w, WRITE_RENEW_LATEST, i);
-		plan_add(w,
-			 begun >= WRITER_COPY_LATEST_ROWS ? WRITE_COPY_LATEST : WRITE_BEGIN_LATEST,
-			 i);
-		w->plan[w->plan_count - 1].rows = begun;
-	}
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		if (is_copied(w, b, i, copied_from) && copies_latest(b, i)) {
+			plan_add(w, WRITE_COPY_LATEST, i);
+			w->plan[w->plan_count - 1].rows = writer_count_begun(b, i);
+		}
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		if (is_copied(w, b, i, copied_from))
+			plan_latest(w, b, i);
 }
 
 static void plan_mirrors(struct writer *w, struct batch *b)

@@ -35,7 +35,8 @@ static void check_control(struct check *k, PGconn *c)
 
 static void check_rights(struct check *k, PGconn *c)
 {
-	static const char *const needed[] = {"fence", "ledger", "fence_seen", "relation"};
+	static const char *const needed[] = {"fence",  "ledger",     "fence_seen",	 "relation",
+					     "repair", "quarantine", "quarantine_audit", "sync"};
 	struct rt_err err;
 	PGresult *res;
 	int fails = k->fails;
@@ -132,14 +133,14 @@ static bool columns_fit(struct check *k, const struct landed *l, const char *tab
 	return true;
 }
 
-/* What loading (TRUNCATE, COPY) and writing need. */
+/* What syncing, writing, repairing and taking back need. */
 static void check_writing(struct check *k, PGconn *c, const char *table)
 {
 	struct rt_err err;
 	PGresult *res;
 	if (pgc_query(c, &res, &err,
 		      "SELECT bool_and(has_table_privilege($1, p)) FROM unnest(ARRAY['SELECT', "
-		      "'INSERT', 'UPDATE', 'TRUNCATE']) p",
+		      "'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p",
 		      1, &table) != 0) {
 		check_error(k, table, &err);
 		return;
@@ -147,7 +148,8 @@ static void check_writing(struct check *k, PGconn *c, const char *table)
 	if (!yes(res, 0, 0))
 		check_fail(k,
 			   arena_printf(k->arena,
-					"GRANT SELECT, INSERT, UPDATE, TRUNCATE ON %s TO \"%s\";",
+					"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %s TO "
+					"\"%s\";",
 					table, PQuser(c)),
 			   "landed %s: the role may not write it", table);
 	PQclear(res);
@@ -207,11 +209,71 @@ static void check_relation(struct check *k, PGconn *c, const struct landed *l, i
 	PQclear(res);
 }
 
+/* The file has another definition than the one that made the rows. */
+static void check_file(struct check *k, const struct landed *l)
+{
+	const char *name = l->file->name;
+	const int32_t live = l->rollup->definition, file = l->file->definition;
+	if (file > live)
+		check_warn(
+			k,
+			arena_printf(k->arena,
+				     "start apply again, which builds it beside the live rows; if "
+				     "it was undone: rolag rebuild %s",
+				     name),
+			"landed %s: its rows are those of definition %" PRId32
+			", the file has %" PRId32,
+			name, live, file);
+	else
+		check_warn(k,
+			   arena_printf(k->arena,
+					"restore the newer file; to go back: rolag "
+					"rebuild %s --undo",
+					name),
+			   "landed %s: its rows are those of definition %" PRId32
+			   ", the file has an older one, %" PRId32,
+			   name, live, file);
+}
+
+/* Is another definition of it being built? */
+static void check_rebuild(struct check *k, PGconn *c, const struct landed *l)
+{
+	struct rt_err err;
+	PGresult *res;
+	const char *params[] = {k->s.pipeline, l->file->name};
+	if (pgc_query(
+		    c, &res, &err,
+		    "SELECT b.number, coalesce(r.reason, b.reason) FROM rolag.rebuild b LEFT JOIN "
+		    "rolag.relation r ON r.pipeline = b.pipeline AND r.name = b.rollup || '__d' || "
+		    "b.number WHERE b.pipeline = $1 AND b.rollup = $2 AND b.state IN ('asked', "
+		    "'building', 'counted')",
+		    2, params) != 0) {
+		check_error(k, l->file->name, &err);
+		return;
+	}
+	if (PQntuples(res) > 0 && !PQgetisnull(res, 0, 1))
+		check_fail(k, arena_printf(k->arena, "then: rolag rebuild %s", l->file->name),
+			   "landed %s: definition %s is built beside it, and waits: %s",
+			   l->file->name, PQgetvalue(res, 0, 0), PQgetvalue(res, 0, 1));
+	else if (PQntuples(res) > 0)
+		check_ok(k, "landed %s: definition %s is built beside it", l->file->name,
+			 PQgetvalue(res, 0, 0));
+	else if (l->rollup != l->file)
+		check_file(k, l);
+	PQclear(res);
+}
+
 static void check_landed(struct check *k, PGconn *c)
 {
+	struct rt_err err;
 	int fails = k->fails, syncing = 0;
+	bool resolved = landed_resolve(c, &k->s, &k->landed, &err) == 0;
+	if (!resolved)
+		check_error(k, "landed", &err);
 	for (uint16_t i = 0; i < k->landed.count; i++)
 		check_relation(k, c, &k->landed.item[i], &syncing);
+	for (uint16_t i = 0; resolved && i < k->landed.own; i++)
+		check_rebuild(k, c, &k->landed.item[i]);
 	if (syncing > 0)
 		check_ok(k, "landed: %d rollups wait for their first load by apply", syncing);
 	if (k->fails == fails)

@@ -248,7 +248,8 @@ static bool judge_catalog(struct judging *j)
 {
 	uint64_t tables = value(j, STATUS_CAPTURE, MET_CORE_TABLES_WITHOUT_IDENTITY);
 	uint64_t publications = value(j, STATUS_CAPTURE, MET_CORE_PUBLICATIONS_MISSING);
-	if (tables == 0 && publications == 0)
+	uint64_t mirrors = value(j, STATUS_CAPTURE, MET_CORE_MIRRORS_UNPUBLISHED);
+	if (tables == 0 && publications == 0 && mirrors == 0)
 		return false;
 	conclude(j, STATUS_ALARM, false);
 	if (tables > 0)
@@ -256,6 +257,11 @@ static bool judge_catalog(struct judging *j)
 			   "Alarm: %" PRIu64 " published tables have no replica identity, so that "
 			   "the core's own UPDATE and DELETE of them fail; ",
 			   tables);
+	else if (publications == 0)
+		buf_printf(&j->text,
+			   "Alarm: %" PRIu64 " mirrored table%s not published with all changes, "
+			   "which their mirrors miss; ",
+			   mirrors, mirrors == 1 ? " is" : "s are");
 	else
 		buf_printf(&j->text,
 			   "Alarm: %" PRIu64 " of our publications are gone from the core, and "
@@ -359,7 +365,8 @@ static void add_sync(struct judging *j)
 static bool is_parked(const struct judging *j)
 {
 	return value(j, STATUS_APPLY, MET_QUARANTINE_ENTITIES) > 0 ||
-	       value(j, STATUS_APPLY, MET_PARKED_ROLLUPS) > 0;
+	       value(j, STATUS_APPLY, MET_PARKED_ROLLUPS) > 0 ||
+	       value(j, STATUS_APPLY, MET_PARKED_MIRRORS) > 0;
 }
 
 /* Both roles run and are connected: the heartbeat says how it goes. */
@@ -423,6 +430,7 @@ static void judge_parked(struct judging *j)
 {
 	uint64_t entities = value(j, STATUS_APPLY, MET_QUARANTINE_ENTITIES);
 	uint64_t rollups = value(j, STATUS_APPLY, MET_PARKED_ROLLUPS);
+	uint64_t mirrors = value(j, STATUS_APPLY, MET_PARKED_MIRRORS);
 	if (j->v->state == STATUS_STOPPED || !is_parked(j))
 		return;
 	j->v->healthy = false;
@@ -435,7 +443,36 @@ static void judge_parked(struct judging *j)
 			   value(j, STATUS_APPLY, MET_QUARANTINE_ROLLUPS),
 			   value(j, STATUS_APPLY, MET_QUARANTINE_ROLLUPS) == 1 ? " waits"
 									       : "s wait");
-	buf_str(&j->text, " (rolag quarantine list)");
+	if (rollups + entities > 0)
+		buf_str(&j->text, " (rolag quarantine list)");
+	if (mirrors > 0)
+		buf_printf(&j->text,
+			   " %" PRIu64 " mirror%s parked (rolag.relation says why; rolag sync).",
+			   mirrors, mirrors == 1 ? " is" : "s are");
+}
+
+/* The live rows are whole meanwhile: only one that a person must help is unhealthy. */
+static void judge_rebuild(struct judging *j)
+{
+	uint64_t rollups = value(j, STATUS_APPLY, MET_REBUILD_ROLLUPS);
+	uint64_t waits = value(j, STATUS_APPLY, MET_REBUILD_WAITS);
+	uint64_t rows = value(j, STATUS_APPLY, MET_REBUILD_ROWS);
+	uint64_t total = value(j, STATUS_APPLY, MET_REBUILD_ESTIMATE);
+	if (j->v->state == STATUS_STOPPED || (rollups == 0 && waits == 0))
+		return;
+	if (rollups > 0)
+		buf_printf(&j->text, " Another definition of %" PRIu64 " rollup%s is built beside",
+			   rollups, rollups == 1 ? "" : "s");
+	if (rollups > 0 && rows > 0)
+		buf_printf(&j->text, " (%" PRIu64 " rows read of about %" PRIu64 ")", rows,
+			   RT_MAX(total, rows));
+	if (rollups > 0)
+		buf_u8(&j->text, '.');
+	if (waits > 0)
+		buf_printf(&j->text,
+			   " %" PRIu64 " rebuild%s for a person (rolag rebuild ROLLUP --show).",
+			   waits, waits == 1 ? " waits" : "s wait");
+	j->v->healthy &= waits == 0;
 }
 
 void status_judge(const struct status_facts *f, struct status_view *ret)
@@ -447,6 +484,7 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) && !judge_clocks(&j))
 		judge_flow(&j);
 	judge_parked(&j);
+	judge_rebuild(&j);
 	if (is_slot_near_loss(&j))
 		ret->healthy = false;
 	snprintf(ret->sentence, sizeof(ret->sentence), "%s", buf_cstr(&j.text));

@@ -176,8 +176,8 @@ static void print_story(const struct story *s)
 	}
 }
 
-static int read_story(struct story *s, const struct settings *settings,
-		      const struct landed_set *set, const char *id, bool values, struct rt_err *err)
+static int read_story(struct story *s, const struct settings *settings, struct landed_set *set,
+		      const char *id, bool values, struct rt_err *err)
 {
 	PGconn *c;
 	struct pgc_options o = {.what = "warehouse",
@@ -189,6 +189,8 @@ static int read_story(struct story *s, const struct settings *settings,
 	rc = pgc_exec(c, NULL, err,
 		      "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; BEGIN TRANSACTION ISOLATION "
 		      "LEVEL REPEATABLE READ, READ ONLY");
+	if (rc == 0) /* as the rows are, whatever the files say by now */
+		rc = landed_resolve(c, settings, set, err);
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++)
 		rc = read_rollup(s, c, &set->item[i], id, values, err);
 	if (rc == 0)

@@ -78,8 +78,8 @@ static int find_tables(struct request *q, const struct cli *c, struct rt_err *er
 {
 	PGresult *known;
 	int rc = pgc_query(q->c, &known, err,
-			   "SELECT name, source, state FROM rolag.relation WHERE pipeline = $1 "
-			   "ORDER BY name",
+			   "SELECT name, source, state FROM rolag.relation WHERE pipeline = $1 AND "
+			   "beside IS NULL ORDER BY name",
 			   1, &q->pipeline);
 	if (rc != 0)
 		return rc;

@@ -175,9 +175,44 @@ def models():
                 seed(target, f.read(4000))
 
 
+def field(data):
+    return struct.pack(">i", -1) if data is None else struct.pack(">i", len(data)) + data
+
+
+def copy(rows):
+    """COPY … TO STDOUT (FORMAT binary) as the server sends it: the header with the first row, then a row a message."""
+    header, trailer = b"PGCOPY\n\xff\r\n\0" + bytes(8), struct.pack(">h", -1)
+    made = [struct.pack(">h", len(row)) + b"".join(map(field, row)) for row in rows]
+    messages = [header + made[0], *made[1:], trailer] if made else [header, trailer]
+    return b"".join(map(piece, messages)) + piece(b"")
+
+
+def verify():
+    """Lives of entities as the core has them, and as they landed, in chunks of 1 to 4."""
+    ids = [[bytes([n]) * 16 for n in range(1, 4)], [b"ab", b"ac", b"b"], [struct.pack(">q", n) for n in (-1, 7, 8)]]
+    at = [struct.pack(">q", n) for n in range(5)]
+    payload = [b'\x01{"n": 5, "s": "x", "at": "2024-01-01"}', b'\x01{"n": 6, "tag": "t"}', b'\x01{"n": 7}', b'\x01{"n": "x"}']
+    for kind, names in enumerate(ids):
+        life = [(i, v) for i in names for v in (1, 2, 3)]
+        events = [(i, struct.pack(">i", v), b"made" if v == 1 else b"grew", payload[v - 1], at[v]) for i, v in life]
+        poison = [*events[:4], (names[1], struct.pack(">i", 2), b"grew", payload[3], at[2]), *events[5:]]
+        tags = struct.pack(">iiIii", 1, 0, 25, 1, 1) + field(b"t")
+        none = struct.pack(">iiI", 0, 0, 25)
+        landed = [(i, struct.pack(">i", v), at[1], at[v], b"made" if v == 1 else b"grew", struct.pack(">i", 4 + v), b"x",
+                   struct.pack(">q", 757382400000000), none if v == 1 else tags, struct.pack(">q", v - 1)) for i, v in life]
+        for chunk in range(4):
+            for there in (events, poison):
+                chunks = [copy(there[n:n + chunk + 1]) for n in range(0, 9, chunk + 1)]
+                here = [copy(landed[n:n + chunk + 1]) for n in range(0, 9, chunk + 1)]
+                seed("verify", bytes([kind | chunk << 2]) + piece(b"".join(chunks)) + b"".join(here))
+        seed("verify", bytes([kind | 16]) + piece(copy(events[:3])) + copy(landed[:3]))
+        seed("verify", bytes([kind]) + piece(copy([])) + copy([]))
+
+
 pgoutput()
 spool()
 models()
 yaml()
 fold()
 values()
+verify()

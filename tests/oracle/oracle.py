@@ -134,9 +134,11 @@ def ddl(rollup, rule):
 # ---- the oracle ---------------------------------------------------------------------------------
 
 class Oracle:
-    """Rules, and a connection to the database that folds by them."""
+    """Rules, and a connection to the database that folds by them. only: an SQL condition; rows of both ends for which
+    it does not hold are left out."""
 
-    def __init__(self, conninfo, rules=None, rollups=None):
+    def __init__(self, conninfo, rules=None, rollups=None, only="true"):
+        self.only = only
         every = rules or read_rules()
         self.rules = {name: every[name] for name in (rollups or every)}
         self.conn = connect(conninfo)
@@ -170,14 +172,14 @@ class Oracle:
     def copy_table(self, source, table):
         """All events go through a temporary table, so that only the new ones meet the trigger."""
         name, here = f"public.{quote(table)}", f"{SCHEMA}.{quote(table)}"
-        there = source.execute(f"select count(*) from {name}").fetchone()[0]
+        there = source.execute(f"select count(*) from {name} where {self.only}").fetchone()[0]
         if there == self.conn.execute(f"select count(*) from {here}").fetchone()[0]:
             return 0
         fields = "id, sequence, event_type, event, recorded_at"
         with self.conn.transaction():
             self.conn.execute(f"create temp table fresh on commit drop as select {fields} from {here} limit 0")
             with source.cursor() as a, self.conn.cursor() as b:
-                with a.copy(f"copy {name} ({fields}) to stdout (format binary)") as out, \
+                with a.copy(f"copy (select {fields} from {name} where {self.only}) to stdout (format binary)") as out, \
                         b.copy(f"copy pg_temp.fresh ({fields}) from stdin (format binary)") as into:
                     for block in out:
                         into.write(bytes(block))
@@ -229,7 +231,7 @@ class Oracle:
         findings = []
         with connect(warehouse) as conn:
             for rollup, rule in self.rules.items():
-                judge = Judge(self.conn, conn, rollup, columns_of(rule), schema, most)
+                judge = Judge(self.conn, conn, rollup, columns_of(rule), schema, most, self.only)
                 findings += judge.table(rollup, "", ("id", "version"))
                 if latest:
                     findings += judge.table(rollup + "_latest", "_latest", ("id",))
@@ -239,9 +241,9 @@ class Oracle:
 class Judge:
     """Compares one rollup."""
 
-    def __init__(self, oracle, warehouse, rollup, columns, schema, most):
+    def __init__(self, oracle, warehouse, rollup, columns, schema, most, only="true"):
         self.oracle, self.warehouse = oracle, warehouse
-        self.rollup, self.columns, self.schema, self.most = rollup, columns, schema, most
+        self.rollup, self.columns, self.schema, self.most, self.only = rollup, columns, schema, most, only
 
     def table(self, name, suffix, key):
         """The findings of history (suffix "") or of the latest rows."""
@@ -270,11 +272,11 @@ class Judge:
         ours = f"{SCHEMA}.{quote(self.rollup)}"
         if suffix:
             ours = f"(select distinct on (id) * from {ours} order by id, version desc)"
-        return ours, f"{quote(self.schema)}.{quote(name)}"
+        return ours, f"(select * from {quote(self.schema)}.{quote(name)} where {self.only})"
 
     def without_lsn(self, source, name, key):
         shown = " || ',' || ".join(f"{k}::text" for k in key)
-        rows = self.warehouse.execute(f"select {shown} from {source} where _lsn is null limit {self.most}")
+        rows = self.warehouse.execute(f"select {shown} from {source} r where _lsn is null limit {self.most}")
         return [Finding(name, "column is null", row[0], "_lsn") for row in rows]
 
     def differences(self, name, ours, theirs, key):

@@ -26,6 +26,8 @@ int __wrap_remake_serve(PGconn *c, const struct settings *s, const struct landed
 			int64_t limit_us, enum remake_left *ret, struct rt_err *err);
 int __wrap_mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set *set,
 			 landed_report report, void *ctx, struct rt_err *err);
+int __wrap_rebuild_begin(struct rebuild *r, PGconn *c, struct rt_err *err);
+int __wrap_rebuild_ask(struct rebuild *r, PGconn *c, struct rt_err *err);
 int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b);
 
 extern struct landed sim_landed[ROLLUPS];
@@ -33,7 +35,7 @@ extern struct landed sim_landed[ROLLUPS];
 int __wrap_landed_load(struct arena *a, const struct settings *s, struct landed_set *ret,
 		       struct rt_err *err)
 {
-	*ret = (struct landed_set){ROLLUPS, arena_alloc(a, sizeof(sim_landed))};
+	*ret = (struct landed_set){.count = ROLLUPS, .item = arena_alloc(a, sizeof(sim_landed))};
 	memcpy(ret->item, sim_landed, sizeof(sim_landed));
 	return 0;
 }
@@ -84,6 +86,18 @@ int __wrap_quarantine_load(PGconn *c, const struct settings *s, const struct lan
 int __wrap_quarantine_is_asked(PGconn *c, const struct settings *s, bool *ret, struct rt_err *err)
 {
 	*ret = false;
+	return 0;
+}
+
+/* Definitions do not change here. */
+int __wrap_rebuild_begin(struct rebuild *r, PGconn *c, struct rt_err *err)
+{
+	r->ask_us = LOOP_NEVER;
+	return 0;
+}
+
+int __wrap_rebuild_ask(struct rebuild *r, PGconn *c, struct rt_err *err)
+{
 	return 0;
 }
 

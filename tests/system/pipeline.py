@@ -187,6 +187,15 @@ class Bank:
         return summary
 
 
+def workers(p):
+    """Pids of apply's workers."""
+    try:
+        with open(f"/proc/{p.apply.pid}/task/{p.apply.pid}/children", encoding="ascii") as f:
+            return [int(pid) for pid in f.read().split()]
+    except FileNotFoundError:
+        return []
+
+
 class Writing(threading.Thread):
     """Goes on writing a bank's transactions while something else happens."""
 

@@ -122,7 +122,6 @@ class Estate:
         self.certify(self.standby)
         self.standby.start()
         home = os.path.join(folder, "home")
-        os.makedirs(os.path.join(folder, "state"), mode=0o700)
         os.makedirs(home)
         with open(os.path.join(home, ".pgpass"), "w", encoding="utf-8", opener=lambda p, f: os.open(p, f, 0o600)) as f:
             f.write(f"*:*:*:rolag:{PASSWORD}\n")
@@ -131,8 +130,8 @@ class Estate:
         self.names = {
             "CORE": f"host=127.0.0.1,127.0.0.1 port={ports} dbname=lana sslmode=require target_session_attrs=primary",
             "WAREHOUSE": f"host=127.0.0.1 port={self.warehouse.port} dbname=warehouse sslmode=require",
-            "ROLAG_ADDRESS": "127.0.0.1/32", "ROLAG_CONFIG": os.path.join(folder, "rolag.yaml"),
-            "ROLAG_STATE": os.path.join(folder, "state"), "PREFIX": prefix}
+            "ROLAG_ADDRESS": "127.0.0.1/32", "ROLAG_CONFIG": os.path.join(folder, "etc", "rolag.yaml"),
+            "ROLAG_STATE": os.path.join(folder, "state"), "ROLAG_USER": str(os.geteuid()), "PREFIX": prefix}
         ours = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "MAKE", "MFLAGS", "ROLAG"))}
         self.env = {**ours, **self.names, "HOME": home, "PATH": f"{prefix}/bin:{self.core.bin}:{ours['PATH']}",
                     "MODE": os.path.basename(os.path.dirname(os.path.abspath(ROLAG)))}
@@ -275,6 +274,7 @@ def test_the_page_beside_an_existing_core_is_true(estate):
             "select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_all_tables where relname = 'pg_publication'",
             "select slot_name from pg_replication_slots", "select count(*) from pg_class")]
     before = traces()
+    step("rolag's machine, in a checkout")
     out = step(DISK, expect=1)
     for words in ("FAIL  core: wal_level = replica", "max_slot_wal_keep_size = -1", "GRANT SELECT ON", "rolag init"):
         assert words in out, out

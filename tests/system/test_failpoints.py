@@ -86,8 +86,8 @@ BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "wri
 # Passed where the slot has moved into the newest segment: then a start keeps it, and a trim lets it go.
 OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
 STOP = {"capture.finish", "stream.stop"}
-# Walked by other tests: test_custody.py, test_sync.py.
-ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked")
+# Walked by other tests: test_custody.py, test_sync.py, test_rebuild.py.
+ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked", "rebuild.", "swap.")
 PROGRESS = {"capture.progress", "gather.progress"}
 # An entity must wait for these (and be asked for); a gap must be there for the others.
 WAITING, ASKED = {"quarantine.write"}, {"quarantine.begun", "quarantine.before_commit", "quarantine.after_commit"}
@@ -361,6 +361,8 @@ def prepare(p, case):
         p.load_anew()
     if case.point == "mirror.loaded":
         p.warehouse("delete from rolag.relation where pipeline = %s and name = 'core_roles'", p.name)
+    if case.point == "capture.remember":
+        os.unlink(os.path.join(p.state_dir, "capture.publications"))
     if case.point.startswith("remake."):
         p.ask_repair()
     if case.point == "spool.unlink_tmp":

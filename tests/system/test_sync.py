@@ -1,7 +1,4 @@
-"""Sync: tables brought up to the core while the stream flows for all others; first load is one of its uses.
-
-The bank that lived before is small here; ROLAG_SYNC_EVENTS makes it larger (2000000 takes some minutes).
-"""
+"""Sync: tables brought up to the core while the stream flows for all others; first load is one of its uses."""
 import os
 import random
 import shutil
@@ -11,38 +8,11 @@ import threading
 import psycopg
 import pytest
 from mirrors import assert_mirrors, make_mirrors
-from pipeline import (PERMANENT, ROLE, ROOT, SOME, Bank, Pipeline, Process, Writing, entity, wait_for, write_role,
-                      write_roles)
+from pipeline import (PERMANENT, ROLE, ROOT, SOME, Bank, Pipeline, Process, Writing, entity, wait_for, workers,
+                      write_role, write_roles)
 from standby import make_standby
 
 FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
-EVENTS = int(os.environ.get("ROLAG_SYNC_EVENTS", "100000"))
-
-
-def workers(p):
-    """Pids of apply's workers."""
-    try:
-        with open(f"/proc/{p.apply.pid}/task/{p.apply.pid}/children", encoding="ascii") as f:
-            return [int(pid) for pid in f.read().split()]
-    except FileNotFoundError:
-        return []
-
-
-def test_a_core_that_lived_is_synced_under_write_load(make_pipeline):
-    p = make_pipeline()
-    bank = Bank(p.core_conninfo, seed=31)
-    bank.bulk(EVENTS)
-    with Writing(bank, rate=100):
-        p.init()
-        p.start()
-        assert p.counters()["apply_sync_rows_total"] >= EVENTS
-        p.wait_applied()
-    p.wait_applied()
-    assert bank.events > EVENTS and p.rows() == p.events() == bank.events
-    assert len(p.apply.lines("sync", "done=yes")) == 33
-    assert p.warehouse("select count(*) from rolag.sync") == [(0,)]
-    p.assert_equal()
-    p.stop()
 
 
 def test_a_sync_killed_again_and_again_goes_on_where_it_was(make_pipeline):

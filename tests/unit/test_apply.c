@@ -42,7 +42,7 @@ static int set_up(void **state)
 	f->item = (struct landed){.rollup = f->rollup,
 				  .history = "\"raw\".\"deposits\"",
 				  .latest = "\"raw\".\"deposits_latest\""};
-	f->set = (struct landed_set){1, &f->item};
+	f->set = (struct landed_set){.count = 1, .item = &f->item};
 	parked_init(&f->parked, 1, 2, 4);
 	batch_init(&f->batch, &f->set, &f->parked);
 	cache_init(&f->cache, 1 << 20);

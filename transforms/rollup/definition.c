@@ -428,6 +428,7 @@ int rollup_parse(struct arena *a, const char *name, const char *text, size_t len
 	struct yaml_node *root;
 	d.r = arena_zalloc(a, sizeof(*d.r));
 	d.r->file = d.name;
+	d.r->text = arena_strndup(a, text, len);
 	int rc = yaml_parse(a, d.name, text, len, &root, err);
 	if (rc == 0)
 		rc = parse_root(&d, root);

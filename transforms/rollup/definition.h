@@ -102,6 +102,7 @@ struct rollup_column {
 
 struct rollup {
 	const char *file;
+	const char *text; /* as it was parsed, whole */
 	const char *name; /* the warehouse's table */
 	const char *source_schema, *source_table;
 	const char *description; /* or NULL */
