@@ -205,8 +205,8 @@ COMMANDS_SRC := \
 	cdc/commands/check_definitions.c \
 	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
-	cdc/commands/check_models.c \
 	cdc/commands/check_mirrors.c \
+	cdc/commands/check_models.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
 	cdc/commands/config.c \
