@@ -1,4 +1,5 @@
 -- Credit facilities: dollars lent against bitcoin, every version: names and types only.
+-- Times of nine digits are cut to microseconds: rounded, the end of a month would be the next one's begin.
 select
 	id as credit_facility_id,
 	version,
@@ -26,7 +27,7 @@ select
 	(collateralization_ratio ->> 'Finite')::numeric as collateralization_ratio,
 	(outstanding ->> 'disbursed')::bigint as outstanding_disbursed,
 	(outstanding ->> 'interest')::bigint as outstanding_interest,
-	(interest_period ->> 'start')::timestamptz as interest_period_start_at,
-	(interest_period ->> 'end')::timestamptz as interest_period_end_at,
+	(rtrim(left(interest_period ->> 'start', 26), 'Z') || 'Z')::timestamptz as interest_period_start_at,
+	(rtrim(left(interest_period ->> 'end', 26), 'Z') || 'Z')::timestamptz as interest_period_end_at,
 	_committed_at as committed_at
 from {{ source('raw', 'core_credit_facility_events_rollup') }}

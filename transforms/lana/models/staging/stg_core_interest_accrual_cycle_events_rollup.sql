@@ -1,4 +1,5 @@
 -- Interest accrual cycles: a month of a facility, every version: names and types only.
+-- Times of nine digits are cut to microseconds: rounded, the end of a month would be the next one's begin.
 select
 	id as interest_accrual_cycle_id,
 	version,
@@ -13,8 +14,8 @@ select
 	obligation_id,
 	is_interest_accruals_posted,
 	effective::date as effective,
-	(period ->> 'start')::timestamptz as period_start_at,
-	(period ->> 'end')::timestamptz as period_end_at,
+	(rtrim(left(period ->> 'start', 26), 'Z') || 'Z')::timestamptz as period_start_at,
+	(rtrim(left(period ->> 'end', 26), 'Z') || 'Z')::timestamptz as period_end_at,
 	(facility_maturity_date at time zone 'UTC')::date as facility_maturity_date,
 	terms,
 	_committed_at as committed_at
