@@ -95,7 +95,25 @@ ROLLUP_SRC := \
 	transforms/rollup/json_canonical.c \
 	transforms/rollup/json_check.c
 
+MODELS_SRC := \
+	transforms/models/csv.c \
+	transforms/models/graph.c \
+	transforms/models/project.c \
+	transforms/models/project_tests.c \
+	transforms/models/project_yaml.c \
+	transforms/models/render.c \
+	transforms/models/scan.c \
+	transforms/models/select.c
+
 APPLY_SRC := \
+	apply/reports/build.c \
+	apply/reports/build_drop.c \
+	apply/reports/build_models.c \
+	apply/reports/build_seed.c \
+	apply/reports/build_sources.c \
+	apply/reports/build_tests.c \
+	apply/reports/project_files.c \
+	apply/reports/publish.c \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
@@ -146,6 +164,7 @@ COMMANDS_SRC := \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/models.c \
 	cdc/commands/quarantine.c \
 	cdc/commands/roles.c \
 	cdc/commands/run.c \
@@ -231,7 +250,7 @@ SIM_WRAP := \
 	pgc_connect pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.
-LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
+LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(MODELS_SRC) $(APPLY_SRC) $(COMMANDS_SRC)
 
 # ---- tools and flags ----
 

@@ -22,6 +22,7 @@ static const struct cli_command commands[] = {
 	 cmd_sync},
 	{"verify", "compare the warehouse with what the core's events fold to", &verify_usage,
 	 cmd_verify},
+	{"models", "look at, build and test the models", &models_usage, cmd_models},
 	{"spool", "look at the files between capture and apply", &spool_usage, cmd_spool},
 	{"fold", "every version that a definition makes of a file of events", &fold_usage,
 	 cmd_fold},

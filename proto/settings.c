@@ -281,6 +281,28 @@ const struct conf_key settings_keys[] = {
 	 .max = 1000000000,
 	 .help = "The same for events of one rollup: an entity that is parked for long must not "
 		 "fill the warehouse."},
+	{.name = "models.path",
+	 .type = CONF_STRING,
+	 .offset = FIELD(models.path),
+	 .init = "",
+	 .help = "Folder of models (dbt_project.yml, models/, seeds/), relative to this file; empty: "
+		 "there are none."},
+	{.name = "models.time_limit",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(models.time_limit),
+	 .init = "30 min",
+	 .min = SECOND,
+	 .max = DAY,
+	 .help = "A build that takes longer is given up: its snapshot keeps the warehouse from "
+		 "cleaning up."},
+	{.name = "models.publish_wait",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(models.publish_wait),
+	 .init = "60 s",
+	 .min = SECOND,
+	 .max = 3600 * SECOND,
+	 .help = "How long publishing tries again while queries hold a view (each try waits half a "
+		 "second at most, so that nobody stands behind it for longer)."},
 	{.name = "log.level",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(log.level),
@@ -320,6 +342,8 @@ void settings_complete(struct settings *s, struct arena *a)
 	if (s->spool.dir[0] == '\0')
 		s->spool.dir = arena_printf(a, "%s/spool", s->state_dir);
 	s->rollups.path = beside(a, s->file, s->rollups.path);
+	if (s->models.path[0] != '\0')
+		s->models.path = beside(a, s->file, s->models.path);
 }
 
 int settings_parse(const char *path, struct slice text, struct arena *a, struct settings *ret,

@@ -75,6 +75,11 @@ struct settings {
 		int64_t sample_entities;
 	} verify;
 	struct {
+		const char *path;     /* "" = there are none */
+		int64_t time_limit;   /* of a build */
+		int64_t publish_wait; /* for readers of the views, in sum */
+	} models;
+	struct {
 		int64_t max_entities; /* of one rollup */
 		int64_t max_events;   /* of one rollup */
 	} quarantine;

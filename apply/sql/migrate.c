@@ -15,9 +15,10 @@
 
 EMBED(migrate_sql_001, "apply/sql/001_control.sql");
 EMBED(migrate_sql_002, "apply/sql/002_lived.sql");
+EMBED(migrate_sql_005, "apply/sql/005_models.sql");
 
 /* Version n is at n - 1. */
-static const char *const versions[] = {migrate_sql_001, migrate_sql_002};
+static const char *const versions[] = {migrate_sql_001, migrate_sql_002, migrate_sql_005};
 
 int migrate_latest(void)
 {
