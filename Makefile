@@ -73,15 +73,18 @@ PG_SRC := \
 CAPTURE_SRC := \
 	cdc/capture/alarms.c \
 	cdc/capture/capture.c \
+	cdc/capture/connect.c \
 	cdc/capture/custody.c \
 	cdc/capture/mirrored.c \
 	cdc/capture/forecast.c \
+	cdc/capture/keep.c \
 	cdc/capture/look.c \
 	cdc/capture/pgoutput.c \
 	cdc/capture/progress.c \
 	cdc/capture/recheck.c \
 	cdc/capture/relcache.c \
-	cdc/capture/stream.c
+	cdc/capture/stream.c \
+	cdc/capture/take.c
 
 ROLLUP_SRC := \
 	transforms/rollup/cache.c \
