@@ -7,6 +7,8 @@ select
 	cod_activo,
 	num_referencia as identificacion_garantia,
 	'PC' as tipo_garantia,
-	coalesce(least(collateral_usd * 100 / nullif(monto_referencia, 0), 100), 1)::numeric(19,2)
-		as valor_garantia_proporcional
+	case when monto_referencia > 0
+		then least(collateral_usd * 100 / monto_referencia, 100)
+		else 1
+	end::numeric(19,2) as valor_garantia_proporcional
 from {{ ref('int_nrp_92_02_referencia') }}

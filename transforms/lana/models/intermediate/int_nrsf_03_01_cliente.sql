@@ -32,6 +32,8 @@ select
 	'A1' as "Clasificación de Riesgo",
 	null::text as "Tipo de relación",
 	null::text as "Agencia",
-	least(p.collateral_usd, {{ var('deposit_coverage_limit_usd') }})::numeric(19,2) as "Saldo garantizado"
+	case when p.collateral_usd is not null
+		then least(p.collateral_usd, {{ var('deposit_coverage_limit_usd') }})
+	end::numeric(19,2) as "Saldo garantizado"
 from {{ ref('int_customers') }} c
 left join pledged p using (customer_id)
