@@ -8,6 +8,7 @@
 #   make sim        a minute of simulated schedules from a random seed (tests/sim/README.md)
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
+#   make install    the binary and the Lana pack below PREFIX (/usr/local)
 #   make deps       installs from Debian what is missing (quiet where nothing is)
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
 #   make test-asan  the system tests with a program under ASan and UBSan
@@ -320,7 +321,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check config deps demo \
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps demo \
 	demo-up demo-down test test-system test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
 	analyze-cppcheck analyze-tidy cov bench soak clean install
 
@@ -478,7 +479,7 @@ sim:
 	@$(MAKE) --no-print-directory -j$$(nproc) MODE=release build/release/tests/sim/sim
 	@build/release/tests/sim/sim --seconds $(SIM_SECONDS)
 
-lint: fmt-check layers hdr-check failpoints-check config-check
+lint: fmt-check layers hdr-check failpoints-check config-check traps-check
 
 fmt:
 	@clang-format -i $(C_FILES)
@@ -491,6 +492,13 @@ layers:
 
 failpoints-check:
 	@$(PYTHON) tests/lint/failpoints.py
+
+# tests/TRAPS.md: bugs of others, each with the tests that are named for it (`make traps` writes it).
+traps-check:
+	@$(PYTHON) tests/lint/traps.py
+
+traps:
+	@$(PYTHON) tests/lint/traps.py --write
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
 config-check:
@@ -512,7 +520,7 @@ hdr-check: $(PB_HDR)
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
 	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
-	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash tzdata
+	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash openssl tzdata
 
 deps:
 	@have=$$(dpkg-query -W -f=' $${Package}=$${db:Status-Status} ' $(DEBIAN_PACKAGES) 2>/dev/null); missing=; \
@@ -586,6 +594,12 @@ demo-up: deps
 
 demo-down: deps
 	@exec $(PYTHON) deploy/demo/demo.py down
+
+# The program, and the Lana pack beside it; no configuration, no service.
+install: $(B)/rolag
+	install -D -m 755 $(B)/rolag $(DESTDIR)$(PREFIX)/bin/rolag
+	install -d $(DESTDIR)$(PREFIX)/share/rolag/lana
+	cp -R transforms/lana/. $(DESTDIR)$(PREFIX)/share/rolag/lana/
 
 clean:
 	rm -rf build

@@ -401,18 +401,29 @@ void settings_setup_log(const struct settings *s, const char *role)
 	log_setup(role, level, s->log.format == 1 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
 }
 
-void settings_reload_log(const struct settings *s, const char *role)
+void settings_reload(const struct settings *s, const char *role)
 {
 	struct arena a;
 	struct settings fresh;
 	struct rt_err err;
+	struct buf names = BUF_INIT;
 	arena_init(&a, 4096);
 	if (settings_load(s->file, &a, &fresh, &err) == 0) {
 		settings_setup_log(&fresh, role);
 		log_info("configuration read again", "file=%s", s->file);
+		conf_needs_restart(settings_keys, settings_key_count, s, &fresh, &names);
+		if (names.len > 0)
+			log_warn("keys have changed that only a start reads",
+				 "keys=\"%s\" mend=\"%sstart %s again\"", buf_cstr(&names),
+				 strstr(buf_cstr(&names), "rollups.") != NULL ||
+						 strstr(buf_cstr(&names), "mirrors.") != NULL
+					 ? "rolag init, then "
+					 : "",
+				 role);
 	} else {
-		log_error("configuration not read again, the old one stays", "reason=\"%s\"",
+		log_error("the new configuration is not valid: the old one stays", "reason=\"%s\"",
 			  err.msg);
 	}
+	buf_release(&names);
 	arena_release(&a);
 }

@@ -104,8 +104,12 @@ void settings_complete(struct settings *s, struct arena *a);
 bool settings_lists_table(const struct conf_list *list, const char *nspname, const char *relname);
 /* Sets up logging for a role as the settings say. */
 void settings_setup_log(const struct settings *s, const char *role);
-/* SIGHUP: reads the file again and takes the logging keys; a bad file is logged and changes nothing. */
-void settings_reload_log(const struct settings *s, const char *role);
+/*
+ * SIGHUP: reads the file again and takes the logging keys; warns of the others
+ * that differ from those the role began with (s), by name: they take a
+ * restart. A bad file is logged and changes nothing.
+ */
+void settings_reload(const struct settings *s, const char *role);
 
 /* Names that follow from the pipeline's, each at most 63 bytes (PostgreSQL's NAMEDATALEN - 1). */
 #define SETTINGS_PIPELINE_MAX 40

@@ -505,6 +505,14 @@ static int serve_quarantine(struct applier *a, struct rt_err *err)
 	return rc == 0 ? writer_take_back(&a->writer, err) : rc;
 }
 
+/* A batch that takes no more is made ready to the last while the one before is on its way. */
+static void prepare_full(struct applier *a)
+{
+	struct batch *b = a->making;
+	if (a->full && batch_is_folded(b))
+		mirror_batch_plan(&b->mirrors, &a->mirrors, &b->arena);
+}
+
 /*
  * Moves everything as far as it goes without waiting. 1: what came before the
  * change that cannot be applied (a->fatal_err) is written, or nothing of its
@@ -524,8 +532,10 @@ static int pump(struct applier *a, struct rt_err *err)
 		gather_more(a);
 		if (!make_ready(a, err, &rc))
 			return rc;
-		if (writer_is_busy(&a->writer))
+		if (writer_is_busy(&a->writer)) {
+			prepare_full(a);
 			return 0;
+		}
 		bool worth = a->making->open ? a->full : !batch_is_empty(a->making);
 		if (a->fatal != 0 &&
 		    !worth)	  /* a transaction whose earlier parts are written was cut */
@@ -658,7 +668,7 @@ static void take_signals(struct applier *a)
 	if (a->loop.usr2)
 		log_status(a);
 	if (a->loop.reload)
-		settings_reload_log(a->settings, "apply");
+		settings_reload(a->settings, "apply");
 	a->loop.usr1 = a->loop.usr2 = a->loop.reload = a->loop.child = false;
 }
 

@@ -277,9 +277,9 @@ void landed_ddl(const struct landed *l, struct buf *out)
 	table_comments(l, true, out);
 }
 
-void landed_copy_sql(const struct landed *l, struct buf *out)
+void landed_copy_sql(const struct landed *l, bool latest, struct buf *out)
 {
-	buf_printf(out, "COPY %s (", l->history);
+	buf_printf(out, "COPY %s (", latest ? l->latest : l->history);
 	column_names(l, "", out);
 	buf_str(out, ") FROM STDIN (FORMAT binary)");
 }

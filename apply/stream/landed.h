@@ -88,8 +88,8 @@ void landed_ddl(const struct landed *l, struct buf *out);
 int landed_set_state(PGconn *c, const struct settings *s, struct landed *l, enum landed_state state,
 		     struct lsn sync_lsn, struct rt_err *err) RT_MUSTCHECK;
 
-/* Appends `COPY history (columns) FROM STDIN (FORMAT binary)`. */
-void landed_copy_sql(const struct landed *l, struct buf *out);
+/* Appends `COPY history (columns) FROM STDIN (FORMAT binary)`, or of latest. */
+void landed_copy_sql(const struct landed *l, bool latest, struct buf *out);
 /*
  * Appends the statement that writes rows given as one array per column ($1 …,
  * in table order; an array column comes as text[] and is cast; the parameter

@@ -71,6 +71,7 @@ void mirror_batch_reset(struct mirror_batch *b)
 {
 	b->count = b->step_count = 0;
 	b->bytes = 0;
+	b->planned = false;
 }
 
 static size_t tuple_bytes(const struct tuple *t)
@@ -85,11 +86,13 @@ void mirror_batch_add(struct mirror_batch *b, const struct mirror_op *op)
 {
 	b->op = grown(b->op, b->count, &b->cap, sizeof(*b->op));
 	b->op[b->count++] = *op;
+	b->planned = false;
 	b->bytes += tuple_bytes(&op->new_row) + tuple_bytes(&op->old_row);
 }
 
 void mirror_batch_cut(struct mirror_batch *b, uint32_t t)
 {
+	b->planned = false;
 	while (b->count > 0 && b->op[b->count - 1].transaction >= t)
 		b->count--;
 }
@@ -121,6 +124,7 @@ void mirror_batch_split(struct mirror_batch *b, uint32_t t, struct mirror_batch 
 		mirror_batch_add(to, &op);
 	}
 	b->count = from;
+	b->planned = false;
 }
 
 /* ---- steps ---- */
@@ -485,6 +489,8 @@ static void plan_op(struct planner *p, const struct mirror_op *op)
 
 void mirror_batch_plan(struct mirror_batch *b, struct mirror_set *set, struct arena *a)
 {
+	if (b->planned)
+		return;
 	struct planner p = {
 		.batch = b, .set = set, .arena = a, .run = rt_calloc(set->count, sizeof(*p.run))};
 	bool *given_up = rt_calloc(set->count, sizeof(*given_up));
@@ -502,4 +508,5 @@ void mirror_batch_plan(struct mirror_batch *b, struct mirror_set *set, struct ar
 		flush(&p, i);
 	free(given_up);
 	free(p.run);
+	b->planned = true;
 }

@@ -70,6 +70,7 @@ struct mirror_batch {
 	size_t bytes; /* of values noted */
 	struct mirror_step *step;
 	uint32_t step_count, step_cap;
+	bool planned; /* the steps are those of what is noted */
 };
 
 void mirror_batch_release(struct mirror_batch *b);
@@ -82,7 +83,8 @@ void mirror_batch_split(struct mirror_batch *b, uint32_t t, struct mirror_batch 
 			struct arena *to_arena);
 
 /*
- * Coalesces what was noted into steps, in the arena where memory is needed. A
+ * Coalesces what was noted into steps, in the arena where memory is needed;
+ * once, so that it can be done while an earlier batch is being written. A
  * mirror for which a change comes that cannot be (an old row that is not there)
  * gets a MIRROR_PARK in place of it and all behind, and is parked in the set.
  */

@@ -239,9 +239,30 @@ static void key_array(const struct mirror_step *s, uint16_t column_number, bool 
 	}
 }
 
+/* By one array the index is walked once; joined with it, from its root for each key, which takes twice as long. */
+static int send_delete_any(PGconn *c, const struct mirror *m, const struct mirror_step *s,
+			   struct params *p)
+{
+	const uint16_t i = s->shape->key[0];
+	const char *type = s->shape->source.land[i].type;
+	const bool text = s->row.value[i].kind == VALUE_TEXT || strcmp(type, "text") == 0;
+	struct buf sql = BUF_INIT, array = BUF_INIT;
+	buf_printf(&sql, "DELETE FROM %s WHERE ", m->target);
+	column(s->shape, i, &sql);
+	buf_printf(&sql, " = ANY ($1::%s[]::%s[])", text ? "text" : type, type);
+	key_array(s, i, text, &array);
+	params_add(p, array.p, array.len, true);
+	int ok = send_sql(c, &sql, p);
+	buf_release(&array);
+	buf_release(&sql);
+	return ok;
+}
+
 static int send_delete_many(PGconn *c, const struct mirror *m, const struct mirror_step *s,
 			    struct params *p)
 {
+	if (s->shape->key_count == 1)
+		return send_delete_any(c, m, s, p);
 	const struct mirror_shape *shape = s->shape;
 	struct buf sql = BUF_INIT, where = BUF_INIT;
 	struct buf *array = rt_calloc(shape->key_count, sizeof(*array));

@@ -268,7 +268,7 @@ static int read_state(struct serving *s, struct rt_err *err)
 static int begin_copy(struct serving *s, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
-	landed_copy_sql(s->l, &sql);
+	landed_copy_sql(s->l, false, &sql);
 	int rc = pgc_exec(s->c, NULL, err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
 	buf_clear(&s->copy);

@@ -212,7 +212,7 @@ static int fill_history(struct remake *m, struct refold *f, bool *ret_core, bool
 	const struct fold_row *row;
 	struct rt_err why;
 	struct buf sql = BUF_INIT;
-	landed_copy_sql(m->l, &sql);
+	landed_copy_sql(m->l, false, &sql);
 	int rc = pgc_exec(m->c, NULL, err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
 	if (rc != 0)

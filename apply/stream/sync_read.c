@@ -35,6 +35,25 @@ static void source_name(const struct sync_unit *u, struct buf *out)
 	pgc_ident(out, u->relname);
 }
 
+/* Which columns of a row are its key; what we cannot print by its type is asked for as text, too. */
+static void find_key(struct sync_reader *r)
+{
+	r->text_keys = 0;
+	for (uint16_t i = 0; i < r->unit->key_count; i++) {
+		struct reader_key *k = &r->key[i];
+		struct pgt_type type = {0};
+		for (k->column = 0; k->column < r->schema.count; k->column++)
+			if (strcmp(r->schema.column[k->column].name, r->unit->key[i]) == 0)
+				break;
+		k->as_text = k->column == r->schema.count ||
+			     !pgt_from_oid(r->schema.column[k->column].type_oid, &type) ||
+			     type.array;
+		k->type = type.base;
+		if (k->as_text)
+			k->column = (uint16_t)(r->schema.count + r->text_keys++);
+	}
+}
+
 /* Names and types of the SELECT list, as a relation's shape. */
 static int describe(struct sync_reader *r, struct rt_err *err)
 {
@@ -60,6 +79,7 @@ static int describe(struct sync_reader *r, struct rt_err *err)
 				    .count = (uint16_t)n,
 				    .column = column};
 	r->schema.hash = schema_hash(&r->schema);
+	find_key(r);
 	return 0;
 }
 
@@ -91,34 +111,62 @@ int sync_reader_fd(const struct sync_reader *r)
 /* ---- asking ---- */
 
 /* The table's columns, not those of the SELECT list that are called the same. */
-static void key_names(const struct sync_unit *u, bool as_text, struct buf *out)
+static void key_names(const struct sync_unit *u, struct buf *out)
 {
 	for (uint16_t i = 0; i < u->key_count; i++) {
 		buf_str(out, i > 0 ? ", s." : "s.");
 		pgc_ident(out, u->key[i]);
-		if (as_text)
-			buf_printf(out, "::text AS _key%u", i);
 	}
 }
 
-static void chunk_sql(const struct sync_reader *r, struct buf *out)
+static void text_keys(const struct sync_reader *r, struct buf *out)
+{
+	for (uint16_t i = 0; i < r->unit->key_count; i++) {
+		if (!r->key[i].as_text)
+			continue;
+		buf_str(out, ", s.");
+		pgc_ident(out, r->unit->key[i]);
+		buf_printf(out, "::text AS _key%u", i);
+	}
+}
+
+int sync_reader_key(const struct sync_reader *r, struct sync_key *ret, struct rt_err *err)
+{
+	int rc = 0;
+	if (!r->moved) {
+		sync_key_copy(ret, &r->at);
+		return 0;
+	}
+	ret->count = r->at.count;
+	for (uint16_t i = 0; rc == 0 && i < ret->count; i++) {
+		const struct slice v = buf_slice(&r->at.part[i]);
+		const struct pgt_type type = {r->key[i].type, false};
+		buf_clear(&ret->part[i]);
+		if (r->key[i].as_text)
+			buf_add_slice(&ret->part[i], v);
+		else if (pgt_is_valid(type, v)) /* of NULL, which parks its table, nothing */
+			rc = pgt_to_text(type, v, &ret->part[i], err);
+	}
+	return rc;
+}
+
+static void chunk_sql(const struct sync_reader *r, const struct sync_key *from, struct buf *out)
 {
 	const struct sync_unit *u = r->unit;
 	buf_str(out, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 		     "SELECT pg_current_wal_insert_lsn(); COPY (SELECT ");
 	buf_str(out, u->select);
-	buf_str(out, ", ");
-	key_names(u, true, out);
+	text_keys(r, out);
 	buf_str(out, " FROM ");
 	source_name(u, out);
 	buf_str(out, " AS s");
-	if (r->at.count > 0) {
+	if (from->count > 0) {
 		buf_str(out, " WHERE (");
-		key_names(u, false, out);
+		key_names(u, out);
 		buf_str(out, ") > (");
 		for (uint16_t i = 0; i < u->key_count; i++) {
 			struct buf part = BUF_INIT;
-			buf_add_slice(&part, buf_slice(&r->at.part[i]));
+			buf_add_slice(&part, buf_slice(&from->part[i]));
 			buf_str(out, i > 0 ? ", " : "");
 			pgc_literal(out, buf_cstr(&part));
 			buf_release(&part);
@@ -126,7 +174,7 @@ static void chunk_sql(const struct sync_reader *r, struct buf *out)
 		buf_u8(out, ')');
 	}
 	buf_str(out, " ORDER BY ");
-	key_names(u, false, out);
+	key_names(u, out);
 	buf_printf(out, " LIMIT %" PRId64 ") TO STDOUT (FORMAT binary); COMMIT",
 		   r->settings->sync.chunk);
 }
@@ -134,10 +182,16 @@ static void chunk_sql(const struct sync_reader *r, struct buf *out)
 static int ask(struct sync_reader *r, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
-	chunk_sql(r, &sql);
+	struct sync_key from = {0};
+	int rc = sync_reader_key(r, &from, err);
+	if (rc == 0)
+		chunk_sql(r, &from, &sql);
+	sync_key_release(&from);
 	FAILPOINT_FD(SYNC_CHUNK, PQsocket(r->c));
-	int ok = PQsendQuery(r->c, buf_cstr(&sql));
+	int ok = rc == 0 ? PQsendQuery(r->c, buf_cstr(&sql)) : 0;
 	buf_release(&sql);
+	if (rc != 0)
+		return rc;
 	if (ok != 1)
 		return pgc_fail(r->c, NULL, err, "reading the core");
 	r->asked = true;
@@ -195,7 +249,7 @@ static int read_row(struct sync_reader *r, struct slice bytes, struct arena *a, 
 	uint16_t count = rd_u16(&in);
 	if (count == UINT16_MAX && in.left == 0)
 		return 0;
-	if (in.failed || count != r->schema.count + r->unit->key_count)
+	if (in.failed || count != r->schema.count + r->text_keys)
 		return malformed(r, err);
 	struct value *value = arena_alloc(a, count * sizeof(*value));
 	for (uint16_t i = 0; i < count; i++)
@@ -204,11 +258,12 @@ static int read_row(struct sync_reader *r, struct slice bytes, struct arena *a, 
 	if (!rd_finish(&in))
 		return malformed(r, err);
 	for (uint16_t i = 0; i < r->unit->key_count; i++) {
-		const struct value *v = &value[r->schema.count + i];
+		const struct value *v = &value[r->key[i].column];
 		buf_clear(&r->at.part[i]);
 		buf_add(&r->at.part[i], v->p, v->len);
 	}
 	r->at.count = r->unit->key_count;
+	r->moved = true;
 	*ret = (struct change){.kind = CHANGE_INSERT,
 			       .lsn = r->seen,
 			       .schema = &r->schema,

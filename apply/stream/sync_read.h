@@ -11,7 +11,15 @@
 
 #include "apply/stream/sync_unit.h"
 #include "proto/change.h"
+#include "proto/pg/types.h"
 #include "proto/settings.h"
+
+/* Where a part of the key is in a row: a text conversion for every row costs the core more than the row does. */
+struct reader_key {
+	uint16_t column; /* of the row */
+	bool as_text;	 /* its type is none that we can print */
+	enum pgt type;
+};
 
 struct sync_reader {
 	const struct settings *settings;
@@ -19,7 +27,10 @@ struct sync_reader {
 	PGconn *c;
 	struct arena arena;   /* schema's names */
 	struct schema schema; /* of the SELECT list */
-	struct sync_key at;   /* of the row returned last */
+	struct reader_key key[SYNC_KEY_MAX];
+	uint16_t text_keys; /* columns behind those of the SELECT list: parts of the key as text */
+	struct sync_key at; /* where it began, as text; of the row returned last, as the columns have it */
+	bool moved;	    /* a row was returned */
 	struct lsn seen;      /* everything that the chunk at hand shows was committed up to here */
 	uint64_t chunk_rows;  /* of the chunk at hand, so far */
 	int64_t asked_us;     /* monotonic, when it was asked for */
@@ -41,6 +52,9 @@ enum sync_read { SYNC_READ_WAIT, SYNC_READ_ROW, SYNC_READ_END };
  */
 int sync_reader_next(struct sync_reader *r, struct arena *a, struct change *ret,
 		     struct rt_err *err) RT_MUSTCHECK;
+/* The key of the row returned last (before the first: of the one to go on behind), as text. */
+int sync_reader_key(const struct sync_reader *r, struct sync_key *ret,
+		    struct rt_err *err) RT_MUSTCHECK;
 int sync_reader_fd(const struct sync_reader *r);
 /* Behind the last row: an LSN that everything read so far was committed before. Blocking. */
 int sync_reader_position(struct sync_reader *r, struct lsn *ret, struct rt_err *err) RT_MUSTCHECK;

@@ -171,10 +171,10 @@ static int take_off(struct sync_table *t, struct rt_err *err)
 	t->full = false;
 	t->flying_rows = t->rows;
 	t->ends_whole = !b->open;
-	if (t->reading)
-		sync_key_copy(&t->flying_key, &t->reader.at);
+	int rc = t->reading ? sync_reader_key(&t->reader, &t->flying_key, err) : 0;
 	FAILPOINT_FD(SYNC_TAKE_OFF, PQsocket(t->writer.c));
-	int rc = writer_write(&t->writer, b, part_of(b), err);
+	if (rc == 0)
+		rc = writer_write(&t->writer, b, part_of(b), err);
 	if (rc == 0 && !writer_is_busy(&t->writer))
 		writer_done(t);
 	return rc;

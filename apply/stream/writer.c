@@ -201,8 +201,12 @@ static void plan_rows(struct writer *w, const struct batch *b)
 	for (uint16_t i = 0; i < w->landed->count; i++) {
 		if (!is_copied(b, i, copied_from))
 			continue;
+		uint32_t begun = writer_count_begun(b, i);
 		plan_add(w, WRITE_RENEW_LATEST, i);
-		plan_add(w, WRITE_BEGIN_LATEST, i);
+		plan_add(w,
+			 begun >= WRITER_COPY_LATEST_ROWS ? WRITE_COPY_LATEST : WRITE_BEGIN_LATEST,
+			 i);
+		w->plan[w->plan_count - 1].rows = begun;
 	}
 }
 
@@ -342,10 +346,10 @@ static int send_arrays(struct writer *w, char kind, uint16_t rollup, int count, 
 	return rc;
 }
 
-static int send_copy(struct writer *w, uint16_t rollup, struct rt_err *err)
+static int send_copy(struct writer *w, uint16_t rollup, bool latest, struct rt_err *err)
 {
 	struct buf sql = BUF_INIT;
-	landed_copy_sql(&w->landed->item[rollup], &sql);
+	landed_copy_sql(&w->landed->item[rollup], latest, &sql);
 	int rc = sent(w, PQsendQuery(w->c, buf_cstr(&sql)), err);
 	buf_release(&sql);
 	w->copy_row = 0;
@@ -394,7 +398,10 @@ static int send_step(struct writer *w, struct writer_plan *p, struct rt_err *err
 		return send_arrays(w, 'w', rollup, count, 0, err);
 	case WRITE_COPY:
 		FAILPOINT_FD(WRITER_COPY, PQsocket(w->c));
-		return send_copy(w, rollup, err);
+		return send_copy(w, rollup, false, err);
+	case WRITE_COPY_LATEST:
+		FAILPOINT_FD(WRITER_COPY_LATEST, PQsocket(w->c));
+		return send_copy(w, rollup, true, err);
 	case WRITE_MIRROR:
 	case WRITE_MIRROR_COPY:
 		return send_mirror(w, p->from, err);
@@ -441,7 +448,7 @@ static int flush(struct writer *w, struct rt_err *err)
 
 static bool is_copy(enum writer_step step)
 {
-	return step == WRITE_COPY || step == WRITE_MIRROR_COPY;
+	return step == WRITE_COPY || step == WRITE_COPY_LATEST || step == WRITE_MIRROR_COPY;
 }
 
 /* Sends the steps from plan_at on that can be one round trip. */
@@ -533,6 +540,7 @@ static const char *step_name(enum writer_step step)
 		return "noting a report's fence";
 	case WRITE_ROWS:
 	case WRITE_COPY:
+	case WRITE_COPY_LATEST:
 	case WRITE_BEGIN_LATEST:
 	case WRITE_RENEW_LATEST:
 	case WRITE_MIRROR:
@@ -579,8 +587,9 @@ static void note_failure(struct writer *w, const struct writer_plan *p, const PG
 	}
 	w->distrust = pgc_is_state(res, "23505");
 	pgc_fail(w->c, res, &w->err, step_name(p->step));
-	if (p->step == WRITE_ROWS || p->step == WRITE_COPY || p->step == WRITE_BEGIN_LATEST ||
-	    p->step == WRITE_RENEW_LATEST || p->step == WRITE_FETCH)
+	if (p->step == WRITE_ROWS || p->step == WRITE_COPY || p->step == WRITE_COPY_LATEST ||
+	    p->step == WRITE_BEGIN_LATEST || p->step == WRITE_RENEW_LATEST ||
+	    p->step == WRITE_FETCH)
 		rt_context(&w->err, "table %s", w->landed->item[p->rollup].history);
 	/* Division by zero is our own: the fence or the position is not as we think; the takeover looks. */
 	if (p->step == WRITE_LEDGER || p->step == WRITE_HOLD)
@@ -616,7 +625,8 @@ static void take_result(struct writer *w, const struct writer_plan *p, const PGr
 	} else if (p->step == WRITE_COMMIT) {
 		FAILPOINT_FD(LEDGER_AFTER_COMMIT, PQsocket(w->c));
 		w->ledger->applied = w->batch->end;
-	} else if (p->step == WRITE_BEGIN_LATEST || p->step == WRITE_RENEW_LATEST) {
+	} else if (p->step == WRITE_COPY_LATEST || p->step == WRITE_BEGIN_LATEST ||
+		   p->step == WRITE_RENEW_LATEST) {
 		check_latest(w, p, res);
 	} else if (p->step == WRITE_POSITION) {
 		ledger_position(w->ledger, pgc_get_lsn(res, 0, 0), pgc_get_lsn(res, 0, 1));
@@ -720,8 +730,8 @@ static int feed_copy(struct writer *w, const struct writer_plan *p, struct rt_er
 			continue;
 		}
 		buf_clear(&w->copy);
-		w->copy_row =
-			writer_fill_copy(w->batch, rollup, w->copy_row, COPY_PIECE_BYTES, &w->copy);
+		w->copy_row = writer_fill_copy(w->batch, rollup, p->step == WRITE_COPY_LATEST,
+					       w->copy_row, COPY_PIECE_BYTES, &w->copy);
 		if (w->copy.len > 0 &&
 		    PQputCopyData(w->c, (const char *)w->copy.p, (int)w->copy.len) != 1)
 			return pgc_fail(w->c, NULL, err, "COPY");

@@ -22,6 +22,12 @@
 /* Rows of a batch from which on COPY is used, for tables with that many rows. */
 #define WRITER_COPY_ROWS       1000
 #define WRITER_COPY_TABLE_ROWS 100
+/*
+ * Entities that begin in a batch, of a table that is copied, from which on
+ * their latest rows are, too: a row is taken faster than it is looked up in
+ * history, but each COPY is a round trip.
+ */
+#define WRITER_COPY_LATEST_ROWS 200
 /* Memory of a batch from which on it is used for all: a pipeline is held in memory as a whole, a COPY is not. */
 #define WRITER_COPY_BYTES (16u << 20)
 /* A pipeline is ended behind this much. */
@@ -36,7 +42,8 @@ enum writer_step {
 	WRITE_FENCES,	    /* rolag.fence_seen */
 	WRITE_ROWS,	    /* history and latest of one rollup by arrays */
 	WRITE_COPY,	    /* history of one rollup by COPY */
-	WRITE_BEGIN_LATEST, /* from there, latest of entities that begin in this batch */
+	WRITE_COPY_LATEST,  /* latest of entities that begin in this batch by COPY, or */
+	WRITE_BEGIN_LATEST, /* … from there */
 	WRITE_RENEW_LATEST, /* from there, latest of the others */
 	WRITE_MIRROR,	    /* one of the batch's mirror steps */
 	WRITE_MIRROR_COPY,  /* one that is a COPY */

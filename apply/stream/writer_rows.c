@@ -163,8 +163,22 @@ void writer_copy_row(const struct fold_row *row, uint16_t column_count, struct l
 		array_add_u64(out, pg_time(committed_us));
 }
 
-uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, uint32_t from, size_t max_bytes,
-			  struct buf *out)
+/* Does the row become the latest one of an entity that has none yet? */
+static bool begins_latest(const struct batch *b, uint16_t rollup, uint32_t i)
+{
+	return batch_row_is_new_entity(&b->rows[rollup].row[i]) && batch_row_is_last(b, rollup, i);
+}
+
+uint32_t writer_count_begun(const struct batch *b, uint16_t rollup)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < b->rows[rollup].count; i++)
+		n += begins_latest(b, rollup, i);
+	return n;
+}
+
+uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, bool latest, uint32_t from,
+			  size_t max_bytes, struct buf *out)
 {
 	const struct batch_rows *rows = &b->rows[rollup];
 	uint32_t i = from;
@@ -172,6 +186,8 @@ uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, uint32_t from,
 		writer_copy_header(out);
 	for (; i < rows->count && out->len < max_bytes; i++) {
 		const struct batch_row *row = &rows->row[i];
+		if (latest && !begins_latest(b, rollup, i))
+			continue;
 		const struct batch_transaction *t = &b->transaction[row->transaction];
 		writer_copy_row(&row->row, b->landed->item[rollup].rollup->column_count, t->end,
 				row->repaired ? 0 : t->commit_us, out);

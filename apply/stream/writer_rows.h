@@ -22,12 +22,15 @@ int writer_fill_rows(const struct batch *b, uint16_t rollup, const struct rollup
  */
 uint32_t writer_fill_entities(const struct batch *b, uint16_t rollup, const struct rollup *r,
 			      bool begun, struct buf *ids);
+/* How many entities of the rollup begin in the batch. */
+uint32_t writer_count_begun(const struct batch *b, uint16_t rollup);
 /*
  * Appends COPY rows from row `from` on until about max_bytes are there (the
- * COPY header, where from is 0). Returns the next row to go on with.
+ * COPY header, where from is 0). Returns the next row to go on with. latest:
+ * only the last row of each entity that begins in the batch.
  */
-uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, uint32_t from, size_t max_bytes,
-			  struct buf *out);
+uint32_t writer_fill_copy(const struct batch *b, uint16_t rollup, bool latest, uint32_t from,
+			  size_t max_bytes, struct buf *out);
 
 /* Is an entity of the rollup among those asked for? */
 bool writer_is_missing(const struct batch *b, uint16_t rollup);

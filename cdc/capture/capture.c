@@ -73,26 +73,10 @@ static void say_status(const struct capture *c)
 		 (long long)(f->oldest_xact_age_us / 1000000));
 }
 
-static void reload(const struct capture *c)
-{
-	struct arena a;
-	struct settings s;
-	struct rt_err err;
-	arena_init(&a, 4096);
-	if (settings_load(c->settings->file, &a, &s, &err) == 0) {
-		settings_setup_log(&s, "capture");
-		log_info("configuration read again", "file=%s", c->settings->file);
-	} else {
-		log_error("the new configuration is not valid: the old one stays", "reason=\"%s\"",
-			  err.msg);
-	}
-	arena_release(&a);
-}
-
 static void take_signals(struct capture *c)
 {
 	if (c->loop.reload)
-		reload(c);
+		settings_reload(c->settings, "capture");
 	if (c->loop.usr2)
 		say_status(c);
 	c->loop.reload = c->loop.usr1 = c->loop.usr2 = c->loop.child = false;

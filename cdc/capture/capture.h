@@ -12,7 +12,7 @@
  * 100 when a person must act, 111 when a new start may help. A core that is
  * away is waited for, for ever.
  *
- * Signals: HUP takes log.level from the configuration file again; USR2 writes
+ * Signals: HUP takes the logging keys from the configuration file again; USR2 writes
  * where it stands to the log; a second TERM stops at once.
  */
 int capture_main(const struct settings *s);

@@ -178,7 +178,9 @@ static void check_publication_tables(struct check *k, const struct publication_v
 			   "publication %s: %d tables have a column list or a row filter",
 			   k->publication, narrowed);
 	for (size_t i = 0; i < p->count; i++)
-		if (!init_is_source(&k->landed, &p->table[i]))
+		if (!init_is_source(&k->landed, &p->table[i]) &&
+		    !settings_lists_table(&k->s.mirrors.append_only, p->table[i].schema,
+					  p->table[i].table))
 			check_warn(k,
 				   p->all_tables
 					   ? NULL
@@ -187,8 +189,9 @@ static void check_publication_tables(struct check *k, const struct publication_v
 							  "\"%s\".\"%s\"; (by its owner)",
 							  k->publication, p->table[i].schema,
 							  p->table[i].table),
-				   "publication %s: %s.%s is read by no rollup", k->publication,
-				   p->table[i].schema, p->table[i].table);
+				   "publication %s: %s.%s is read by no rollup, and no mirror of "
+				   "inserts only",
+				   k->publication, p->table[i].schema, p->table[i].table);
 	if (k->fails == fails)
 		check_ok(k, "publication %s: has the tables of all %u rollups", k->publication,
 			 k->landed.count);

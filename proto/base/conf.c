@@ -260,6 +260,47 @@ int conf_parse(const struct conf_key *keys, size_t count, const char *path, stru
 	return rc;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static bool same_list(const struct conf_list *a, const struct conf_list *b)
+{
+	bool same = a->count == b->count;
+	for (size_t i = 0; same && i < a->count; i++)
+		same = same_text(a->item[i], b->item[i]);
+	return same;
+}
+
+static bool same_value(enum conf_type type, const void *a, const void *b)
+{
+	switch (type) {
+	case CONF_STRING:
+		return same_text(*(const char *const *)a, *(const char *const *)b);
+	case CONF_INT:
+	case CONF_BYTES:
+	case CONF_DURATION:
+		return *(const int64_t *)a == *(const int64_t *)b;
+	case CONF_BOOL:
+		return *(const bool *)a == *(const bool *)b;
+	case CONF_ENUM:
+		return *(const int *)a == *(const int *)b;
+	case CONF_LIST:
+		return same_list(a, b);
+	}
+	return false;
+}
+
+void conf_needs_restart(const struct conf_key *keys, size_t count, const void *was, const void *is,
+			struct buf *out)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!keys[i].reload && !same_value(keys[i].type, (const char *)was + keys[i].offset,
+						   (const char *)is + keys[i].offset))
+			buf_printf(out, "%s%s", out->len > 0 ? " " : "", keys[i].name);
+}
+
 static void print_comment(struct buf *out, const char *indent, const char *text)
 {
 	size_t width = 96 - strlen(indent);

@@ -45,6 +45,9 @@ void conf_defaults(const struct conf_key *keys, size_t count, void *settings);
  */
 int conf_parse(const struct conf_key *keys, size_t count, const char *path, struct slice text,
 	       struct arena *a, void *settings, struct rt_err *err) RT_MUSTCHECK;
+/* Appends the names of keys that SIGHUP does not take (reload is false) and whose values differ, with spaces between. */
+void conf_needs_restart(const struct conf_key *keys, size_t count, const void *was, const void *is,
+			struct buf *out);
 /* The whole commented example file: every key, its default, range and unit. */
 void conf_print_example(const struct conf_key *keys, size_t count, struct buf *out);
 

@@ -194,13 +194,16 @@ class Rolag(Contestant):
         self.stop()
         self.drop_slot()
 
-    def pids(self):
-        found = self.watch.execute("select pid from pg_stat_activity where application_name like 'rolag apply%'")
-        roles = children(self.process.pid)
-        names = {}
-        for pid in roles:
+    def roles(self):
+        """Its own processes; asking for them costs no server anything."""
+        names = {"rolag run": [self.process.pid]}
+        for pid in children(self.process.pid):
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 words = f.read().split(b"\0")
-            names.setdefault(next((w.decode() for w in (b"capture", b"apply") if w in words), "run"), []).append(pid)
-        return {"walsender": self.walsender(), "rolag run": [self.process.pid], **names,
-                "warehouse backend": [pid for pid, in found]}
+            name = next((w.decode() for w in (b"capture", b"apply") if w in words), "run")
+            names.setdefault(name, []).extend([pid, *children(pid)])
+        return names
+
+    def pids(self):
+        found = self.watch.execute("select pid from pg_stat_activity where application_name like 'rolag apply%'")
+        return {"walsender": self.walsender(), **self.roles(), "warehouse backend": [pid for pid, in found]}

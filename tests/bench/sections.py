@@ -320,7 +320,7 @@ def loaded(site):
     rolag.command("init")
     began = time.monotonic()
     rolag.run()
-    with Watch(rolag.pids, ROLES) as watch:
+    with Watch(rolag.roles, ROLES) as watch:
         wait_until(rolag.live, "rolag's first load")
         seconds = time.monotonic() - began
     rolag.detach()

@@ -40,6 +40,7 @@ struct server {
 	bool skipping; /* pipeline aborted up to the next sync */
 	bool copies;
 	uint16_t copy_rollup;
+	bool copy_latest;
 };
 
 struct pg_conn {
@@ -139,13 +140,15 @@ static bool serve_one(struct server *s)
 		r = result_new(PGRES_COMMAND_OK, "PREPARE");
 	} else if (q->kind == ASK_COPY_END) {
 		r = s->b.failed ? result_error("25P02")
-				: warehouse_copy(&s->b, s->copy_rollup, buf_slice(&q->copy));
+				: warehouse_copy(&s->b, s->copy_rollup, s->copy_latest,
+						 buf_slice(&q->copy));
 	} else {
 		r = warehouse_execute(&s->b, q->sql, q->rollup, q->param, q->count);
 		if (r == NULL)
 			return false;
 		if (r->status == PGRES_COPY_IN) {
 			s->copy_rollup = q->rollup;
+			s->copy_latest = q->sql == SQL_COPY_LATEST;
 			end = false;
 		}
 	}

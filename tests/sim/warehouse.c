@@ -96,6 +96,8 @@ enum sql_kind sql_kind_of(const char *sql, uint16_t *ret_rollup)
 	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
 		if (strncmp(sql, known[i].begins, strlen(known[i].begins)) != 0)
 			continue;
+		if (known[i].kind == SQL_COPY && strstr(sql, "_latest\" (") != NULL)
+			return SQL_COPY_LATEST;
 		return known[i].kind;
 	}
 	sim_fail("the simulated warehouse does not know: %.200s", sql);
@@ -248,8 +250,11 @@ static uint32_t entity_of(uint16_t r, struct slice id)
 	sim_fail("a row of an entity that the core does not have");
 }
 
-/* A row (fields as in COPY) comes into history, and maybe latest. NULL: it is taken. */
-static struct pg_result *take_row(struct backend *b, uint16_t r, struct slice fields, bool latest)
+enum rows_into { INTO_HISTORY, INTO_LATEST, INTO_BOTH };
+
+/* A row (fields as in COPY) comes into history, latest, or both. NULL: it is taken. */
+static struct pg_result *take_row(struct backend *b, uint16_t r, struct slice fields,
+				  enum rows_into into)
 {
 	struct rd in = rd_of(fields);
 	uint32_t len = rd_u32(&in);
@@ -266,9 +271,10 @@ static struct pg_result *take_row(struct backend *b, uint16_t r, struct slice fi
 	else if (!slice_eq(fields, buf_slice(&e->row[version - 1].fields)))
 		snprintf(wrong, sizeof(wrong), "rollup %u entity %u version %u is not the model's",
 			 r, i, version);
-	if (has_version(b, r, i, version))
+	/* By arrays a latest row is replaced; by COPY there must be none. */
+	if (into == INTO_LATEST ? latest_of(b, r, i) != 0 : has_version(b, r, i, version))
 		return result_error("23505");
-	for (int k = 0; k < (latest ? 2 : 1); k++) {
+	for (int k = into == INTO_LATEST ? 1 : 0; k < (into == INTO_HISTORY ? 1 : 2); k++) {
 		struct op *op = op_add(b, k == 0 ? OP_HISTORY : OP_LATEST);
 		op->rollup = r;
 		op->entity = i;
@@ -303,7 +309,7 @@ static struct pg_result *rows(struct backend *b, uint16_t r, const struct param 
 		}
 		rd_u32(&in[count - 1]);
 		bool last = rd_u8(&in[count - 1]) != 0;
-		error = take_row(b, r, buf_slice(&fields), last);
+		error = take_row(b, r, buf_slice(&fields), last ? INTO_BOTH : INTO_HISTORY);
 		if (error == NULL && last) {
 			uint32_t at = b->op[b->op_count - 1].entity;
 			SIM_ASSERT(!latest_seen[at], "one statement updates a row twice");
@@ -345,8 +351,9 @@ static struct pg_result *latest_from_history(struct backend *b, uint16_t r, stru
 	return done;
 }
 
-struct pg_result *warehouse_copy(struct backend *b, uint16_t r, struct slice data)
+struct pg_result *warehouse_copy(struct backend *b, uint16_t r, bool latest, struct slice data)
 {
+	struct pg_result *done = result_new(PGRES_COMMAND_OK, "COPY");
 	struct rd in = rd_of(data);
 	rd_bytes(&in, 19);
 	for (;;) {
@@ -361,14 +368,16 @@ struct pg_result *warehouse_copy(struct backend *b, uint16_t r, struct slice dat
 				rd_bytes(&in, len);
 		}
 		struct pg_result *error =
-			take_row(b, r, slice_of(from, (size_t)(in.p - from)), false);
+			take_row(b, r, slice_of(from, (size_t)(in.p - from)),
+				 latest ? INTO_LATEST : INTO_HISTORY);
 		if (error != NULL) {
 			b->failed = true;
 			return error;
 		}
+		done->rows++;
 	}
 	SIM_ASSERT(rd_finish(&in), "COPY that does not end");
-	return result_new(PGRES_COMMAND_OK, "COPY");
+	return done;
 }
 
 static struct pg_result *fetch(const struct backend *b, uint16_t r, struct param ids)
@@ -663,6 +672,7 @@ static struct pg_result *execute(struct backend *b, enum sql_kind kind, uint16_t
 	case SQL_FETCH:
 		return fetch(b, rollup, param[0]);
 	case SQL_COPY:
+	case SQL_COPY_LATEST:
 		return result_new(PGRES_COPY_IN, "COPY");
 	case SQL_LOCK_FENCE:
 		return lock_fence(b);

@@ -25,6 +25,7 @@ enum sql_kind {
 	SQL_RENEW_LATEST, /* … that are */
 	SQL_FETCH,
 	SQL_COPY,
+	SQL_COPY_LATEST,
 	SQL_LOCK_FENCE,
 	SQL_RAISE,
 	SQL_APPLIED,
@@ -90,7 +91,8 @@ struct ledger_checks ledger_checks_of(const char *sql);
 struct pg_result *warehouse_execute(struct backend *b, enum sql_kind kind, uint16_t rollup,
 				    const struct param *param, int count);
 /* All that was COPYed. */
-struct pg_result *warehouse_copy(struct backend *b, uint16_t rollup, struct slice data);
+struct pg_result *warehouse_copy(struct backend *b, uint16_t rollup, bool latest,
+				 struct slice data);
 /* The backend ends; what it had open is rolled back. */
 void backend_end(struct backend *b);
 /* All there are (fake_libpq.c); NULL behind the last. */

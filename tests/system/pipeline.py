@@ -187,6 +187,30 @@ class Bank:
         return summary
 
 
+class Writing(threading.Thread):
+    """Goes on writing a bank's transactions while something else happens."""
+
+    def __init__(self, bank, rate):
+        super().__init__(daemon=True)
+        self.bank, self.rate, self.done, self.error = bank, rate, threading.Event(), None
+
+    def run(self):
+        try:
+            while not self.done.is_set():
+                self.bank.live(self.rate // 4, rate=self.rate, connections=2)
+        except (psycopg.Error, RuntimeError) as error:
+            self.error = error
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join()
+        assert self.error is None, self.error
+
+
 # ---- the pipeline ----------------------------------------------------------------------------------
 
 class Pipeline:
@@ -444,6 +468,13 @@ class Pipeline:
             found = {k: v for k, v in self.counters(role).items() if v not in (0, "")}
             parts.append(f"--- {self.name} counters of {role}: {found}\n")
         return "\n".join(parts)
+
+
+def trigger_sql(rollup):
+    """The core folds by triggers as the bank's does, made by the oracle's rules."""
+    sql = oracle.ddl(rollup, oracle.read_rules()[rollup]).replace(f"{oracle.SCHEMA}.", "public.")
+    begin = sql.index("create unlogged table", sql.index("create unlogged table") + 1)  # the events are there
+    return sql[begin:].replace("create unlogged table", "create table")
 
 
 # ---- events by hand ---------------------------------------------------------------------------------

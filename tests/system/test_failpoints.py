@@ -77,7 +77,8 @@ LOAD = ("sync.", "landed.before", "landed.locked", "landed.after", "slot.")
 # Passed by a child of apply, which takes its death for its own matter.
 IN_WORKER = ("sync.", "slot.", "mirror.")
 NOT_IN_WORKER = {"sync.socket", "sync.fork"}
-BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "writer.copy", "writer.mid_copy", "writer.latest")
+BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "writer.copy", "writer.mid_copy", "writer.latest",
+        "writer.copy_latest")
 # Passed where the slot has moved into the newest segment: then a start keeps it, and a trim lets it go.
 OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
 STOP = {"capture.finish", "stream.stop"}

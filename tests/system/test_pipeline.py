@@ -9,7 +9,8 @@ import time
 
 import psycopg
 import pytest
-from pipeline import PERMANENT, ROLE, SOME, TIMEOUT, Bank, Watcher, lsn, wait_for, write_role, write_roles
+from pipeline import (PAYMENT, PERMANENT, ROLE, SOME, TIMEOUT, Bank, Watcher, lsn, wait_for, write_payment, write_role,
+                      write_roles)
 
 ALL_AT_ONCE = 10 ** 9    # transactions of the bank in one of the core
 SEED = int(os.environ.get("ROLAG_SEED", time.time_ns() % 10 ** 6))
@@ -235,6 +236,36 @@ def test_states_that_memory_does_not_hold_are_fetched_in_pieces(make_pipeline):
     p.wait_applied()
     assert p.counters()["apply_cache_misses_total"] >= 5000
     assert p.rows() == 10_000
+    p.assert_equal()
+    p.stop()
+
+
+def test_sighup_names_the_keys_that_take_a_restart(make_pipeline):
+    """An operator adds a table to the list and reloads: it is not landed, and the log says what makes it so."""
+    p = make_pipeline(land=[ROLE])
+    p.init()
+    p.start()
+    p.configure({"rollups": {"land": [ROLE, PAYMENT]}, "sync": {"chunk": 100}, "log": {"format": "text"}})
+    for process in (p.capture, p.apply):
+        process.signal(signal.SIGHUP)
+        line = wait_for("the keys", lambda: process.lines("warn", "only a start reads"))[0]
+        assert 'keys="rollups.land sync.chunk"' in line and f'mend="rolag init, then start {process.name} again"' in line
+    p.configure({"rollups": {"land": [ROLE]}, "sync": {"chunk": 20000}})
+    for process in (p.capture, p.apply):
+        process.signal(signal.SIGHUP)
+        wait_for("the second reading", lambda: len(process.lines("configuration read again")) == 2)
+        process.signal(signal.SIGUSR2)
+        wait_for("its status, behind that", lambda: process.lines("info", "status", "state="))
+        assert len(process.lines("only a start reads")) == 1, "they are again what it began with"
+    p.configure({"rollups": {"land": [ROLE, PAYMENT]}})
+    p.init()
+    for process in (p.capture, p.apply):
+        assert process.stop() == 0
+    p.start()
+    with p.writing() as conn:
+        write_payment(conn, 1)
+    p.wait_applied()
+    assert p.warehouse(f"select count(*) from raw.{PAYMENT}") == [(1,)]
     p.assert_equal()
     p.stop()
 

@@ -10,37 +10,13 @@ import threading
 
 import psycopg
 import pytest
-from cluster import Cluster
 from mirrors import assert_mirrors, make_mirrors
-from pipeline import PERMANENT, ROLE, SOME, ROOT, Bank, Pipeline, Process, entity, wait_for, write_role, write_roles
-
+from pipeline import (PERMANENT, ROLE, ROOT, SOME, Bank, Pipeline, Process, Writing, entity, wait_for, write_role,
+                      write_roles)
+from standby import make_standby
 
 FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
 EVENTS = int(os.environ.get("ROLAG_SYNC_EVENTS", "100000"))
-
-
-class Writing(threading.Thread):
-    """Goes on writing a bank's transactions while something else happens."""
-
-    def __init__(self, bank, rate):
-        super().__init__(daemon=True)
-        self.bank, self.rate, self.done, self.error = bank, rate, threading.Event(), None
-
-    def run(self):
-        try:
-            while not self.done.is_set():
-                self.bank.live(self.rate // 4, rate=self.rate, connections=2)
-        except (psycopg.Error, RuntimeError) as error:
-            self.error = error
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.join()
-        assert self.error is None, self.error
 
 
 def workers(p):
@@ -447,17 +423,6 @@ def test_a_slot_lost_while_tables_are_synced(make_pipeline):
     p.wait_applied()
     p.assert_equal()
     p.stop()
-
-
-def make_standby(primary):
-    """A physical standby of it, not started."""
-    standby = Cluster("standby", settings=dict(primary.settings))
-    standby._run("pg_basebackup", "-h", primary.socket, "-p", str(primary.port), "-U", "postgres", "-D", standby.data,
-                 "-c", "fast", "-R")
-    os.chmod(standby.data, 0o700)
-    standby._run_command(["mkdir", "-m", "755", standby.socket])
-    standby.configure({**standby.settings, "primary_conninfo": f"host={primary.socket} user=postgres"})
-    return standby
 
 
 @pytest.mark.parametrize("stays", [True, False])

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from pipeline import ROLE, Bank, entity, oracle, wait_for, write_role
+from pipeline import ROLE, Bank, entity, trigger_sql, wait_for, write_role
 
 FINDING = 1
 
@@ -176,19 +176,11 @@ def test_trap_60_a_commit_in_the_stream_that_the_core_does_not_show_is_no_differ
     p.stop()
 
 
-def add_triggers(p, rollups):
-    """The core folds by triggers as the bank's does, made by the oracle's rules."""
-    rules = oracle.read_rules()
-    for name in rollups:
-        sql = oracle.ddl(name, rules[name]).replace(f"{oracle.SCHEMA}.", "public.")
-        begin = sql.index("create unlogged table", sql.index("create unlogged table") + 1)  # the events are there
-        p.core(sql[begin:].replace("create unlogged table", "create table"))
-
-
 def test_verify_against_triggers_is_the_proof_before_they_are_switched_off(make_pipeline):
     rollups = [ROLE, "core_withdrawal_events_rollup", "core_customer_events_rollup"]
     p = make_pipeline(land=rollups)
-    add_triggers(p, rollups[:2])
+    for name in rollups[:2]:
+        p.core(trigger_sql(name))
     p.init()
     bank = Bank(p.core_conninfo, seed=5)
     bank.bulk(3000)

@@ -594,7 +594,7 @@ static void test_rows_as_copy_and_as_arrays(void **state)
 	add_transaction(f, 10, 1, 1, 2);
 	batch_resolve(b, &f->cache, false);
 	assert_rc(batch_fold(b, &f->cache, SIZE_MAX, &err), err);
-	assert_int_equal(writer_fill_copy(b, 0, 0, 1 << 20, &copy), 2);
+	assert_int_equal(writer_fill_copy(b, 0, false, 0, 1 << 20, &copy), 2);
 	struct rd r = rd_of(buf_slice(&copy));
 	assert_memory_equal(rd_bytes(&r, 11), "PGCOPY\n\377\r\n\0", 11);
 	assert_int_equal(rd_u64(&r), 0);
@@ -617,6 +617,15 @@ static void test_rows_as_copy_and_as_arrays(void **state)
 		assert_int_equal(rd_u32(&r), 8);
 		assert_int_equal(rd_u64(&r), 10); /* _committed_at after 2000-01-01 */
 	}
+	assert_true(rd_finish(&r));
+	buf_clear(&copy);
+	assert_int_equal(writer_count_begun(b, 0), 1);
+	assert_int_equal(writer_fill_copy(b, 0, true, 0, 1 << 20, &copy), 2);
+	r = rd_of(buf_slice(&copy));
+	rd_bytes(&r, 19 + 2 + 4 + 16 + 4);
+	assert_int_equal(rd_u32(&r), 2); /* the entity's last version, and no other */
+	for (int i = 2; i < LANDED_BEFORE + 2 + LANDED_BEHIND; i++)
+		rd_bytes(&r, rd_u32(&r));
 	assert_true(rd_finish(&r));
 	assert_int_equal(writer_fill_entities(b, 0, f->rollup, false, &column[0]), 0);
 	assert_int_equal(writer_fill_entities(b, 0, f->rollup, true, &column[0]), 1);

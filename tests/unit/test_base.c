@@ -317,6 +317,44 @@ static void test_settings_defaults_and_ranges(void **state)
 	arena_release(&a);
 }
 
+static void test_settings_that_take_a_restart_are_named(void **state)
+{
+	struct arena a;
+	struct settings was, is;
+	struct rt_err err;
+	static const struct {
+		const char *text, *names;
+	} cases[] = {
+		{"log: {level: debug, format: json}\n", ""},
+		{"rollups: {path: /r, land: [a, c]}\n", "rollups.land"},
+		{"rollups: {path: /r, land: [a]}\n", "rollups.land"},
+		{"rollups: {path: /r, land: [a, b]}\nmirrors: {tables: [t]}\n", "mirrors.tables"},
+		{"apply: {batch_rows: 7, gap: fail}\nspool: {quota: 3 GB}\n",
+		 "spool.quota apply.batch_rows apply.gap"},
+		{"capture: {allow_unlimited_wal: true, sync_interval: 1 s}\nrollups: {path: /r, "
+		 "land: [a, b]}\n",
+		 "capture.allow_unlimited_wal capture.sync_interval"},
+	};
+	static const char begin[] = "core: {connect: c}\nwarehouse: {connect: w}\n";
+	arena_init(&a, 4096);
+	char *first = rt_sprintf("%srollups: {path: /r, land: [a, b]}\n", begin);
+	assert_rc(settings_from(&a, first, &was, &err), err);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct buf names = BUF_INIT;
+		char *text = rt_sprintf("%s%s%s", begin, cases[i].text,
+					strstr(cases[i].text, "rollups") != NULL
+						? ""
+						: "rollups: {path: /r, land: [a, b]}\n");
+		assert_rc(settings_from(&a, text, &is, &err), err);
+		conf_needs_restart(settings_keys, settings_key_count, &was, &is, &names);
+		assert_string_equal(buf_cstr(&names), cases[i].names);
+		buf_release(&names);
+		free(text);
+	}
+	free(first);
+	arena_release(&a);
+}
+
 static void test_settings_example_is_complete_and_loads(void **state)
 {
 	struct buf b = BUF_INIT;
@@ -448,6 +486,7 @@ int main(void)
 		cmocka_unit_test(test_nearest_name),
 		cmocka_unit_test(test_replace_file_and_read_back),
 		cmocka_unit_test(test_settings_defaults_and_ranges),
+		cmocka_unit_test(test_settings_that_take_a_restart_are_named),
 		cmocka_unit_test(test_settings_example_is_complete_and_loads),
 		cmocka_unit_test(test_units),
 		cmocka_unit_test(test_metrics_file_and_quantiles),

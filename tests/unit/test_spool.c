@@ -585,6 +585,40 @@ static void test_a_spool_of_another_identity_is_refused(void **state)
 	spool_reader_close(r);
 }
 
+/* A failover: the spool goes on with the new timeline; who follows the old one is told which comes, and from where. */
+static void test_trap_59_a_later_timeline_is_refused_and_named(void **state)
+{
+	struct spool_writer *w = open_writer(0x100, &small);
+	struct spool_reader *r = open_reader(0x100), *next;
+	struct spool_options accepts = small;
+	struct spool_identity id = data_identity;
+	struct lsn start = {1};
+	write_transactions(w, 0x110, 0x120, 1);
+	spool_writer_close(w);
+	id.timeline++;
+	accepts.accept_timeline = true;
+	assert_rc(spool_writer_open(&w, dir, &id, &accepts, data_lsn(0x118), &err), err);
+	write_transactions(w, 0x130, 0x130, 2);
+	expect_transaction(r, 0x110, 1);
+	assert_int_equal(spool_reader_next_timeline(r, &start), 0);
+	uint64_t last = 0x110;
+	unsigned count;
+	assert_int_equal(read_all(r, &last, &count), ERR_PERMANENT);
+	assert_says(err, "timeline");
+	assert_int_equal(spool_reader_next_timeline(r, &start), id.timeline);
+	assert_int_equal(start.v, 0x118);
+	spool_reader_close(r);
+	assert_rc(spool_reader_open(&next, dir, data_lsn(0x118), 200, &id, &err), err);
+	expect_transaction(next, 0x130, 2);
+	spool_reader_close(next);
+	id.timeline++; /* an earlier one is refused, too, and is nothing to go on with */
+	assert_rc(spool_reader_open(&next, dir, data_lsn(0x118), 200, &id, &err), err);
+	expect_error(next, "timeline");
+	assert_int_equal(spool_reader_next_timeline(next, &start), 0);
+	spool_reader_close(next);
+	spool_writer_close(w);
+}
+
 static void test_one_writer_at_a_time(void **state)
 {
 	struct spool_writer *w = open_writer(0x100, &small), *other;
@@ -963,6 +997,7 @@ int main(void)
 		TEST(test_a_missing_segment_is_an_error),
 		TEST(test_a_listing_that_missed_a_name_is_made_again),
 		TEST(test_a_spool_of_another_identity_is_refused),
+		TEST(test_trap_59_a_later_timeline_is_refused_and_named),
 		TEST(test_one_writer_at_a_time),
 		TEST(test_a_gap_between_slot_and_spool_is_refused),
 		TEST(test_trap_04_a_lost_slot_leaves_a_gap_that_is_handed_out),

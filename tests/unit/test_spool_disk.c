@@ -604,6 +604,23 @@ static void test_applied_of_version_1_is_read(void **state)
 	free(path);
 }
 
+static void test_applied_cut_to_the_length_of_version_1_is_not_of_it(void **state)
+{
+	struct applied_file *f;
+	struct applied_position p = {.applied = {9}};
+	char *path = rt_sprintf("%s/applied", dir);
+	assert_rc(applied_open(&f, dir, &err), err);
+	for (uint64_t i = 1; i <= 2; i++)
+		assert_rc(applied_write(f, &(struct applied_position){{i}, 1, 1, {0}}, &err), err);
+	applied_close(f);
+	assert_int_equal(truncate(path, 512 + 48), 0); /* 2 stands in the second slot */
+	assert_int_equal(applied_read(dir, &p, &err), 1);
+	assert_int_equal(p.applied.v, 1);
+	assert_int_equal(truncate(path, 48), 0);
+	assert_int_equal(applied_read(dir, &p, &err), 0);
+	free(path);
+}
+
 static void test_applied_with_a_torn_slot_gives_the_other(void **state)
 {
 	struct applied_file *f;
@@ -665,6 +682,7 @@ int main(void)
 		TEST(test_trap_27_one_huge_transaction_takes_little_memory),
 		TEST(test_applied_gives_the_newest_whole_slot),
 		TEST(test_applied_of_version_1_is_read),
+		TEST(test_applied_cut_to_the_length_of_version_1_is_not_of_it),
 		TEST(test_applied_with_a_torn_slot_gives_the_other),
 	};
 	data_setup();
