@@ -159,6 +159,7 @@ COMMANDS_SRC := \
 	cdc/commands/check_definitions.c \
 	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
+	cdc/commands/check_models.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
 	cdc/commands/config.c \
@@ -197,6 +198,7 @@ UNIT_TESTS := \
 	test_json \
 	test_ledger \
 	test_mirror \
+	test_models \
 	test_pgoutput \
 	test_progress \
 	test_recheck \
@@ -214,9 +216,11 @@ FUZZ := \
 	binary \
 	cast \
 	config \
+	csv \
 	fold \
 	frame \
 	json \
+	model \
 	pgoutput \
 	record \
 	rollup \

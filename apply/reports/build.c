@@ -450,6 +450,24 @@ static int commit(struct build *b)
 	return rc;
 }
 
+/* A run that was built and not published is built anew: whoever asked has not heard of it. */
+static int forget_earlier(struct build *b)
+{
+	PGresult *res;
+	int rc = pgc_query(b->c, &res, b->err,
+			   "SELECT u.run_id IS NOT NULL FROM rolag.model_run r LEFT JOIN "
+			   "rolag.model_publication u USING (run_id) WHERE r.run_id = $1::uuid",
+			   1, &b->run);
+	if (rc != 0)
+		return rc;
+	bool there = PQntuples(res) > 0;
+	bool published = there && strcmp(PQgetvalue(res, 0, 0), "t") == 0;
+	PQclear(res);
+	if (published)
+		return rt_fail(b->err, ERR_PERMANENT, "run %s is published already", b->run);
+	return there ? build_drop(b->c, b->run, b->err) : 0;
+}
+
 int build_run(PGconn *c, const struct build_options *o, struct build_result *ret,
 	      struct rt_err *err)
 {
@@ -458,6 +476,8 @@ int build_run(PGconn *c, const struct build_options *o, struct build_result *ret
 	*ret = (struct build_result){0};
 	arena_init(&ret->arena, 64 << 10);
 	int rc = prepare(&b);
+	if (rc == 0)
+		rc = forget_earlier(&b);
 	if (rc == 0)
 		rc = build_find_sources(&b);
 	if (rc != 0)

@@ -96,7 +96,8 @@ struct build_result {
 };
 
 /*
- * Builds on c (no transaction open, none is on return). On failure nothing of
+ * Builds on c (no transaction open, none is on return); what an earlier call
+ * for the same run left unpublished goes first. On failure nothing of
  * the run is left in the warehouse; *ret then holds as much as was learned
  * (test results), and is released all the same. ERR_PERMANENT: SQL, contract
  * or test of a model, with file:line:column where it has one; ERR_RETRY: the

@@ -156,6 +156,43 @@ static int stand_in(struct build *b, size_t i)
 	return rc;
 }
 
+/*
+ * What rolag.* says of a landed relation: all that could change its rows has
+ * its mark there, in the transaction that changed them. A batch: the ledger's
+ * row (and rolag.written, which keeps what was trimmed); a repair; events that
+ * left quarantine; state, definition and shape; a table in its place. Of one
+ * that is not live, no two builds have the same.
+ */
+static const char landed_version_sql[] =
+	"SELECT concat_ws('|', $3::regclass::oid, md5(r::text), CASE WHEN r.state <> 'live' THEN "
+	"$4 END, (SELECT max(lsn) FROM (SELECT max(l.applied_lsn) AS lsn FROM rolag.ledger l WHERE "
+	"l.pipeline = r.pipeline AND (l.relations IS NULL OR r.name = ANY (l.relations)) UNION ALL "
+	"SELECT w.lsn FROM rolag.written w WHERE w.pipeline = r.pipeline AND w.name IN (r.name, "
+	"'*')) "
+	"x), (SELECT count(*) || '/' || coalesce(max(done_at)::text, '') FROM rolag.repair p WHERE "
+	"p.pipeline = r.pipeline AND p.rollup = r.name AND p.state = 'done'), (SELECT count(*) "
+	"FROM "
+	"rolag.quarantine_audit a WHERE a.pipeline = r.pipeline AND a.rollup = r.name)) FROM "
+	"rolag.relation r WHERE r.pipeline = $1 AND (r.name = $2 OR (r.kind = 'rollup' AND r.name "
+	"|| "
+	"'_latest' = $2)) ORDER BY r.name = $2 DESC LIMIT 1";
+
+/* *ret: it is landed by this pipeline, and its version known. */
+static int version_of_landed(struct build *b, size_t i, bool *ret)
+{
+	PGresult *res;
+	const char *params[] = {b->o->s->pipeline, b->m->source[i].identifier, b->source[i],
+				b->run};
+	int rc = build_query(b, landed_version_sql, 4, params, &res, NULL);
+	if (rc != 0)
+		return rc;
+	*ret = PQntuples(res) == 1;
+	if (*ret)
+		b->version[i] = arena_strdup(b->a, PQgetvalue(res, 0, 0));
+	PQclear(res);
+	return 0;
+}
+
 /* Of its rows and columns, whoever wrote them: a sum over hashes, so in any order. */
 static int version_of_rows(struct build *b, size_t i)
 {
@@ -228,7 +265,11 @@ int build_look_at_sources(struct build *b)
 			rc = stand_in(b, i);
 			continue;
 		}
-		rc = version_of_rows(b, i);
+		bool known = false;
+		if (s->landed)
+			rc = version_of_landed(b, i, &known);
+		if (rc == 0 && !known)
+			rc = version_of_rows(b, i);
 		if (rc == 0 && s->loaded_at != NULL)
 			rc = freshness_of(b, i);
 	}

@@ -55,3 +55,15 @@ CREATE TABLE rolag.model_publication (
     published_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE rolag.model_publication IS 'Runs whose relations the stable views were pointed at; the newest is what they show.';
+
+-- Which relations a batch changed: so that a model whose inputs did not change is known without reading them.
+ALTER TABLE rolag.ledger ADD COLUMN relations text[];
+COMMENT ON COLUMN rolag.ledger.relations IS 'Landed relations (names in rolag.relation) whose rows this transaction changed; NULL: it may be any.';
+
+CREATE TABLE rolag.written (
+    pipeline text NOT NULL,
+    name     text NOT NULL,
+    lsn      pg_lsn NOT NULL,
+    PRIMARY KEY (pipeline, name)
+);
+COMMENT ON TABLE rolag.written IS 'What the trimmed rows of rolag.ledger said: the newest position whose transaction changed this relation; name *: any relation.';

@@ -19,16 +19,23 @@
 	"1000000)::int8)"
 
 const char ledger_insert_sql[] =
-	"WITH ok AS (INSERT INTO rolag.ledger (pipeline, applied_lsn, timeline, committed_at) "
-	"SELECT f.pipeline, $2::pg_lsn, $3::int4, $4::timestamptz FROM rolag.fence f "
+	"WITH ok AS (INSERT INTO rolag.ledger (pipeline, applied_lsn, timeline, committed_at, "
+	"relations) SELECT f.pipeline, $2::pg_lsn, $3::int4, $4::timestamptz, $6::text[] FROM "
+	"rolag.fence f "
 	"WHERE f.pipeline = $1::text AND f.epoch = $5::int8 AND coalesce((SELECT l.applied_lsn "
 	"FROM rolag.ledger l WHERE l.pipeline = $1::text ORDER BY l.applied_lsn DESC LIMIT 1), "
 	"'0/0') < $2::pg_lsn FOR SHARE OF f RETURNING 1) SELECT 1 / count(*) FROM ok";
 const char ledger_hold_sql[] = "WITH ok AS (SELECT 1 FROM rolag.fence f WHERE f.pipeline = "
 			       "$1::text AND f.epoch = $2::int8 "
 			       "FOR SHARE OF f) SELECT 1 / count(*) FROM ok";
+/* What the rows say of relations outlives them. */
 const char ledger_trim_sql[] =
-	"DELETE FROM rolag.ledger WHERE pipeline = $1::text AND applied_lsn < $2::pg_lsn";
+	"WITH gone AS (DELETE FROM rolag.ledger WHERE pipeline = $1::text AND applied_lsn < "
+	"$2::pg_lsn RETURNING applied_lsn, relations), last AS (SELECT x.name, max(g.applied_lsn) "
+	"AS "
+	"lsn FROM gone g, unnest(coalesce(g.relations, '{*}')) AS x(name) GROUP BY x.name) "
+	"INSERT INTO rolag.written (pipeline, name, lsn) SELECT $1::text, name, lsn FROM last "
+	"ON CONFLICT (pipeline, name) DO UPDATE SET lsn = excluded.lsn";
 const char ledger_position_sql[] = "SELECT pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()";
 
 static const char *application_name(const struct settings *s, char *out, size_t size)

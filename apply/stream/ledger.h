@@ -52,7 +52,8 @@ int ledger_connect(PGconn **ret, const struct settings *s, struct loop *loop,
 
 /*
  * SQL to be prepared. insert: $1 pipeline, $2 applied_lsn, $3 timeline, $4
- * committed_at (timestamptz or NULL), $5 epoch; divides by zero (22012) when
+ * committed_at (timestamptz or NULL), $5 epoch, $6 names of the relations whose
+ * landed rows the transaction changes (NULL: it may be any); divides by zero (22012) when
  * the fence is not ours or applied is not behind, so that nothing after it in
  * the transaction takes effect. hold: $1 pipeline, $2 epoch; the same check,
  * without a row, for a transaction that has no position yet. trim: $1

@@ -95,9 +95,9 @@ static int move_ledger(PGconn *c, const struct settings *s, const struct ledger 
 	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(to));
 	snprintf(timeline, sizeof(timeline), "%" PRIu32, l->timeline);
 	snprintf(epoch, sizeof(epoch), "%" PRId64, l->epoch);
-	const char *params[] = {s->pipeline, lsn, timeline, NULL, epoch};
+	const char *params[] = {s->pipeline, lsn, timeline, NULL, epoch, NULL};
 	int rc = pgc_exec(c, NULL, err, "BEGIN; SET LOCAL synchronous_commit = on");
-	if (rc == 0 && (rc = pgc_query(c, NULL, err, ledger_insert_sql, 5, params)) != 0)
+	if (rc == 0 && (rc = pgc_query(c, NULL, err, ledger_insert_sql, 6, params)) != 0)
 		return rt_fail(err, ERR_RETRY, "the ledger did not take the end of a gap");
 	if (rc == 0)
 		rc = pgc_query(c, NULL, err,

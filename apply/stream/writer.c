@@ -226,6 +226,7 @@ static void plan_write(struct writer *w, struct batch *b, enum writer_part part)
 	bool begins = part == PART_WHOLE || part == PART_FIRST;
 	bool ends = part == PART_WHOLE || part == PART_LAST;
 	int64_t now = rt_mono_us();
+	w->in_parts = part != PART_WHOLE;
 	if (begins)
 		plan_add(w, WRITE_BEGIN, 0);
 	if (ends)
@@ -268,6 +269,39 @@ static int send_text(struct writer *w, const char *name, int count, const char *
 	return sent(w, PQsendQueryPrepared(w->c, name, count, params, NULL, NULL, 0), err);
 }
 
+static void add_relation(struct buf *out, const char *name)
+{
+	buf_str(out, out->len > 1 ? ",\"" : "\"");
+	for (; *name != '\0'; name++) {
+		if (*name == '"' || *name == '\\')
+			buf_u8(out, '\\');
+		buf_u8(out, (uint8_t)*name);
+	}
+	buf_u8(out, '"');
+}
+
+/* Whose rows the batch changes, as an array's text: so a build of models knows what it need not read again. */
+static const char *relations_of(const struct writer *w, struct buf *out)
+{
+	struct batch *b = w->batch;
+	if (w->in_parts) /* the other parts' are not known any more */
+		return NULL;
+	bool *changed =
+		arena_zalloc(&b->arena, (b->mirrors.step_count > 0 ? w->mirrors->count + 1u : 1u) *
+						sizeof(*changed));
+	buf_str(out, "{");
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		if (b->rows[i].count > 0)
+			add_relation(out, w->landed->item[i].rollup->name);
+	for (uint32_t i = 0; i < b->mirrors.step_count; i++)
+		changed[b->mirrors.step[i].mirror] = true;
+	for (uint16_t i = 0; b->mirrors.step_count > 0 && i < w->mirrors->count; i++)
+		if (changed[i])
+			add_relation(out, w->mirrors->item[i].relname);
+	buf_str(out, "}");
+	return buf_cstr(out);
+}
+
 static int send_ledger(struct writer *w, struct rt_err *err)
 {
 	const struct batch *b = w->batch;
@@ -284,9 +318,10 @@ static int send_ledger(struct writer *w, struct rt_err *err)
 		size_t n = strftime(at, sizeof(at), "%Y-%m-%d %H:%M:%S", &tm);
 		snprintf(at + n, sizeof(at) - n, ".%06d+00", (int)(b->commit_us % 1000000));
 	}
-	const char *params[] = {w->settings->pipeline, lsn, timeline, b->commit_us != 0 ? at : NULL,
-				epoch};
-	return send_text(w, "ledger", 5, params, err);
+	struct buf relations = buf_in_arena(&w->batch->arena, NULL, 0);
+	const char *params[] = {w->settings->pipeline,	       lsn,   timeline,
+				b->commit_us != 0 ? at : NULL, epoch, relations_of(w, &relations)};
+	return send_text(w, "ledger", 6, params, err);
 }
 
 static int send_hold(struct writer *w, struct rt_err *err)

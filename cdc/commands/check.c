@@ -195,6 +195,7 @@ int cmd_check(struct cli *c)
 		check_warehouse_server(&k, warehouse);
 		check_warehouse(&k, warehouse);
 	}
+	check_models(&k, warehouse);
 	check_pair(&k);
 	check_machine(&k);
 	check_spool(&k);

@@ -42,6 +42,8 @@ void check_core_custody(struct check *k, PGconn *core);
 void check_warehouse_server(struct check *k, PGconn *warehouse);
 /* Does what the spool here holds fit slot and warehouse? Needs what the others found. */
 void check_spool(struct check *k);
+/* The folder of models, where one is set; warehouse NULL: that alone. */
+void check_models(struct check *k, PGconn *warehouse);
 /* Folders and free space. */
 void check_machine(struct check *k);
 

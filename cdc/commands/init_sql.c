@@ -150,9 +150,10 @@ static void print_warehouse(const struct init *in, struct buf *b)
 	const char *database = from_conninfo(in->arena, in->s.warehouse.connect, "dbname", role);
 	buf_printf(b,
 		   "-- Warehouse, database %s, pipeline %s.\n"
-		   "-- The role owns two schemas and needs no right on the database but CONNECT. "
+		   "-- The role owns two schemas and needs no right on the database but CONNECT%s. "
 		   "`rolag init` makes\n-- the tables in them.\n",
-		   database, in->s.pipeline);
+		   database, in->s.pipeline,
+		   in->s.models.path[0] != '\0' ? " (and, for models, CREATE)" : "");
 	role_sql(b, role, "LOGIN");
 	grant_connect(b, database, role);
 	const char *schemas[] = {"rolag", in->s.warehouse.schema};
@@ -163,6 +164,15 @@ static void print_warehouse(const struct init *in, struct buf *b)
 		pgc_ident(b, role);
 		buf_str(b, ";\n");
 	}
+	if (in->s.models.path[0] == '\0')
+		return;
+	buf_str(b,
+		"-- Models are built into a schema of each run, and shown in staging, intermediate "
+		"and outputs.\nGRANT CREATE ON DATABASE ");
+	pgc_ident(b, database);
+	buf_str(b, " TO ");
+	pgc_ident(b, role);
+	buf_str(b, ";\n");
 }
 
 int init_print_sql(const struct init *in, const char *side, FILE *out, struct rt_err *err)

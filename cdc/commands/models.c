@@ -152,13 +152,15 @@ static int compile(struct command *k)
 
 static void print_model(const struct build_model *md)
 {
+	const char *layer = model_layer_name(md->layer), *how = md->reused ? "same" : "built";
 	if (md->table)
-		printf("%-8s %s.%s: table, %" PRId64 " row%s\n", md->reused ? "same" : "built",
-		       model_layer_name(md->layer), md->name, md->rows, md->rows == 1 ? "" : "s");
+		printf("%-8s %s.%s: table, %" PRId64 " row%s\n", how, layer, md->name, md->rows,
+		       md->rows == 1 ? "" : "s");
+	else if (md->schema != NULL)
+		printf("%-8s %s.%s: view\n", how, layer, md->name);
 	else
-		printf("%-8s %s.%s: view%s\n", md->reused ? "same" : "built",
-		       model_layer_name(md->layer), md->name,
-		       md->schema == NULL ? " over sources, not published" : "");
+		printf("%-8s %s.%s: view over sources, within the build\n", "read", layer,
+		       md->name);
 }
 
 /* What tests and sources have to say; how many warnings. */

@@ -77,7 +77,7 @@ enum sql_kind sql_kind_of(const char *sql, uint16_t *ret_rollup)
 		{"SET ", SQL_SET},
 		{"WITH ok AS (INSERT INTO rolag.ledger", SQL_LEDGER},
 		{"WITH ok AS (SELECT 1 FROM rolag.fence", SQL_HOLD},
-		{"DELETE FROM rolag.ledger", SQL_TRIM},
+		{"WITH gone AS (DELETE FROM rolag.ledger", SQL_TRIM},
 		{"SELECT pg_current_wal_insert_lsn", SQL_POSITION},
 		{"INSERT INTO rolag.fence_seen", SQL_SEEN},
 		{"INSERT INTO rolag.quarantine", SQL_PARK},

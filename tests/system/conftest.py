@@ -19,7 +19,8 @@ from program import Reports  # noqa: E402
 
 # Files whose tests take long: (into how many groups they are cut, about how many seconds each takes).
 CUT = {"load": (1, 84), "oracle": (1, 53), "pipeline": (4, 47), "first_load": (2, 41), "capture": (3, 40),
-       "traps": (3, 38), "faults": (6, 35), "kills": (2, 35), "demo": (2, 33), "commands": (2, 30), "lana_models": (1, 60)}
+       "traps": (3, 38), "faults": (6, 35), "models": (3, 60), "lana_models": (1, 60), "kills": (2, 35), "demo": (2, 33),
+       "commands": (2, 30)}
 OTHERS = (1, 25)
 
 Cluster.tied = True     # a worker may be killed
