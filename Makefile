@@ -66,6 +66,7 @@ PG_SRC := \
 	proto/pg/datetime_tables.c \
 	proto/pg/numeric.c \
 	proto/pg/pgconn.c \
+	proto/pg/published.c \
 	proto/pg/shape.c \
 	proto/pg/slot.c \
 	proto/pg/types.c \
@@ -132,6 +133,7 @@ APPLY_SRC := \
 	apply/stream/remake.c \
 	apply/stream/sampler.c \
 	apply/stream/parked.c \
+	apply/stream/published.c \
 	apply/stream/quarantine.c \
 	apply/stream/quarantine_serve.c \
 	apply/stream/repair.c \
@@ -148,6 +150,9 @@ APPLY_SRC := \
 	apply/stream/verify.c \
 	apply/stream/verify_compare.c \
 	apply/stream/verify_fence.c \
+	apply/stream/verify_keys.c \
+	apply/stream/verify_mirror.c \
+	apply/stream/verify_mirror_rows.c \
 	apply/stream/verify_rows.c \
 	apply/stream/verify_triggers.c \
 	apply/stream/writer.c \
@@ -159,6 +164,7 @@ COMMANDS_SRC := \
 	cdc/commands/check_definitions.c \
 	cdc/commands/check_custody.c \
 	cdc/commands/check_machine.c \
+	cdc/commands/check_mirrors.c \
 	cdc/commands/check_models.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \

@@ -272,12 +272,38 @@ static void note_parked(struct applier *a, const struct batch *b)
 		quarantine_measure(&a->parked, &a->landed);
 }
 
+/* Changes as the core made them, however they were coalesced. */
+static void note_mirrored(const struct batch *b)
+{
+	static const enum met_id counter[] = {[MIRROR_OP_INSERT] = MET_MIRROR_INSERTS,
+					      [MIRROR_OP_UPDATE] = MET_MIRROR_UPDATES,
+					      [MIRROR_OP_DELETE] = MET_MIRROR_DELETES,
+					      [MIRROR_OP_TRUNCATE] = MET_MIRROR_TRUNCATES};
+	uint64_t n[ARRAY_LEN(counter)] = {0};
+	for (uint32_t i = 0; i < b->mirrors.count; i++)
+		if (b->mirrors.op[i].kind <= MIRROR_OP_TRUNCATE)
+			n[b->mirrors.op[i].kind]++;
+	for (size_t i = 0; i < ARRAY_LEN(n); i++)
+		if (n[i] > 0)
+			met_add(counter[i], n[i]);
+}
+
+static void measure_mirrors(const struct applier *a)
+{
+	uint64_t parked = 0;
+	for (uint16_t i = 0; i < a->mirrors.count; i++)
+		parked += a->mirrors.item[i].state == LANDED_PARKED;
+	met_set(MET_MIRRORS, a->mirrors.count);
+	met_set(MET_PARKED_MIRRORS, parked);
+}
+
 static void note_rows(struct applier *a, const struct batch *b)
 {
 	uint64_t rows = 0, hidden;
 	for (uint16_t i = 0; i < a->landed.count; i++)
 		rows += b->rows[i].count;
 	met_add(MET_APPLY_EVENTS, rows);
+	note_mirrored(b);
 	if (rows > 0 && b->commit_us != 0)
 		met_set(MET_APPLY_EVENT_US, (uint64_t)b->commit_us);
 	met_add(MET_APPLY_DUPLICATES, b->duplicates);
@@ -698,6 +724,7 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 		met_state(sync_count(&a->sync) > 0 ? "syncing"
 			  : a->gather.drained	   ? "live"
 						   : "catching_up");
+	measure_mirrors(a);
 	met_tick(rt_now_us());
 	bool idle = a->flying == NULL && (!a->making->open || a->core_away);
 	if (a->loop.stop > 0 && (!a->connected || idle))
@@ -744,7 +771,7 @@ static int set_up(struct applier *a, struct rt_err *err)
 	a->loop.before_sleep = before_sleep;
 	loop_add(&a->loop,
 		 (struct loop_source){"warehouse", a, warehouse_prepare, warehouse_dispatch});
-	sampler_init(&a->sampler, s, &a->landed, &a->loop);
+	sampler_init(&a->sampler, s, &a->landed, &a->mirrors, &a->loop);
 	loop_add(&a->loop,
 		 (struct loop_source){"sampler", &a->sampler, sampler_prepare, sampler_dispatch});
 	loop_add(&a->loop, (struct loop_source){"spool", a, spool_prepare, spool_dispatch});

@@ -384,6 +384,25 @@ static struct mirror_shape *read_shape(struct mirror_set *set, const PGresult *r
 	return shape;
 }
 
+/* A row of state, sync_lsn, shape, source, kind. */
+static int take_relation(const PGresult *res, struct mirror_set *set, struct mirror *m,
+			 struct rt_err *err)
+{
+	if (strcmp(PQgetvalue(res, 0, 4), "mirror") != 0)
+		return rt_fail(err, ERR_PERMANENT,
+			       "rolag.relation: %s is a rollup's; mend: delete that row and its "
+			       "tables, or do not mirror %s",
+			       m->relname, m->source);
+	m->state = state_of(PQgetvalue(res, 0, 0));
+	m->sync_lsn = pgc_get_lsn(res, 0, 1);
+	m->shape = read_shape(set, res, 2);
+	m->empty = false;
+	if (strcmp(PQgetvalue(res, 0, 3), m->source) != 0 ||
+	    (m->shape == NULL && m->state == LANDED_LIVE))
+		m->state = LANDED_SYNCING;
+	return 0;
+}
+
 int mirror_read(PGconn *c, const struct settings *s, struct mirror_set *set, struct mirror *m,
 		struct rt_err *err)
 {
@@ -400,19 +419,28 @@ int mirror_read(PGconn *c, const struct settings *s, struct mirror_set *set, str
 			  3, params);
 	if (rc != 0)
 		return rc;
-	if (strcmp(PQgetvalue(res, 0, 4), "mirror") != 0) {
-		rc = rt_fail(err, ERR_PERMANENT,
-			     "rolag.relation: %s is a rollup's; mend: delete that row and its "
-			     "tables, or do not mirror %s",
-			     m->relname, m->source);
+	rc = take_relation(res, set, m, err);
+	PQclear(res);
+	return rc;
+}
+
+int mirror_look(PGconn *c, const struct settings *s, struct mirror_set *set, struct mirror *m,
+		struct rt_err *err)
+{
+	const char *params[] = {s->pipeline, m->relname};
+	PGresult *res;
+	int rc = pgc_query(c, &res, err,
+			   "SELECT state, sync_lsn, shape, source, kind FROM rolag.relation WHERE "
+			   "pipeline = $1 AND name = $2",
+			   2, params);
+	if (rc != 0)
+		return rc;
+	if (PQntuples(res) == 0) {
+		m->state = LANDED_SYNCING;
+		m->shape = NULL;
+		rc = 1;
 	} else {
-		m->state = state_of(PQgetvalue(res, 0, 0));
-		m->sync_lsn = pgc_get_lsn(res, 0, 1);
-		m->shape = read_shape(set, res, 2);
-		m->empty = false;
-		if (strcmp(PQgetvalue(res, 0, 3), m->source) != 0 ||
-		    (m->shape == NULL && m->state == LANDED_LIVE))
-			m->state = LANDED_SYNCING;
+		rc = take_relation(res, set, m, err);
 	}
 	PQclear(res);
 	return rc;

@@ -4,6 +4,9 @@
  * there are, how each stands in the warehouse, its DDL, and the SQL that reads
  * it from the core and writes it.
  *
+ * In rolag.relation a mirror's fingerprint says how its source was published when
+ * it was last known to miss nothing (apply/stream/published.h).
+ *
  * A mirror's shape is that of its source as the warehouse's table was made
  * after; it is kept in rolag.relation. The stream's RELATION is held against
  * it: a column more is followed, anything else parks the mirror.
@@ -74,6 +77,9 @@ int mirror_ensure(PGconn *warehouse, const struct settings *s, struct mirror_set
  * others stays, and so does its own old shape for who holds it.
  */
 int mirror_read(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
+		struct mirror *m, struct rt_err *err) RT_MUSTCHECK;
+/* Reads one mirror, and writes nothing. 1: it is not landed yet; state and shape are then as for a new one. */
+int mirror_look(PGconn *warehouse, const struct settings *s, struct mirror_set *set,
 		struct mirror *m, struct rt_err *err) RT_MUSTCHECK;
 /* One UPDATE of the relation row: state, sync LSN, reason (NULL: none). Part of the caller's transaction. */
 int mirror_set_state(PGconn *warehouse, const struct settings *s, struct mirror *m,

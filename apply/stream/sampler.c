@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "apply/stream/verify.h"
+#include "apply/stream/verify_mirror.h"
 #include "proto/base/log.h"
 #include "proto/base/metrics.h"
 
@@ -33,11 +34,24 @@ struct sampled {
 };
 
 void sampler_init(struct sampler *s, const struct settings *settings,
-		  const struct landed_set *landed, struct loop *loop)
+		  const struct landed_set *landed, struct mirror_set *mirrors, struct loop *loop)
 {
-	bool on = settings->verify.sample_interval > 0 && landed->count > 0;
-	*s = (struct sampler){.settings = settings, .landed = landed, .loop = loop, .fd = -1};
+	bool on = settings->verify.sample_interval > 0 && landed->count + mirrors->count > 0;
+	*s = (struct sampler){
+		.settings = settings, .landed = landed, .mirrors = mirrors, .loop = loop, .fd = -1};
 	s->next_us = on ? rt_mono_us() + settings->verify.sample_interval : LOOP_NEVER;
+}
+
+/* NULL: it is a rollup's turn. */
+static struct mirror *mirror_at(const struct sampler *s)
+{
+	return s->at < s->landed->count ? NULL : &s->mirrors->item[s->at - s->landed->count];
+}
+
+static const char *name_at(const struct sampler *s)
+{
+	const struct mirror *m = mirror_at(s);
+	return m != NULL ? m->relname : s->landed->item[s->at].rollup->name;
 }
 
 /* ---- the child ---- */
@@ -47,9 +61,15 @@ static void keep_first(void *ctx, const struct verify_finding *f)
 	struct sampled *out = ctx;
 	if (out->text[0] != '\0')
 		return;
-	snprintf(out->text, sizeof(out->text), "%s in %s, id %s, version %" PRId32 "%s%s",
-		 verify_kind_name(f->kind), f->relation, f->id, f->version,
-		 f->column != NULL ? ", column " : "", f->column != NULL ? f->column : "");
+	if (f->key != NULL)
+		snprintf(out->text, sizeof(out->text), "%s in %s, key %s%s%s%s%s",
+			 verify_kind_name(f->kind), f->relation, f->key,
+			 f->column != NULL ? ", column " : "", f->column != NULL ? f->column : "",
+			 f->reason != NULL ? ", " : "", f->reason != NULL ? f->reason : "");
+	else
+		snprintf(out->text, sizeof(out->text), "%s in %s, id %s, version %" PRId32 "%s%s",
+			 verify_kind_name(f->kind), f->relation, f->id, f->version,
+			 f->column != NULL ? ", column " : "", f->column != NULL ? f->column : "");
 }
 
 static void compare(const struct sampler *s, struct sampled *out)
@@ -59,13 +79,17 @@ static void compare(const struct sampler *s, struct sampled *out)
 				   .patience_us = PATIENCE_US,
 				   .found = keep_first,
 				   .ctx = out};
+	struct mirror *m = mirror_at(s);
 	struct verify *v = NULL;
+	struct verify_mirror *vm = NULL;
 	struct rt_err err;
-	out->rc = verify_open(&v, &o, &err);
+	out->rc = m == NULL ? verify_open(&v, &o, &err) : verify_mirror_open(&vm, &o, &err);
 	if (out->rc == 0)
-		out->rc = verify_rollup(v, &s->landed->item[s->at], &out->count, &err);
+		out->rc = m == NULL ? verify_rollup(v, &s->landed->item[s->at], &out->count, &err)
+				    : verify_mirror(vm, s->mirrors, m, &out->count, &err);
 	verify_close(v);
-	if (out->rc != 0)
+	verify_mirror_close(vm);
+	if (out->rc < 0)
 		snprintf(out->text, sizeof(out->text), "%s", err.msg);
 }
 
@@ -132,23 +156,25 @@ void sampler_release(struct sampler *s)
 
 static void take(struct sampler *s, const struct sampled *r)
 {
-	const char *name = s->landed->item[s->at].rollup->name;
+	const char *name = name_at(s);
 	met_add(MET_VERIFY_ROWS, r->count.warehouse_rows + r->count.latest_rows);
 	met_add(MET_VERIFY_DIFFERENCES, r->count.differences);
-	if (r->rc == 0)
+	if (r->rc >= 0)
 		met_set(MET_VERIFY_US, (uint64_t)rt_now_us());
 	else
 		met_add(MET_VERIFY_FAILURES, 1);
 	if (r->count.differences > 0)
-		log_error("the warehouse differs from what the core's events fold to",
-			  "rollup=%s differences=%" PRIu64 " entities=%" PRIu64 " first=\"%s\" "
+		log_error(mirror_at(s) != NULL
+				  ? "the warehouse differs from the core's table"
+				  : "the warehouse differs from what the core's events fold to",
+			  "table=%s differences=%" PRIu64 " entities=%" PRIu64 " first=\"%s\" "
 			  "mend=\"rolag verify %s --full --repair\"",
 			  name, r->count.differences, r->count.differing_entities, r->text, name);
-	else if (r->rc != 0)
-		log_warn("a sample could not be verified", "rollup=%s reason=\"%.*s\"", name,
+	else if (r->rc < 0)
+		log_warn("a sample could not be verified", "table=%s reason=\"%.*s\"", name,
 			 (int)sizeof(r->text), r->text);
 	else
-		log_debug("a sample was verified", "rollup=%s rows=%" PRIu64 " undecided=%" PRIu64,
+		log_debug("a sample was verified", "table=%s rows=%" PRIu64 " undecided=%" PRIu64,
 			  name, r->count.warehouse_rows, r->count.undecided);
 }
 
@@ -163,11 +189,10 @@ static void finish(struct sampler *s, bool late)
 		take(s, &r);
 	} else {
 		met_add(MET_VERIFY_FAILURES, 1);
-		log_warn("a sample could not be verified", "rollup=%s reason=\"%s\"",
-			 s->landed->item[s->at].rollup->name,
+		log_warn("a sample could not be verified", "table=%s reason=\"%s\"", name_at(s),
 			 late ? "it took too long" : "its process ended");
 	}
-	s->at = (uint16_t)((s->at + 1) % s->landed->count);
+	s->at = (s->at + 1) % ((unsigned)s->landed->count + s->mirrors->count);
 }
 
 void sampler_prepare(void *ctx, int64_t now, struct loop_want *ret)

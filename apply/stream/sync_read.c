@@ -103,6 +103,15 @@ void sync_reader_close(struct sync_reader *r)
 	*r = (struct sync_reader){0};
 }
 
+PGconn *sync_reader_leave(struct sync_reader *r)
+{
+	PGconn *c = r->c;
+	RT_ASSERT(!r->asked);
+	r->c = NULL;
+	sync_reader_close(r);
+	return c;
+}
+
 int sync_reader_fd(const struct sync_reader *r)
 {
 	return PQsocket(r->c);

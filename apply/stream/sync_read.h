@@ -29,11 +29,12 @@ struct sync_reader {
 	struct schema schema; /* of the SELECT list */
 	struct reader_key key[SYNC_KEY_MAX];
 	uint16_t text_keys; /* columns behind those of the SELECT list: parts of the key as text */
-	struct sync_key at; /* where it began, as text; of the row returned last, as the columns have it */
-	bool moved;	    /* a row was returned */
-	struct lsn seen;      /* everything that the chunk at hand shows was committed up to here */
-	uint64_t chunk_rows;  /* of the chunk at hand, so far */
-	int64_t asked_us;     /* monotonic, when it was asked for */
+	struct sync_key
+		at; /* where it began, as text; of the row returned last, as the columns have it */
+	bool moved; /* a row was returned */
+	struct lsn seen;     /* everything that the chunk at hand shows was committed up to here */
+	uint64_t chunk_rows; /* of the chunk at hand, so far */
+	int64_t asked_us;    /* monotonic, when it was asked for */
 	bool asked, copying, headed, done;
 };
 
@@ -41,6 +42,8 @@ struct sync_reader {
 int sync_reader_open(struct sync_reader *r, const struct settings *s, const struct sync_unit *unit,
 		     PGconn *c, const struct sync_key *from, struct rt_err *err) RT_MUSTCHECK;
 void sync_reader_close(struct sync_reader *r);
+/* Closes it, but hands out its connection, behind the last row. */
+PGconn *sync_reader_leave(struct sync_reader *r);
 
 enum sync_read { SYNC_READ_WAIT, SYNC_READ_ROW, SYNC_READ_END };
 

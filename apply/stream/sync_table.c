@@ -13,8 +13,11 @@
 #include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
 
-/* Two batches of a worker, folded, beside apply's own: small ones are as fast. */
-#define BATCH_ROWS	   8000
+/*
+ * Two batches of a worker, folded, beside apply's own. While the first one is read the warehouse has
+ * nothing to do, and while the last one is written the core: small ones keep both short.
+ */
+#define BATCH_ROWS	   2500
 #define BATCH_BYTES	   (4u << 20)
 #define CACHE_BYTES	   (4u << 20)
 #define FOLDED_FACTOR	   6
@@ -260,8 +263,21 @@ static int run(struct sync_table *t, bool (*is_over)(const struct sync_table *),
 
 /* ---- stages ---- */
 
+void sync_links_close(struct sync_links *l)
+{
+	pgc_close(l->core);
+	pgc_close(l->warehouse);
+	*l = (struct sync_links){0};
+}
+
+/* A mirror is read as a whole, which is another session's way. */
 static int connect_core(const struct sync_table *t, PGconn **ret, struct rt_err *err)
 {
+	if (!is_mirror(t) && t->links->core != NULL) {
+		*ret = t->links->core;
+		t->links->core = NULL;
+		return 0;
+	}
 	struct pgc_options o = {.what = "core",
 				.conninfo = t->settings.core.connect,
 				.application_name = "rolag sync"};
@@ -391,7 +407,10 @@ static int read_core(struct sync_table *t, PGconn *core, struct rt_err *err)
 		rc = run(t, always, err);
 	if (rc == 0)
 		rc = sync_reader_position(&t->reader, &read, err);
-	sync_reader_close(&t->reader);
+	if (rc == 0)
+		t->links->core = sync_reader_leave(&t->reader);
+	else
+		sync_reader_close(&t->reader);
 	gather_close(&t->gather);
 	if (rc == 0)
 		rc = sync_note_all_read(t->control, &t->settings, &t->unit, &t->ledger, &t->note,
@@ -452,9 +471,28 @@ static int replay(struct sync_table *t, struct rt_err *err)
 
 static int attach(struct sync_table *t, struct rt_err *err)
 {
-	PGconn *c = NULL;
-	int rc = ledger_connect(&c, &t->settings, NULL, err);
-	return rc != 0 ? rc : writer_attach(&t->writer, c, err);
+	PGconn *c = t->links->warehouse;
+	t->links->warehouse = NULL;
+	if (c == NULL) {
+		int rc = ledger_connect(&c, &t->settings, NULL, err);
+		return rc != 0 ? rc : writer_attach(&t->writer, c, err);
+	}
+	int rc = pgc_exec(c, NULL, err, "DEALLOCATE ALL");
+	if (rc == 0)
+		return writer_attach(&t->writer, c, err);
+	pgc_close(c);
+	return rc;
+}
+
+/* The table is live: its writer's session is the next one's. */
+static void leave_session(struct sync_table *t)
+{
+	struct rt_err ignored;
+	PGconn *c;
+	if (writer_lend(&t->writer, &c, &ignored) != 0)
+		return;
+	t->writer.c = NULL;
+	t->links->warehouse = c;
 }
 
 static int stages(struct sync_table *t, struct rt_err *err)
@@ -540,12 +578,14 @@ static int park_mirror(struct sync_table *t, struct rt_err *err)
 	return sync_note_park(t->control, &t->settings, &t->unit, &t->ledger, why, err);
 }
 
-int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, struct rt_err *err)
+int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control,
+		   struct sync_links *links, struct rt_err *err)
 {
 	struct sync_table *t = rt_calloc(1, sizeof(*t));
 	t->work = work;
 	t->at = at;
 	t->control = control;
+	t->links = links;
 	set_up(t, work, at);
 	int rc = attach(t, err);
 	if (rc == 0)
@@ -556,11 +596,13 @@ int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control, s
 			   : sync_note_drop(control, &t->settings, &t->unit, &t->note, err);
 		return finish(t, rc == 0 ? tell(t, SYNC_PARKED, LSN_NONE, err) : rc);
 	}
-	if (rc == 0)
+	if (rc == 0) {
 		log_info("sync", "table=%s rows=%" PRIu64 " live_behind=" LSN_FMT " done=yes",
 			 t->unit.name, t->rows, LSN_ARGS(t->ledger.applied));
-	else
+		leave_session(t);
+	} else {
 		rt_context(err, "sync of %s", t->unit.name);
+	}
 	if (rc == ERR_PERMANENT && t->writer.distrust)
 		rc = err->code =
 			ERR_RETRY; /* a worker before us had written more than it noted when we looked */

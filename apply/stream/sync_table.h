@@ -14,8 +14,19 @@
 #include "apply/stream/writer.h"
 #include "transforms/rollup/cache.h"
 
+/*
+ * Sessions of a worker that one table leaves to the next, or NULL: to begin one
+ * costs a server as much as some thousand rows. Nothing is open on them.
+ */
+struct sync_links {
+	PGconn *core, *warehouse;
+};
+
+void sync_links_close(struct sync_links *l);
+
 struct sync_table {
 	const struct sync_work *work;
+	struct sync_links *links;
 	struct settings settings; /* apply's, with smaller batches */
 	uint16_t at;		  /* of the table */
 	struct landed item;	  /* its copy, the only one of the set; or */
@@ -51,6 +62,6 @@ struct sync_table {
  * blocking connection to the warehouse.
  */
 int sync_table_run(const struct sync_work *work, uint16_t at, PGconn *control,
-		   struct rt_err *err) RT_MUSTCHECK;
+		   struct sync_links *links, struct rt_err *err) RT_MUSTCHECK;
 
 #endif

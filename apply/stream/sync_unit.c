@@ -31,11 +31,10 @@ void sync_unit_of(struct arena *a, const struct landed *l, struct sync_unit *ret
 		 * rest within a minute: an ANALYZE of named columns leaves its counters alone. To do
 		 * all of it here took as long as the rows of a small table.
 		 */
-		.analyze = arena_printf(
-			a,
-			"BEGIN; SET LOCAL default_statistics_target = 10; "
-			"ANALYZE %s (id, version); ANALYZE %s (id); COMMIT",
-			l->history, l->latest),
+		.analyze = arena_printf(a,
+					"BEGIN; SET LOCAL default_statistics_target = 10; "
+					"ANALYZE %s (id, version); ANALYZE %s (id); COMMIT",
+					l->history, l->latest),
 	};
 	buf_release(&select);
 }

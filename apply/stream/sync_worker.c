@@ -8,12 +8,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "apply/stream/published.h"
 #include "apply/stream/sync_table.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
 
-#define LOOK_MS 500
+#define LOOK_MS	 500
+#define AGAIN_US INT64_C(5000000) /* behind a failure to ask the core */
 
 int sync_tell(const struct sync_work *w, struct sync_message *m, struct rt_err *err)
 {
@@ -59,7 +61,8 @@ static const char *name_at(const struct sync_work *w, uint16_t at)
 }
 
 /* Syncs the first table that is to be had. 1: one was; 0: there is none. */
-static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
+static int sync_one(const struct sync_work *w, PGconn *c, struct sync_links *links,
+		    struct rt_err *err)
 {
 	PGresult *names;
 	int rc = find_waiting(c, w->settings, &names, err);
@@ -70,22 +73,52 @@ static int sync_one(const struct sync_work *w, PGconn *c, struct rt_err *err)
 			if (strcmp(name_at(w, at), PQgetvalue(names, i, 0)) == 0) {
 				rc = claim(w, at, err);
 				if (rc == 1)
-					rc = sync_table_run(w, at, c, err) != 0 ? err->code : 1;
+					rc = sync_table_run(w, at, c, links, err) != 0 ? err->code
+										       : 1;
 			}
 	PQclear(names);
 	return rc;
 }
 
+/*
+ * Now and then: is anything missing of the mirrors? 1: this is known of this
+ * process's time (a mirror is not read before its mark is noted); 0: not yet.
+ */
+static int look_at_published(const struct sync_work *w, PGconn *c, bool *known, int64_t *next_us,
+			     struct rt_err *err)
+{
+	int64_t now = rt_mono_us();
+	if (now < *next_us)
+		return *known;
+	int rc = published_check(c, w->settings, w->mirrors, err);
+	if (PQstatus(c) != CONNECTION_OK)
+		return rc;
+	*known |= rc == 0;
+	*next_us = now + (rc == 0 ? w->settings->capture.look_interval : AGAIN_US);
+	if (rc != 0)
+		log_debug("the core was not asked how mirrored tables are published",
+			  "reason=\"%s\"", err->msg);
+	return *known;
+}
+
 static int work(const struct sync_work *w, struct rt_err *err)
 {
+	struct sync_links links = {0};
 	PGconn *c = NULL;
+	bool known = false;
+	int64_t next_us = 0;
 	int rc = ledger_connect(&c, w->settings, NULL, err);
 	while (rc >= 0) {
-		rc = sync_one(w, c, err);
+		rc = look_at_published(w, c, &known, &next_us, err);
+		if (rc == 1)
+			rc = sync_one(w, c, &links, err);
 		struct pollfd fd = {.fd = w->in, .events = POLLIN};
-		if (rc == 0)
-			poll(&fd, 1, LOOK_MS);
+		if (rc != 0)
+			continue;
+		sync_links_close(&links);
+		poll(&fd, 1, LOOK_MS);
 	}
+	sync_links_close(&links);
 	pgc_close(c);
 	return rc;
 }

@@ -59,13 +59,13 @@ const char *verify_kind_name(enum verify_kind kind)
 /* ---- connections ---- */
 
 /* Index order without a sort (the core writes no temporary files for us), and no JIT where that looks dear. */
-static int connect_to(const struct verify *v, const char *what, const char *conninfo,
+static int connect_to(const struct verify_options *v, const char *what, const char *conninfo,
 		      const char *more, PGconn **ret, struct rt_err *err)
 {
 	struct pgc_options o = {.what = what,
 				.conninfo = conninfo,
 				.application_name = "rolag verify",
-				.loop = v->o.loop};
+				.loop = v->loop};
 	int rc = pgc_connect(ret, &o, err);
 	if (rc != 0)
 		return rc;
@@ -76,18 +76,18 @@ static int connect_to(const struct verify *v, const char *what, const char *conn
 			more);
 }
 
-static int connect_core(struct verify *v, PGconn **ret, struct rt_err *err)
+int verify_connect_core(const struct verify_options *o, PGconn **ret, struct rt_err *err)
 {
-	return connect_to(v, "core", v->o.settings->core.connect,
+	return connect_to(o, "core", o->settings->core.connect,
 			  "SET default_transaction_read_only = on; SET lock_timeout = '10s'; "
 			  /* A fence needs no standby: the stream has it all the same. */
 			  "SET synchronous_commit = local",
 			  ret, err);
 }
 
-static int connect_warehouse(struct verify *v, PGconn **ret, struct rt_err *err)
+int verify_connect_warehouse(const struct verify_options *o, PGconn **ret, struct rt_err *err)
 {
-	return connect_to(v, "warehouse", v->o.settings->warehouse.connect, "", ret, err);
+	return connect_to(o, "warehouse", o->settings->warehouse.connect, "", ret, err);
 }
 
 int verify_open(struct verify **ret, const struct verify_options *o, struct rt_err *err)
@@ -95,15 +95,15 @@ int verify_open(struct verify **ret, const struct verify_options *o, struct rt_e
 	struct verify *v = rt_calloc(1, sizeof(*v));
 	v->o = *o;
 	arena_init(&v->ids, 65536);
-	int rc = connect_core(v, &v->core_sure, err);
+	int rc = verify_connect_core(o, &v->core_sure, err);
 	if (rc == 0)
-		rc = connect_warehouse(v, &v->warehouse_sure, err);
+		rc = verify_connect_warehouse(o, &v->warehouse_sure, err);
 	if (rc == 0 && o->sample == 0) {
-		rc = connect_core(v, &v->core, err);
+		rc = verify_connect_core(o, &v->core, err);
 		if (rc == 0)
-			rc = connect_warehouse(v, &v->history, err);
+			rc = verify_connect_warehouse(o, &v->history, err);
 		if (rc == 0)
-			rc = connect_warehouse(v, &v->latest, err);
+			rc = verify_connect_warehouse(o, &v->latest, err);
 	}
 	if (rc != 0) {
 		verify_close(v);

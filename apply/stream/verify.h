@@ -35,15 +35,16 @@ struct verify_finding {
 	const char *relation; /* the landed table's name, without schema */
 	const char *id;
 	int32_t version;
+	const char *key; /* of a mirror, in place of id and version; NULL: of a rollup, or none */
 	const char *column; /* VERIFY_DIFFERS */
-	const char *reason; /* VERIFY_UNFOLDABLE */
+	const char *reason; /* VERIFY_UNFOLDABLE, and of a mirror without key */
 };
 
 struct verify_options {
 	const struct settings *settings;
 	struct loop *loop; /* or NULL: what ends it early (ERR_RETRY) */
 	bool against_triggers; /* the core's rows are those of its own rollup tables, not of its events */
-	int64_t sample;	       /* entities of each table, about; 0: all */
+	int64_t sample;	       /* entities (of a mirror: rows) of each table, about; 0: all */
 	int64_t patience_us; /* for apply to get on, and for old transactions of the core */
 	void (*found)(void *ctx, const struct verify_finding *f);
 	/*
@@ -88,6 +89,12 @@ int verify_entities(struct verify *v, const struct landed *l, size_t count, cons
 int verify_pass(struct verify *v, struct rt_err *err) RT_MUSTCHECK;
 /* The connection for single questions to the warehouse; no transaction is open on it. */
 PGconn *verify_warehouse(struct verify *v);
+
+/* New sessions as verify uses them: index order without a sort, read only on the core. */
+int verify_connect_core(const struct verify_options *o, PGconn **ret,
+			struct rt_err *err) RT_MUSTCHECK;
+int verify_connect_warehouse(const struct verify_options *o, PGconn **ret,
+			     struct rt_err *err) RT_MUSTCHECK;
 
 /* "missing", "extra", "differs", "unfoldable" (static): stable names. */
 const char *verify_kind_name(enum verify_kind kind);

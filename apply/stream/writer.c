@@ -184,7 +184,24 @@ static bool is_copied(const struct batch *b, uint16_t rollup, uint32_t copied_fr
 	return b->rows[rollup].count >= RT_MAX(copied_from, 1);
 }
 
-/* Tables of few rows by arrays first; then those of many by COPY; then the latest rows of these. */
+/* Do the latest rows of entities that begin in the batch go by COPY? */
+static bool copies_latest(const struct batch *b, uint16_t rollup)
+{
+	return writer_count_begun(b, rollup) >= WRITER_COPY_LATEST_ROWS;
+}
+
+static void plan_latest(struct writer *w, const struct batch *b, uint16_t rollup)
+{
+	plan_add(w, WRITE_RENEW_LATEST, rollup);
+	if (!copies_latest(b, rollup))
+		plan_add(w, WRITE_BEGIN_LATEST, rollup);
+}
+
+/*
+ * Tables of few rows by arrays first; then those of many by COPY; then the
+ * latest rows of these: all COPYs one after the other, so that what follows is
+ * one pipeline.
+ */
 static void plan_rows(struct writer *w, const struct batch *b)
 {
 	uint32_t rows = 0, copied_from = 0;
@@ -198,16 +215,14 @@ static void plan_rows(struct writer *w, const struct batch *b)
 	for (uint16_t i = 0; i < w->landed->count; i++)
 		if (is_copied(b, i, copied_from))
 			plan_add(w, WRITE_COPY, i);
-	for (uint16_t i = 0; i < w->landed->count; i++) {
-		if (!is_copied(b, i, copied_from))
-			continue;
-		uint32_t begun = writer_count_begun(b, i);
-		plan_add(w, WRITE_RENEW_LATEST, i);
-		plan_add(w,
-			 begun >= WRITER_COPY_LATEST_ROWS ? WRITE_COPY_LATEST : WRITE_BEGIN_LATEST,
-			 i);
-		w->plan[w->plan_count - 1].rows = begun;
-	}
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		if (is_copied(b, i, copied_from) && copies_latest(b, i)) {
+			plan_add(w, WRITE_COPY_LATEST, i);
+			w->plan[w->plan_count - 1].rows = writer_count_begun(b, i);
+		}
+	for (uint16_t i = 0; i < w->landed->count; i++)
+		if (is_copied(b, i, copied_from))
+			plan_latest(w, b, i);
 }
 
 static void plan_mirrors(struct writer *w, struct batch *b)

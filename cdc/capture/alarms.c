@@ -38,6 +38,39 @@ static void judge_identity(const struct alarms *a, const struct look *l)
 		log_info("every published table has its replica identity again", "%s", "");
 }
 
+/* A mirror that misses changes without anybody's notice: an error line each time that it is another. */
+static void judge_published(const struct alarms *a, const struct look *l)
+{
+	struct arena text;
+	if (l->unpublished == 0) {
+		if (a->seen.unpublished > 0)
+			log_warn("all mirrored tables are published again: those that were not are "
+				 "synced",
+				 "%s", "");
+		return;
+	}
+	if (l->unpublished == a->seen.unpublished && l->want == a->seen.want &&
+	    l->problem == a->seen.problem)
+		return;
+	arena_init(&text, 512);
+	const struct published_want *w = &a->want[l->want];
+	log_error("a mirrored table is not published as it must be: its mirror misses changes",
+		  "table=%s.%s tables=%u reason=\"it %s\" mend=\"%s\"", w->nspname, w->relname,
+		  l->unpublished, published_text(&text, w, l->problem),
+		  published_mend(&text, w, l->problem));
+	arena_release(&text);
+}
+
+static void note_published(struct alarms *a, const struct look *l)
+{
+	struct arena text;
+	const struct published_want *w = &a->want[l->want];
+	arena_init(&text, 512);
+	snprintf(a->note, sizeof(a->note), "%s.%s %s; mend: %s", w->nspname, w->relname,
+		 published_text(&text, w, l->problem), published_mend(&text, w, l->problem));
+	arena_release(&text);
+}
+
 static void write_note(struct alarms *a, const struct look *l)
 {
 	bool had = a->note[0] != '\0';
@@ -50,6 +83,8 @@ static void write_note(struct alarms *a, const struct look *l)
 	else if (l->missing > 0)
 		snprintf(a->note, sizeof(a->note), "publication %s is gone; mend: rolag init",
 			 l->publication);
+	else if (l->unpublished > 0)
+		note_published(a, l);
 	if (had || a->note[0] != '\0')
 		alarms_note(a);
 }
@@ -60,6 +95,7 @@ bool alarms_catalog(struct alarms *a, const struct look *l, const char *const *p
 	int again = a->looked ? look_made_again(&a->seen, l) : -1;
 	judge_missing(a, l);
 	judge_identity(a, l);
+	judge_published(a, l);
 	write_note(a, l);
 	if (again >= 0)
 		log_error(
@@ -68,6 +104,7 @@ bool alarms_catalog(struct alarms *a, const struct look *l, const char *const *p
 			"publication=%s", publication[again]);
 	met_set(MET_CORE_PUBLICATIONS_MISSING, l->missing);
 	met_set(MET_CORE_TABLES_WITHOUT_IDENTITY, l->without_identity);
+	met_set(MET_CORE_MIRRORS_UNPUBLISHED, l->unpublished);
 	/* What was there before a loss is remembered, so that its return is seen. */
 	const struct look was = a->seen;
 	a->seen = *l;

@@ -1,6 +1,7 @@
 /*
  * alarms: what an operator must hear of the core although the stream may go
- * well: the slot's WAL and when it is lost, publications, replica identities.
+ * well: the slot's WAL and when it is lost, publications, replica identities,
+ * mirrored tables that are not published as they must be.
  * Says each thing in the log when it begins (again every ten minutes) and when
  * it ends, keeps the metrics and the note that `rolag status` shows.
  */
@@ -12,12 +13,13 @@
 #include "proto/base/log.h"
 
 struct alarms {
+	const struct published_want *want; /* what a look counts */
 	struct look seen; /* as at the last look that was judged; all 0: none was */
-	bool looked;
+	bool looked; /* or an earlier process did, and seen has what it remembered of publications */
 	bool all_full;	 /* as last said in the log */
 	bool at_end;	 /* wal_status unreserved, as last said */
 	int64_t told_us; /* of the slot's loss foreseen, when last; monotonic, 0: never */
-	char note[400];	 /* "": nothing to say */
+	char note[500];	 /* "": nothing to say */
 };
 
 /*

@@ -116,15 +116,39 @@ static int let_core_go(struct capture *c, int64_t now_us, struct rt_err *err)
 	return stream_drop(&c->stream, &why, now_us, err);
 }
 
-static int watch_catalog(struct capture *c, int64_t now_us, struct rt_err *err)
+static void watch_catalog(struct capture *c)
 {
-	if (!c->custody.looked_anew)
-		return 0;
+	if (!c->custody.looked_anew || c->custody.conn == NULL)
+		return;
 	c->custody.looked_anew = false;
-	if (!alarms_catalog(&c->alarms, &c->custody.look, c->custody.o.publication,
-			    c->stream.facts.server_version) ||
-	    !stream_is_running(&c->stream))
+	c->publication_again |=
+		alarms_catalog(&c->alarms, &c->custody.look, c->custody.o.publication,
+			       PQserverVersion(c->custody.conn));
+}
+
+/* Once the slot that it concerns is dealt with: else the next process would not know. */
+static void remember_publications(struct capture *c)
+{
+	struct rt_err err;
+	const struct look *l = &c->alarms.seen;
+	if (!c->alarms.looked || memcmp(l->oid, c->remembered.oid, sizeof(l->oid)) == 0)
+		return;
+	FAILPOINT(CAPTURE_REMEMBER);
+	if (look_remember(c->remembered_path, l, c->publication, c->custody.o.publication_count,
+			  &err) != 0)
+		log_warn("publications are not remembered", "reason=\"%s\"", err.msg);
+	c->remembered = *l; /* a failure is not tried again with every turn */
+}
+
+static int act_on_catalog(struct capture *c, int64_t now_us, struct rt_err *err)
+{
+	if (!stream_is_running(&c->stream))
 		return 0;
+	if (!c->publication_again) {
+		remember_publications(c);
+		return 0;
+	}
+	c->publication_again = false;
 	struct rt_err why;
 	rt_fail(&why, ERR_RETRY,
 		"a publication was made again, and this core passes over what was "
@@ -140,7 +164,8 @@ static int before_sleep(void *ctx, int64_t now_us, struct rt_err *err)
 	if (c->custody.connected_anew && !stream_is_running(&c->stream))
 		stream_hurry(&c->stream);
 	c->custody.connected_anew = false;
-	rc = watch_catalog(c, now_us, err);
+	watch_catalog(c);
+	rc = act_on_catalog(c, now_us, err);
 	if (rc == 0 && c->spool != NULL) {
 		rc = keep_turn(c, now_us, err);
 		if (rc != 0)
@@ -206,6 +231,11 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 		.disconnected = connect_lost,
 		.notice = on_notice,
 	};
+	const int want_count = mirrored_wants(s, &c->names, &c->alarms.want);
+	c->remembered_path = rt_sprintf("%s/capture.publications", s->state_dir);
+	c->alarms.looked = look_recall(c->remembered_path, c->publication, so.publication_count,
+				       &c->remembered) == 1;
+	c->alarms.seen = c->remembered;
 	const struct custody_options co = {
 		.conninfo = s->core.connect,
 		.application_name = application_name,
@@ -213,6 +243,8 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 		.heartbeat_interval_us = s->capture.heartbeat_interval,
 		.publication = so.publication,
 		.publication_count = so.publication_count,
+		.want = c->alarms.want,
+		.want_count = want_count,
 		.look_interval_us = s->capture.look_interval,
 	};
 	stream_init(&c->stream, &so, &h);
@@ -277,6 +309,7 @@ int capture_main(const struct settings *s)
 	rel_release(&c.relations);
 	arena_release(&c.arena);
 	arena_release(&c.names);
+	free(c.remembered_path);
 	free(application_name);
 	return rt_exit_code((enum rt_code)rc);
 }

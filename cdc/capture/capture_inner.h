@@ -48,7 +48,10 @@ struct capture {
 	int64_t commit_us; /* core's time of the newest commit that is not synced; 0: none */
 	int64_t syncing_commit_us; /* the same, of what is being synced */
 	int64_t applied_poll_us, full_poll_us, trim_at_us, tick_at_us;
-	struct arena names; /* of publications */
+	struct arena names;    /* of publications */
+	char *remembered_path; /* what publications there were, for the next process */
+	struct look remembered;
+	bool publication_again; /* one was made again: the slot is of no use, once the stream runs */
 	const char *publication[2];
 	char last_why[256]; /* of the last failed attempt, and when the log had it */
 	int64_t why_at_us;

@@ -163,6 +163,10 @@ static void look(struct custody *c, int64_t now_us)
 	struct buf b = BUF_INIT;
 	c->look_at_us = now_us + c->o.look_interval_us;
 	look_sql(&b, c->o.publication, c->o.publication_count);
+	if (c->o.want_count > 0) {
+		buf_str(&b, "; ");
+		published_sql(&b, c->o.want, c->o.want_count);
+	}
 	FAILPOINT_FD(CUSTODY_LOOK, PQsocket(c->conn));
 	send_query(c, buf_cstr(&b), CUSTODY_LOOKING, now_us);
 	buf_release(&b);
@@ -188,6 +192,17 @@ static bool may_beat(const struct custody *c)
 
 /* ---- answers ---- */
 
+/* Of one look, first what publications there are, then how tables are published. */
+static void take_look(struct custody *c, const PGresult *res)
+{
+	bool tables = PQnfields(res) == 2;
+	if (tables)
+		look_read_published(res, &c->look);
+	else
+		look_read(res, c->o.publication_count, &c->look);
+	c->looked_anew = tables || c->o.want_count == 0;
+}
+
 static bool take_result(struct custody *c, const PGresult *res, int64_t now_us)
 {
 	ExecStatusType st = PQresultStatus(res);
@@ -195,8 +210,7 @@ static bool take_result(struct custody *c, const PGresult *res, int64_t now_us)
 		FAILPOINT_FD(CUSTODY_FACTS, PQsocket(c->conn));
 		take_facts(c, res, now_us);
 	} else if (st == PGRES_TUPLES_OK && c->state == CUSTODY_LOOKING) {
-		look_read(res, c->o.publication_count, &c->look);
-		c->looked_anew = true;
+		take_look(c, res);
 	} else if (st == PGRES_TUPLES_OK && c->state == CUSTODY_BEATING) {
 		FAILPOINT_FD(CUSTODY_BEATEN, PQsocket(c->conn));
 		c->beats++;

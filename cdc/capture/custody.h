@@ -27,6 +27,8 @@ struct custody_options {
 	int64_t heartbeat_interval_us;
 	const char *const *publication; /* names, LOOK_PUBLICATIONS_MAX at most */
 	int publication_count;
+	const struct published_want *want; /* tables that must be published */
+	int want_count;
 	int64_t look_interval_us;
 };
 

@@ -1,7 +1,10 @@
 /* look: the catalog query and its answer. Guarantees: no lock but ACCESS SHARE on catalogs; nothing out of bounds. */
 #include "cdc/capture/look.h"
 
+#include "proto/base/fsio.h"
 #include "proto/pg/pgconn.h"
+
+#define REMEMBERED_BYTES_MAX 4096
 
 /* A partitioned table's partitions are what the core's statements change. */
 static const char query[] =
@@ -63,7 +66,66 @@ void look_read(const PGresult *res, int count, struct look *ret)
 int look_made_again(const struct look *was, const struct look *now)
 {
 	for (int i = 0; i < LOOK_PUBLICATIONS_MAX; i++)
-		if (now->oid[i] != 0 && was->oid[i] != now->oid[i])
+		if (now->oid[i] != 0 && was->oid[i] != LOOK_UNKNOWN && was->oid[i] != now->oid[i])
 			return i;
 	return -1;
+}
+
+void look_read_published(const PGresult *res, struct look *ret)
+{
+	ret->unpublished = 0;
+	for (int row = 0; row < PQntuples(res); row++) {
+		enum published_problem p = published_problem(res, row);
+		if (p == PUBLISHED_WELL || ret->unpublished++ > 0)
+			continue;
+		ret->want = row;
+		ret->problem = p;
+	}
+}
+
+/* ---- from one process to the next ---- */
+
+int look_remember(const char *path, const struct look *l, const char *const *publication, int count,
+		  struct rt_err *err)
+{
+	struct buf b = BUF_INIT;
+	for (int i = 0; i < RT_MIN(count, LOOK_PUBLICATIONS_MAX); i++)
+		buf_printf(&b, "%u %s\n", l->oid[i], publication[i]);
+	buf_str(&b, "end\n");
+	int rc = fs_replace_file(path, b.p, b.len, 0640, err);
+	buf_release(&b);
+	return rc;
+}
+
+/* One line, "OID name"; a publication that is not asked for any more is passed over. */
+static void recall_line(const char *line, const char *const *publication, int count,
+			struct look *ret)
+{
+	char *name;
+	uint32_t oid = (uint32_t)strtoul(line, &name, 10);
+	for (int i = 0; *name == ' ' && i < RT_MIN(count, LOOK_PUBLICATIONS_MAX); i++)
+		if (strcmp(name + 1, publication[i]) == 0)
+			ret->oid[i] = oid;
+}
+
+int look_recall(const char *path, const char *const *publication, int count, struct look *ret)
+{
+	struct rt_err ignored;
+	char *text, *next;
+	size_t len;
+	struct look l = {0};
+	bool whole = false;
+	for (int i = 0; i < LOOK_PUBLICATIONS_MAX; i++)
+		l.oid[i] = i < count ? LOOK_UNKNOWN : 0;
+	if (fs_read_file(path, REMEMBERED_BYTES_MAX, &text, &len, &ignored) != 0)
+		return 0;
+	for (char *line = text; (next = strchr(line, '\n')) != NULL; line = next + 1) {
+		*next = '\0';
+		whole |= strcmp(line, "end") == 0;
+		recall_line(line, publication, count, &l);
+	}
+	free(text);
+	if (whole)
+		*ret = l;
+	return whole;
 }

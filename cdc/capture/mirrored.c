@@ -58,3 +58,22 @@ int mirrored_publications(const struct settings *s, struct arena *a, const char 
 		ret[n++] = arena_printf(a, SETTINGS_CHANGES_FMT, s->pipeline);
 	return n;
 }
+
+int mirrored_wants(const struct settings *s, struct arena *a, const struct published_want **ret)
+{
+	const char *inserts = arena_printf(a, SETTINGS_INSERTS_FMT, s->pipeline);
+	const char *changes = arena_printf(a, SETTINGS_CHANGES_FMT, s->pipeline);
+	int n = (int)s->mirrors.tables.count;
+	struct published_want *want = arena_zalloc(a, ((size_t)n + 1) * sizeof(*want));
+	for (int i = 0; i < n; i++) {
+		const char *name = s->mirrors.tables.item[i], *dot = strchr(name, '.');
+		want[i].nspname =
+			dot != NULL ? arena_strndup(a, name, (size_t)(dot - name)) : "public";
+		want[i].relname = dot != NULL ? dot + 1 : name;
+		want[i].changes = !settings_lists_table(&s->mirrors.append_only, want[i].nspname,
+							want[i].relname);
+		want[i].publication = want[i].changes ? changes : inserts;
+	}
+	*ret = want;
+	return n;
+}

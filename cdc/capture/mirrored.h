@@ -11,6 +11,7 @@
 
 #include "proto/base/arena.h"
 #include "proto/change.h"
+#include "proto/pg/published.h"
 #include "proto/settings.h"
 
 struct mirrored {
@@ -29,5 +30,7 @@ void mirrored_close(struct mirrored *m);
 
 /* The publications that the settings need: names in ret (of two at least), in the arena. Returns how many. */
 int mirrored_publications(const struct settings *s, struct arena *a, const char **ret);
+/* The tables that the settings mirror, as they must be published, in the arena. Returns how many. */
+int mirrored_wants(const struct settings *s, struct arena *a, const struct published_want **ret);
 
 #endif

@@ -93,6 +93,16 @@ static void check_definitions(struct check *k)
 		check_error(k, "definitions", &err);
 }
 
+static void check_mirror_settings(struct check *k)
+{
+	struct rt_err err;
+	if (!k->has_landed)
+		return;
+	k->has_mirrors = mirror_load(k->arena, &k->s, &k->landed, &k->mirrors, &err) == 0;
+	if (!k->has_mirrors)
+		check_error(k, "mirrors", &err);
+}
+
 /* What only both sides together tell. */
 static void check_pair(struct check *k)
 {
@@ -183,17 +193,22 @@ int cmd_check(struct cli *c)
 	check_ok(&k, "configuration: %s, pipeline %s", c->config, k.s.pipeline);
 	k.publication = arena_printf(k.arena, SETTINGS_INSERTS_FMT, k.s.pipeline);
 	check_definitions(&k);
+	check_mirror_settings(&k);
 	PGconn *core = connect_to(&k, "core", k.s.core.connect);
 	if (core != NULL) {
 		check_core(&k, core);
 		check_core_custody(&k, core);
 		if (k.has_landed)
 			check_sources(&k, core);
+		if (k.has_mirrors)
+			check_mirrors_core(&k, core);
 	}
 	PGconn *warehouse = connect_to(&k, "warehouse", k.s.warehouse.connect);
 	if (warehouse != NULL) {
 		check_warehouse_server(&k, warehouse);
 		check_warehouse(&k, warehouse);
+		if (k.has_mirrors)
+			check_mirrors_warehouse(&k, warehouse);
 	}
 	check_models(&k, warehouse);
 	check_pair(&k);
@@ -201,6 +216,7 @@ int cmd_check(struct cli *c)
 	check_spool(&k);
 	pgc_close(core);
 	pgc_close(warehouse);
+	mirror_release(&k.mirrors);
 	if (k.has_landed)
 		landed_release(&k.landed);
 	return conclude(&k);

@@ -7,14 +7,28 @@
 #define CDC_COMMANDS_CHECK_H
 
 #include "apply/stream/landed.h"
+#include "apply/stream/mirror.h"
 #include "cdc/commands/cli.h"
 #include "cdc/commands/estate.h"
+
+#define CHECK_EXTENSIONS_MAX 200
+
+/* A mirrored column of an extension's type, which the warehouse needs, too. */
+struct check_extension {
+	const struct mirror *mirror;
+	const char *column, *type;
+	const char *extension; /* "": not known */
+};
 
 struct check {
 	struct arena *arena;
 	struct settings s;
 	struct landed_set landed;
 	bool has_landed; /* the definitions could be read */
+	struct mirror_set mirrors;
+	bool has_mirrors; /* the settings that name them make sense */
+	struct check_extension extension[CHECK_EXTENSIONS_MAX];
+	size_t extension_count;
 	const char *publication;
 	struct pgc_system system; /* of the core; system_id 0: not known */
 	struct slot_view slot;
@@ -35,6 +49,9 @@ void check_core(struct check *k, PGconn *core);
 /* What of the core's tables the rollups read. */
 void check_sources(struct check *k, PGconn *core);
 void check_warehouse(struct check *k, PGconn *warehouse);
+/* Mirrored tables; the second needs what the first and check_warehouse found. */
+void check_mirrors_core(struct check *k, PGconn *core);
+void check_mirrors_warehouse(struct check *k, PGconn *warehouse);
 /* `rolag check --definitions`: every definition in rollups.path against a migrated database; db NULL: alone. */
 void check_definitions_against(struct check *k, PGconn *db);
 /* Settings, identities and the slot's kind, behind check_core. */

@@ -179,8 +179,7 @@ static void check_publication_tables(struct check *k, const struct publication_v
 			   k->publication, narrowed);
 	for (size_t i = 0; i < p->count; i++)
 		if (!init_is_source(&k->landed, &p->table[i]) &&
-		    !settings_lists_table(&k->s.mirrors.append_only, p->table[i].schema,
-					  p->table[i].table))
+		    mirror_find(&k->mirrors, p->table[i].schema, p->table[i].table) < 0)
 			check_warn(k,
 				   p->all_tables
 					   ? NULL

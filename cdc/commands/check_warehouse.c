@@ -35,7 +35,8 @@ static void check_control(struct check *k, PGconn *c)
 
 static void check_rights(struct check *k, PGconn *c)
 {
-	static const char *const needed[] = {"fence", "ledger", "fence_seen", "relation"};
+	static const char *const needed[] = {"fence",  "ledger",     "fence_seen",	 "relation",
+					     "repair", "quarantine", "quarantine_audit", "sync"};
 	struct rt_err err;
 	PGresult *res;
 	int fails = k->fails;
@@ -132,14 +133,14 @@ static bool columns_fit(struct check *k, const struct landed *l, const char *tab
 	return true;
 }
 
-/* What loading (TRUNCATE, COPY) and writing need. */
+/* What syncing, writing, repairing and taking back need. */
 static void check_writing(struct check *k, PGconn *c, const char *table)
 {
 	struct rt_err err;
 	PGresult *res;
 	if (pgc_query(c, &res, &err,
 		      "SELECT bool_and(has_table_privilege($1, p)) FROM unnest(ARRAY['SELECT', "
-		      "'INSERT', 'UPDATE', 'TRUNCATE']) p",
+		      "'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p",
 		      1, &table) != 0) {
 		check_error(k, table, &err);
 		return;
@@ -147,7 +148,8 @@ static void check_writing(struct check *k, PGconn *c, const char *table)
 	if (!yes(res, 0, 0))
 		check_fail(k,
 			   arena_printf(k->arena,
-					"GRANT SELECT, INSERT, UPDATE, TRUNCATE ON %s TO \"%s\";",
+					"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %s TO "
+					"\"%s\";",
 					table, PQuser(c)),
 			   "landed %s: the role may not write it", table);
 	PQclear(res);

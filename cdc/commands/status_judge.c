@@ -248,7 +248,8 @@ static bool judge_catalog(struct judging *j)
 {
 	uint64_t tables = value(j, STATUS_CAPTURE, MET_CORE_TABLES_WITHOUT_IDENTITY);
 	uint64_t publications = value(j, STATUS_CAPTURE, MET_CORE_PUBLICATIONS_MISSING);
-	if (tables == 0 && publications == 0)
+	uint64_t mirrors = value(j, STATUS_CAPTURE, MET_CORE_MIRRORS_UNPUBLISHED);
+	if (tables == 0 && publications == 0 && mirrors == 0)
 		return false;
 	conclude(j, STATUS_ALARM, false);
 	if (tables > 0)
@@ -256,6 +257,11 @@ static bool judge_catalog(struct judging *j)
 			   "Alarm: %" PRIu64 " published tables have no replica identity, so that "
 			   "the core's own UPDATE and DELETE of them fail; ",
 			   tables);
+	else if (publications == 0)
+		buf_printf(&j->text,
+			   "Alarm: %" PRIu64 " mirrored table%s not published with all changes, "
+			   "which their mirrors miss; ",
+			   mirrors, mirrors == 1 ? " is" : "s are");
 	else
 		buf_printf(&j->text,
 			   "Alarm: %" PRIu64 " of our publications are gone from the core, and "
@@ -359,7 +365,8 @@ static void add_sync(struct judging *j)
 static bool is_parked(const struct judging *j)
 {
 	return value(j, STATUS_APPLY, MET_QUARANTINE_ENTITIES) > 0 ||
-	       value(j, STATUS_APPLY, MET_PARKED_ROLLUPS) > 0;
+	       value(j, STATUS_APPLY, MET_PARKED_ROLLUPS) > 0 ||
+	       value(j, STATUS_APPLY, MET_PARKED_MIRRORS) > 0;
 }
 
 /* Both roles run and are connected: the heartbeat says how it goes. */
@@ -423,6 +430,7 @@ static void judge_parked(struct judging *j)
 {
 	uint64_t entities = value(j, STATUS_APPLY, MET_QUARANTINE_ENTITIES);
 	uint64_t rollups = value(j, STATUS_APPLY, MET_PARKED_ROLLUPS);
+	uint64_t mirrors = value(j, STATUS_APPLY, MET_PARKED_MIRRORS);
 	if (j->v->state == STATUS_STOPPED || !is_parked(j))
 		return;
 	j->v->healthy = false;
@@ -435,7 +443,12 @@ static void judge_parked(struct judging *j)
 			   value(j, STATUS_APPLY, MET_QUARANTINE_ROLLUPS),
 			   value(j, STATUS_APPLY, MET_QUARANTINE_ROLLUPS) == 1 ? " waits"
 									       : "s wait");
-	buf_str(&j->text, " (rolag quarantine list)");
+	if (rollups + entities > 0)
+		buf_str(&j->text, " (rolag quarantine list)");
+	if (mirrors > 0)
+		buf_printf(&j->text,
+			   " %" PRIu64 " mirror%s parked (rolag.relation says why; rolag sync).",
+			   mirrors, mirrors == 1 ? " is" : "s are");
 }
 
 void status_judge(const struct status_facts *f, struct status_view *ret)

@@ -172,6 +172,32 @@ static void print_verified(const struct status_facts *f, struct buf *out)
 	buf_u8(out, '\n');
 }
 
+static void print_mirrors(const struct status_facts *f, const struct status_facts *before,
+			  struct buf *out)
+{
+	static const struct {
+		enum met_id id;
+		const char *what;
+	} counted[] = {{MET_MIRROR_INSERTS, "inserted"},
+		       {MET_MIRROR_UPDATES, "updated"},
+		       {MET_MIRROR_DELETES, "deleted"},
+		       {MET_MIRROR_TRUNCATES, "truncated"}};
+	uint64_t parked = value(f, STATUS_APPLY, MET_PARKED_MIRRORS);
+	double all = 0;
+	if (value(f, STATUS_APPLY, MET_MIRRORS) == 0)
+		return;
+	buf_printf(out, "  mirrors    %" PRIu64, value(f, STATUS_APPLY, MET_MIRRORS));
+	if (parked > 0)
+		buf_printf(out, ", %" PRIu64 " PARKED (rolag.relation says why)", parked);
+	buf_str(out, "; rows ");
+	for (size_t i = 0; i < ARRAY_LEN(counted); i++) {
+		buf_printf(out, "%s%" PRIu64 " %s", i > 0 ? ", " : "",
+			   value(f, STATUS_APPLY, counted[i].id), counted[i].what);
+		all += rate(f, before, STATUS_APPLY, counted[i].id);
+	}
+	buf_printf(out, ", %.0f/s%s\n", all, before != NULL ? "" : " on average since its start");
+}
+
 /* What may be wrong with the data; lines only where there is something. */
 static void print_oddities(const struct status_facts *f, struct buf *out)
 {
@@ -229,6 +255,7 @@ void status_print_table(const struct status_facts *f, const struct status_view *
 	print_work(f, before, out);
 	print_wal(f, v, out);
 	print_stores(f, out);
+	print_mirrors(f, before, out);
 	print_verified(f, out);
 	print_oddities(f, out);
 	print_roles(f, out);

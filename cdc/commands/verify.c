@@ -21,13 +21,15 @@
 const struct cli_usage verify_usage = {
 	.args = "[TABLE…]",
 	.text = "Folds the core's events anew and compares every column (but _lsn, _committed_at) "
-		"with the landed\nrows, while everything runs: of all rollups, or of those named. "
-		"Prints differences by key and\ncolumn, never values. Exit code 1 when there is "
-		"one, or a table could not be compared.\n",
-	.option = {{"--sample", "N", "about N entities of each table, chosen at random (1000)"},
+		"with the landed\nrows, and each mirror with its source, while everything runs: "
+		"all tables, or those named. Prints\ndifferences by key and column, never "
+		"values. Exit code 1 when there is one, or a table could not be compared.\n",
+	.option = {{"--sample", "N",
+		    "about N entities (of a mirror: rows) of each, chosen at random (1000)"},
 		   {"--full", NULL, "all rows"},
 		   {"--repair", NULL,
-		    "let apply make entities with differences anew from the core"},
+		    "let apply make entities with differences anew from the core, and sync "
+		    "mirrors"},
 		   {"--wait", "SECONDS",
 		    "for apply to get on, and for old transactions of the core to end (60)"},
 		   {"--against-triggers", NULL,
@@ -55,9 +57,14 @@ static void found_json(struct verify_run *run, const struct verify_finding *f)
 	printf("%s\n    {\"kind\": \"%s\", \"table\": ", run->printed > 1 ? "," : "",
 	       verify_kind_name(f->kind));
 	json_text(stdout, f->relation);
-	fputs(", \"id\": ", stdout);
-	json_text(stdout, f->id);
-	printf(", \"version\": %" PRId32, f->version);
+	if (f->key != NULL) {
+		fputs(", \"key\": ", stdout);
+		json_text(stdout, f->key);
+	} else {
+		fputs(", \"id\": ", stdout);
+		json_text(stdout, f->id);
+		printf(", \"version\": %" PRId32, f->version);
+	}
 	if (f->column != NULL) {
 		fputs(", \"column\": ", stdout);
 		json_text(stdout, f->column);
@@ -79,8 +86,11 @@ static void found(void *ctx, const struct verify_finding *f)
 		found_json(run, f);
 		return;
 	}
-	printf("%-10s  %s  id %s  version %" PRId32, verify_kind_name(f->kind), f->relation, f->id,
-	       f->version);
+	printf("%-10s  %s", verify_kind_name(f->kind), f->relation);
+	if (f->key == NULL)
+		printf("  id %s  version %" PRId32, f->id, f->version);
+	else if (f->key[0] != '\0')
+		printf("  key %s", f->key);
 	if (f->column != NULL)
 		printf("  column %s", f->column);
 	if (f->reason != NULL)
@@ -122,22 +132,50 @@ static int compare_one(struct verify_run *run, struct verify **v, const struct l
 	return RT_MIN(rc, 0);
 }
 
-static bool is_named(const struct cli *c, const char *name)
+static int compare_mirror(struct verify_run *run, struct verify_mirror **v, struct mirror *m,
+			  struct rt_err *err)
+{
+	uint64_t before = run->count.differences;
+	int rc = *v == NULL ? verify_mirror_open(v, &run->options, err) : 0;
+	if (rc == 0)
+		rc = verify_mirror(*v, &run->mirrors, m, &run->count, err);
+	if (rc == 1)
+		rc = rt_fail(err, ERR_PERMANENT,
+			     "%s: it has no key that both ends can be searched by, and is too "
+			     "large to be read whole for a sample; mend: --full",
+			     m->relname);
+	if (run->count.differences > before)
+		run->synced[run->synced_count++] = (struct verify_synced){.mirror = m};
+	if (rc == ERR_PERMANENT && *v != NULL) { /* of this table: the others are compared */
+		not_compared(run, err);
+		verify_mirror_close(*v);
+		*v = NULL;
+		return 0;
+	}
+	run->compared += rc == 0;
+	return rc;
+}
+
+static bool is_named(const struct cli *c, const char *name, const char *source)
 {
 	for (int i = 0; i < c->arg_count; i++)
-		if (strcmp(c->arg[i], name) == 0)
+		if (strcmp(c->arg[i], name) == 0 || strcmp(c->arg[i], source) == 0)
 			return true;
 	return c->arg_count == 0;
 }
 
-static int check_names(const struct cli *c, const struct landed_set *set, struct rt_err *err)
+static int check_names(const struct cli *c, const struct landed_set *set,
+		       const struct mirror_set *mirrors, struct rt_err *err)
 {
 	for (int i = 0; i < c->arg_count; i++) {
 		bool known = false;
 		for (uint16_t j = 0; j < set->count; j++)
 			known |= strcmp(set->item[j].rollup->name, c->arg[i]) == 0;
+		for (uint16_t j = 0; j < mirrors->count; j++)
+			known |= strcmp(mirrors->item[j].relname, c->arg[i]) == 0 ||
+				 strcmp(mirrors->item[j].source, c->arg[i]) == 0;
 		if (!known)
-			return rt_fail(err, ERR_USAGE, "no landed rollup has the name %s",
+			return rt_fail(err, ERR_USAGE, "no landed table has the name %s",
 				       c->arg[i]);
 	}
 	return 0;
@@ -147,15 +185,23 @@ static int compare(struct verify_run *run, const struct cli *c, const struct lan
 		   struct rt_err *err)
 {
 	struct verify *v = NULL;
+	struct verify_mirror *vm = NULL;
 	int rc = 0;
 	int64_t begin = rt_mono_us();
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++)
-		if (is_named(c, set->item[i].rollup->name))
+		if (is_named(c, set->item[i].rollup->name, ""))
 			rc = compare_one(run, &v, &set->item[i], err);
+	/* The core has no second opinion of its own tables. */
+	for (uint16_t i = 0; rc == 0 && !run->against_triggers && i < run->mirrors.count; i++)
+		if (is_named(c, run->mirrors.item[i].relname, run->mirrors.item[i].source))
+			rc = compare_mirror(run, &vm, &run->mirrors.item[i], err);
 	run->took_us = RT_MAX(rt_mono_us() - begin, 1);
 	verify_close(v);
+	verify_mirror_close(vm);
 	if (rc == 0 && run->repair)
 		rc = verify_repair(run, err);
+	if (rc == 0 && run->repair)
+		rc = verify_resync(run, err);
 	run->failed = rc != 0;
 	return rc;
 }
@@ -186,11 +232,11 @@ static void conclude_json(const struct verify_run *run)
 	       ", \"undecided_entities\": %" PRIu64
 	       ", \"seconds\": %.3f, \"rows_per_second\": %.0f, "
 	       "\"repaired_entities\": %" PRIu64 ", \"refused_entities\": %" PRIu64
-	       ", \"quarantined_entities\": %" PRIu64 "}\n",
+	       ", \"quarantined_entities\": %" PRIu64 ", \"synced_mirrors\": %" PRIu64 "}\n",
 	       run->printed > 0 ? "\n  " : "", is_equal(run) ? "true" : "false", run->compared,
 	       run->not_compared, n->core_rows, n->warehouse_rows, n->latest_rows, n->differences,
 	       n->differing_entities, n->undecided, (double)run->took_us / 1e6,
-	       rows_per_second(run), run->repaired, run->refused, n->parked);
+	       rows_per_second(run), run->repaired, run->refused, n->parked, run->resynced);
 }
 
 static void conclude(const struct verify_run *run)
@@ -201,8 +247,9 @@ static void conclude(const struct verify_run *run)
 	if (n->undecided > 0)
 		printf("undecided: %" PRIu64
 		       " entities have rows that the core does not show, while transactions older "
-		       "than they may\n           be are still open there; mend: look again when "
-		       "these have ended\n",
+		       "than they may\n           be are still open there, or are rows of mirrors "
+		       "that change all the time; mend: look again\n           when these have "
+		       "ended\n",
 		       n->undecided);
 	if (n->parked > 0)
 		printf("in quarantine: %" PRIu64
@@ -217,10 +264,10 @@ static void conclude(const struct verify_run *run)
 	       " latest ones, in %.1f s (%.0f rows/s).\n",
 	       run->compared, n->core_rows, n->warehouse_rows, n->latest_rows,
 	       (double)run->took_us / 1e6, rows_per_second(run));
-	if (run->repaired + run->refused > 0)
-		printf("Repaired %" PRIu64 " entities, refused %" PRIu64
+	if (run->repaired + run->refused + run->resynced > 0)
+		printf("Repaired %" PRIu64 " entities, synced %" PRIu64 " mirrors, refused %" PRIu64
 		       " (the log of apply says why); compared again: %s.\n",
-		       run->repaired, run->refused,
+		       run->repaired, run->resynced, run->refused,
 		       is_equal(run) ? "equal" : "there are differences left");
 }
 
@@ -277,12 +324,16 @@ int cmd_verify(struct cli *c)
 	if (rc == 0)
 		rc = landed_load(&c->arena, &run.settings, &set, &err);
 	if (rc == 0)
-		rc = check_names(c, &set, &err);
+		rc = mirror_load(&c->arena, &run.settings, &set, &run.mirrors, &err);
+	run.synced = rt_calloc(run.mirrors.count + 1u, sizeof(*run.synced));
+	if (rc == 0)
+		rc = check_names(c, &set, &run.mirrors, &err);
 	if (rc == 0 && run.json)
 		fputs("{\"findings\": [", stdout);
 	if (rc == 0)
 		rc = compare(&run, c, &set, &err);
 	verify_forget(&run);
+	mirror_release(&run.mirrors);
 	landed_release(&set);
 	if (run.json && run.took_us > 0)
 		conclude_json(&run);

@@ -3,6 +3,7 @@
 #define CDC_COMMANDS_VERIFY_H
 
 #include "apply/stream/verify.h"
+#include "apply/stream/verify_mirror.h"
 
 #define VERIFY_SAMPLE_MAX 10000000
 
@@ -13,8 +14,15 @@ struct verify_entity {
 	int32_t extra_up_to;
 };
 
+/* A mirror with findings: it is synced whole. */
+struct verify_synced {
+	struct mirror *mirror;
+	bool refused; /* the sync did not make it live */
+};
+
 struct verify_run {
 	struct settings settings;
+	struct mirror_set mirrors;
 	struct verify_options options;
 	struct verify_count count;
 	bool json, against_triggers;
@@ -25,8 +33,10 @@ struct verify_run {
 	bool repair;
 	struct verify_entity *entity; /* as they were found: one may be there twice */
 	size_t entity_count, entity_cap;
-	uint64_t repaired, refused;
-	struct verify_count after; /* of the repaired entities, compared again */
+	struct verify_synced *synced; /* of mirrors.count at most */
+	uint16_t synced_count;
+	uint64_t repaired, refused, resynced;
+	struct verify_count after; /* of the repaired entities and mirrors, compared again */
 };
 
 /* verify_options.found_entity: remembers it. */
@@ -37,5 +47,11 @@ void verify_forget(struct verify_run *run);
  * them again (run->repaired, refused, after).
  */
 int verify_repair(struct verify_run *run, struct rt_err *err) RT_MUSTCHECK;
+/*
+ * The same of mirrors with findings: each is synced whole, as by rolag sync,
+ * waited for as long as that gets on, and compared again (run->resynced,
+ * refused, after).
+ */
+int verify_resync(struct verify_run *run, struct rt_err *err) RT_MUSTCHECK;
 
 #endif

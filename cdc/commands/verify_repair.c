@@ -26,6 +26,7 @@ void verify_forget(struct verify_run *run)
 	for (size_t i = 0; i < run->entity_count; i++)
 		free(run->entity[i].id);
 	free(run->entity);
+	free(run->synced);
 }
 
 static int request(PGconn *c, const struct verify_run *run, const struct verify_entity *e,
@@ -143,4 +144,122 @@ int verify_repair(struct verify_run *run, struct rt_err *err)
 		rc = compare_again(v, run, err);
 	verify_close(v);
 	return rc;
+}
+
+/* ---- mirrors ---- */
+
+/* As rolag sync asks for it: apply takes it up within a second. */
+static int ask_sync(PGconn *c, const struct verify_run *run, const struct mirror *m,
+		    struct rt_err *err)
+{
+	const char *params[] = {run->settings.pipeline, m->relname};
+	return pgc_query(c, NULL, err,
+			 "UPDATE rolag.relation SET state = 'syncing', reason = NULL, changed_at = "
+			 "now() WHERE pipeline = $1 AND name = $2 AND state = 'live'",
+			 2, params);
+}
+
+/* State's first letter, and rows read so far (a sign that it gets on). */
+static int look_sync(PGconn *c, const struct verify_run *run, const struct mirror *m, char *ret,
+		     uint64_t *ret_rows, struct rt_err *err)
+{
+	const char *params[] = {run->settings.pipeline, m->relname};
+	PGresult *res;
+	int rc = pgc_query(c, &res, err,
+			   "SELECT left(r.state, 1), coalesce(s.rows, 0) + coalesce(s.replayed_lsn "
+			   "- '0/0'::pg_lsn, 0) FROM rolag.relation r LEFT JOIN rolag.sync s USING "
+			   "(pipeline, name) WHERE r.pipeline = $1 AND r.name = $2",
+			   2, params);
+	if (rc != 0)
+		return rc;
+	*ret = PQntuples(res) == 1 ? PQgetvalue(res, 0, 0)[0] : 'p';
+	*ret_rows = PQntuples(res) == 1 ? strtoull(PQgetvalue(res, 0, 1), NULL, 10) : 0;
+	PQclear(res);
+	return 0;
+}
+
+/* Is somebody writing the mirror's table (its sync, in one transaction)? */
+static int sync_is_running(PGconn *c, const struct mirror *m, bool *ret, struct rt_err *err)
+{
+	PGresult *res;
+	int rc = pgc_query(c, &res, err,
+			   "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE relation = "
+			   "to_regclass($1) AND granted AND mode IN ('RowExclusiveLock', "
+			   "'AccessExclusiveLock'))",
+			   1, &m->target);
+	if (rc != 0)
+		return rc;
+	*ret = PQgetvalue(res, 0, 0)[0] == 't';
+	PQclear(res);
+	return 0;
+}
+
+/*
+ * Until it is live again, or parked. Its COPY is one transaction, which shows
+ * nothing on the way: so long as apply's worker holds its table, it gets on.
+ */
+static int await_sync(PGconn *c, struct verify_run *run, struct verify_synced *s,
+		      struct rt_err *err)
+{
+	const struct mirror *m = s->mirror;
+	int64_t moved_us = rt_mono_us();
+	uint64_t rows, before = 0;
+	char state;
+	for (;;) {
+		int rc = look_sync(c, run, m, &state, &rows, err);
+		if (rc != 0)
+			return rc;
+		if (state == 'l' || state == 'p')
+			break;
+		bool held;
+		rc = sync_is_running(c, m, &held, err);
+		if (rc != 0)
+			return rc;
+		if (held || rows != before)
+			moved_us = rt_mono_us();
+		before = rows;
+		if (rt_mono_us() - moved_us > run->options.patience_us)
+			return rt_fail(err, ERR_RETRY,
+				       "apply does not sync %s, it goes on trying; mend: rolag "
+				       "status says why",
+				       m->relname);
+		poll(NULL, 0, POLL_MS);
+	}
+	s->refused = state != 'l';
+	run->resynced += state == 'l';
+	run->refused += s->refused;
+	return 0;
+}
+
+static int compare_synced(struct verify_run *run, struct rt_err *err)
+{
+	struct verify_mirror *v;
+	struct verify_options o = run->options;
+	o.found = NULL;
+	o.sample = 0; /* all of it was read again */
+	int rc = verify_mirror_open(&v, &o, err);
+	if (rc != 0)
+		return rc;
+	for (uint16_t i = 0; rc == 0 && i < run->synced_count; i++)
+		if (!run->synced[i].refused)
+			rc = verify_mirror(v, &run->mirrors, run->synced[i].mirror, &run->after,
+					   err);
+	verify_mirror_close(v);
+	return RT_MIN(rc, 0);
+}
+
+int verify_resync(struct verify_run *run, struct rt_err *err)
+{
+	PGconn *c;
+	if (run->synced_count == 0)
+		return 0;
+	int rc = verify_connect_warehouse(&run->options, &c, err);
+	if (rc != 0)
+		return rc;
+	for (uint16_t i = 0; rc == 0 && i < run->synced_count; i++)
+		rc = ask_sync(c, run, run->synced[i].mirror, err);
+	for (uint16_t i = 0; rc == 0 && i < run->synced_count; i++)
+		rc = await_sync(c, run, &run->synced[i], err);
+	pgc_close(c);
+	return rc == 0 ? compare_synced(run, err) : rc;
 }

@@ -367,9 +367,8 @@ struct pg_result *warehouse_copy(struct backend *b, uint16_t r, bool latest, str
 			if (len != UINT32_MAX)
 				rd_bytes(&in, len);
 		}
-		struct pg_result *error =
-			take_row(b, r, slice_of(from, (size_t)(in.p - from)),
-				 latest ? INTO_LATEST : INTO_HISTORY);
+		struct pg_result *error = take_row(b, r, slice_of(from, (size_t)(in.p - from)),
+						   latest ? INTO_LATEST : INTO_HISTORY);
 		if (error != NULL) {
 			b->failed = true;
 			return error;

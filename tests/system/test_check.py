@@ -165,3 +165,76 @@ def test_trap_04_check_finds_a_spool_that_does_not_fit_its_slot(ready):
     shutil.rmtree(spool)
     subprocess.run(["mkdir", "-m", "700", spool], check=True)
     assert "ok    spool: from" not in ready.ok("check")
+
+
+# ---- mirrors ---------------------------------------------------------------------------------------
+
+MIRRORED = """create table loans (id int primary key, note text); create table terms (id int primary key, note text);
+              create table log (id int, note text); create table parts (id int primary key) partition by range (id);
+              create table parts_1 partition of parts for values from (0) to (9);
+              alter table loans owner to bank; alter table terms owner to bank; alter table log owner to bank;
+              alter table parts owner to bank"""
+
+
+@pytest.fixture
+def mirroring(core, warehouse):
+    """A least-privilege site with mirrors, after init and a first load."""
+    site = make_least(core, warehouse)
+    site.core_sql(MIRRORED)
+    site.configure("mirrors: {tables: [loans, terms, log, parts], append_only: [log]}")
+    make_ready(site)
+    process = site.start("run")
+    try:
+        wait_for("the mirrors", lambda: site.warehouse_sql(
+            "select count(*) from rolag.relation where state = 'live' and kind = 'mirror'") == "4")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == OK
+    yield site
+    release_least(site)
+
+
+def test_check_finds_nothing_of_mirrors_where_a_least_role_has_what_it_needs(mirroring):
+    out = mirroring.ok("check")
+    assert "FAIL" not in out and "warn" not in out, out
+    assert "ok    mirrors: the sources of all 4 are there, readable, and published with all their changes" in out
+    assert "ok    mirrors: the tables of all 4 stand as they should" in out
+
+
+@pytest.mark.parametrize("side, spoil, says", [
+    ("core", "alter publication {p}_changes drop table loans", "mirror public.loans: it is not in publication {p}_changes"),
+    ("core", "alter publication {p}_changes set (publish = 'insert')", "leaves operations out"),
+    ("core", "alter publication {p}_changes set (publish_via_partition_root = false)", "under the names of its partitions"),
+    ("core", "alter publication {p}_changes set table loans where (id > 1), terms, parts", "with a row filter by"),
+    ("core", "alter publication {p}_changes set table loans (id), terms, parts", "with a column list by"),
+    ("core", "alter publication {p}_inserts add table loans", "it is in publication {p}_inserts, too"),
+    ("core", "revoke select on loans from {r}", "mirror public.loans: the role may not read it"),
+    ("core", "alter table loans enable row level security", "row level security hides rows"),
+    ("core", "alter publication {p}_changes drop table loans; alter table loans drop constraint loans_pkey",
+     "mirror public.loans: it has no replica identity"),
+    ("warehouse", "alter table raw.loans owner to postgres; grant select, insert, update, delete on raw.loans to {r}",
+     "not the role's own"),
+    ("warehouse", "revoke delete on rolag.sync from {r}", "the role may not write rolag.sync"),
+    ("warehouse", "drop table raw.loans", "there is no table"),
+    ("warehouse", "update rolag.relation set state = 'parked', reason = 'because' where name = 'loans'",
+     "mirror public.loans: it is parked: because"),
+])
+def test_check_finds_what_a_mirror_lacks_and_its_mend_mends_it(mirroring, side, spoil, says):
+    names = {"p": mirroring.name, "r": mirroring.role}
+    run = mirroring.core_sql if side == "core" else mirroring.warehouse_sql
+    run(spoil.format(**names))
+    found = [(line, m) for line, m in findings(mirroring.rolag("check")[1]) if says.format(**names) in line]
+    assert found and all(m for _, m in found), mirroring.rolag("check")[1]
+    mend = found[0][1]
+    if mend.startswith("rolag sync"):
+        return
+    run(mend.partition(" (")[0] if "(by its owner" in mend else mend)
+    assert not any(says.format(**names) in line for line, _ in findings(mirroring.rolag("check")[1])), mend
+
+
+def test_check_finds_an_extensions_type_that_the_warehouse_lacks(mirroring):
+    mirroring.core_sql("create extension citext; alter table loans add column c citext")
+    mend = [m for line, m in findings(mirroring.rolag("check")[1]) if "is of type public.citext, which the warehouse" in line]
+    assert len(mend) == 1 and mend[0].startswith('CREATE EXTENSION "citext";')
+    mirroring.warehouse_sql('create schema if not exists public; create extension citext schema public')
+    assert "which the warehouse has not" not in mirroring.rolag("check")[1]

@@ -361,6 +361,8 @@ def prepare(p, case):
         p.load_anew()
     if case.point == "mirror.loaded":
         p.warehouse("delete from rolag.relation where pipeline = %s and name = 'core_roles'", p.name)
+    if case.point == "capture.remember":
+        os.unlink(os.path.join(p.state_dir, "capture.publications"))
     if case.point.startswith("remake."):
         p.ask_repair()
     if case.point == "spool.unlink_tmp":

@@ -2,6 +2,8 @@
 #include "tests/unit/unit.h"
 
 #include "apply/stream/verify_compare.h"
+#include "apply/stream/verify_keys.h"
+#include "apply/stream/verify_mirror_rows.h"
 
 static const char yaml[] =
 	"language: 1\nrollup: t\nsource: public.t\nevents:\n  made: [n, s]\n"
@@ -124,6 +126,68 @@ static void test_the_order_is_of_id_then_version(void **state)
 	assert_true(verify_order(p->r, &p->a, &p->b) < 0);
 }
 
+/* ---- mirrors ---- */
+
+static void test_keys_keep_their_numbers(void **state)
+{
+	struct verify_keys k;
+	bool added;
+	verify_keys_init(&k);
+	for (uint32_t round = 0; round < 2; round++) {
+		for (uint32_t i = 0; i < 5000;
+		     i++) { /* past several growths, and again behind a reset */
+			uint32_t key = i * 7919;
+			assert_int_equal(verify_keys_find(&k, slice_of(&key, sizeof(key))), -1);
+			assert_int_equal(verify_keys_add(&k, slice_of(&key, sizeof(key)), &added),
+					 i);
+			assert_true(added);
+		}
+		for (uint32_t i = 0; i < 5000; i++) {
+			uint32_t key = i * 7919;
+			assert_int_equal(verify_keys_add(&k, slice_of(&key, sizeof(key)), &added),
+					 i);
+			assert_false(added);
+			assert_int_equal(verify_keys_find(&k, slice_of(&key, sizeof(key))), i);
+			assert_memory_equal(k.key[i].p, &key, sizeof(key));
+		}
+		verify_keys_reset(&k);
+		assert_int_equal(k.count, 0);
+	}
+	verify_keys_release(&k);
+}
+
+/* Two keys, "7" and "ab"; version "1"; columns NULL, "" and "x". */
+static const uint8_t mirror_bytes[] = {0,   6,	 0, 0, 0, 1, '7', 0,   0,   0,	 2,
+				       'a', 'b', 0, 0, 0, 1, '1', 255, 255, 255, 255,
+				       0,   0,	 0, 0, 0, 0, 0,	  1,   'x'};
+
+static void test_a_mirrors_row_is_taken_whole_or_not_at_all(void **state)
+{
+	struct mirror_row row;
+	struct arena a;
+	struct rd in = rd_of(slice_of(mirror_bytes, sizeof(mirror_bytes)));
+	arena_init(&a, 256);
+	assert_true(mirror_row_take(&in, 2, 3, &row));
+	assert_int_equal(row.key.len, 11);
+	assert_true(slice_is(row.version, "1"));
+	assert_int_equal(row.columns.len, 13);
+	assert_string_equal(mirror_key_text(row.key, &a), "(7, ab)");
+	assert_string_equal(mirror_key_text(slice_of(row.key.p, 5), &a), "7");
+	assert_string_equal(mirror_key_text(slice_of("\0\0\0\003a\nb", 7), &a), "a?b");
+	for (size_t n = 0; n < sizeof(mirror_bytes); n++) {
+		uint8_t *cut = rt_malloc(n + 1); /* its end is where a sanitizer looks */
+		memcpy(cut, mirror_bytes, n);
+		in = rd_of(slice_of(cut, n));
+		assert_false(mirror_row_take(&in, 2, 3, &row));
+		free(cut);
+	}
+	in = rd_of(slice_of(mirror_bytes, sizeof(mirror_bytes)));
+	assert_false(mirror_row_take(&in, 2, 4, &row));
+	in = rd_of(slice_of(mirror_bytes, sizeof(mirror_bytes)));
+	assert_false(mirror_row_take(&in, 3, 2, &row)); /* a version that is NULL */
+	arena_release(&a);
+}
+
 int main(void)
 {
 #define ROW_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -134,6 +198,8 @@ int main(void)
 		ROW_TEST(test_null_is_not_the_empty_text),
 		ROW_TEST(test_a_row_of_other_columns_is_told_as_a_whole),
 		ROW_TEST(test_the_order_is_of_id_then_version),
+		cmocka_unit_test(test_keys_keep_their_numbers),
+		cmocka_unit_test(test_a_mirrors_row_is_taken_whole_or_not_at_all),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
