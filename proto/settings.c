@@ -285,7 +285,8 @@ const struct conf_key settings_keys[] = {
 	 .type = CONF_STRING,
 	 .offset = FIELD(models.path),
 	 .init = "",
-	 .help = "Folder of models (dbt_project.yml, models/, seeds/), relative to this file; empty: "
+	 .help = "Folder of models (dbt_project.yml, models/, seeds/), relative to this file; "
+		 "empty: "
 		 "there are none."},
 	{.name = "models.time_limit",
 	 .type = CONF_DURATION,

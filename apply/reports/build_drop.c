@@ -135,17 +135,28 @@ int build_drop(PGconn *c, const char *run_id, struct rt_err *err)
 	return end(c, rc, err);
 }
 
-int build_sweep(PGconn *c, int *ret_dropped, struct rt_err *err)
+/* One run may be all that keeps another: until nothing goes any more. */
+static int drop_abandoned(PGconn *c, int *ret_dropped, struct rt_err *err)
 {
-	PGresult *res = NULL;
-	int rc = begin(c, err), dropped = 0;
-	if (rc == 0)
+	PGresult *res;
+	int gone, rc;
+	do {
 		rc = pgc_query(c, &res, err, abandoned_sql, 0, NULL);
-	if (rc == 0) {
-		dropped = PQntuples(res);
+		if (rc != 0)
+			return rc;
+		gone = PQntuples(res);
+		*ret_dropped += gone;
 		PQclear(res);
 		rc = drop_rests(c, err);
-	}
+	} while (rc == 0 && gone > 0);
+	return rc;
+}
+
+int build_sweep(PGconn *c, int *ret_dropped, struct rt_err *err)
+{
+	int dropped = 0, rc = begin(c, err);
+	if (rc == 0)
+		rc = drop_abandoned(c, &dropped, err);
 	rc = end(c, rc, err);
 	if (rc == 0)
 		*ret_dropped = dropped;

@@ -100,7 +100,11 @@ static int lock_sources(struct build *b)
 	buf_str(&sql, "rolag.model IN ROW EXCLUSIVE MODE");
 	int rc = pgc_exec(b->c, NULL, b->err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
-	return rc;
+	/* Somebody has one of them, or put another in its place since we looked: both are a moment's. */
+	if (rc != 0 && (strstr(b->err->msg, "SQLSTATE 55P03") != NULL ||
+			strstr(b->err->msg, "SQLSTATE 42P01") != NULL))
+		rc = (int)(b->err->code = ERR_RETRY);
+	return rc != 0 ? rt_context(b->err, "locking the sources") : 0;
 }
 
 int build_begin(struct build *b)

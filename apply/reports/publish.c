@@ -25,7 +25,8 @@ struct publish {
 struct stable {
 	const char *schema, *name;
 	const char *view;	   /* quoted */
-	const char *relation;	   /* what it is to show, quoted */
+	const char *run_schema;	   /* where that is which it is to show … */
+	const char *relation;	   /* … and that, quoted */
 	const struct model *model; /* NULL: the project has it no more */
 };
 
@@ -248,6 +249,31 @@ static int describe(struct publish *p, const struct stable *s)
 	return rc;
 }
 
+/* A view reads with its owner's rights: one that was given away keeps working. */
+static int let_owner_read(struct publish *p, const struct stable *s)
+{
+	PGresult *res = NULL;
+	int rc = query(p, &res,
+		       "SELECT quote_ident(r.rolname) FROM pg_class c JOIN pg_roles r ON r.oid = "
+		       "c.relowner "
+		       "WHERE c.oid = $1::regclass AND r.rolname <> current_user",
+		       1, &s->view);
+	if (rc == 0 && PQntuples(res) > 0) {
+		const char *owner = PQgetvalue(res, 0, 0);
+		rc = query(p, NULL,
+			   arena_printf(p->a, "GRANT USAGE ON SCHEMA %s TO %s", s->run_schema,
+					owner),
+			   0, NULL);
+		if (rc == 0)
+			rc = query(p, NULL,
+				   arena_printf(p->a, "GRANT SELECT ON %s TO %s", s->relation,
+						owner),
+				   0, NULL);
+	}
+	PQclear(res);
+	return rc;
+}
+
 static int point_view(struct publish *p, const struct stable *s)
 {
 	enum standing standing;
@@ -263,6 +289,8 @@ static int point_view(struct publish *p, const struct stable *s)
 	if (rc == 0)
 		rc = standing == VIEW_DIFFERS ? make_anew(p, s, &sql) : run(p, &sql);
 	buf_release(&sql);
+	if (rc == 0)
+		rc = let_owner_read(p, s);
 	return rc == 0 && s->model != NULL ? describe(p, s) : rc;
 }
 
@@ -282,7 +310,8 @@ static int point_views(struct publish *p)
 	for (int i = 0; rc == 0 && i < PQntuples(res); i++) {
 		struct stable s = {.schema = PQgetvalue(res, i, 0), .name = PQgetvalue(res, i, 1)};
 		s.view = build_relation(p->a, s.schema, s.name);
-		s.relation = build_relation(p->a, PQgetvalue(res, i, 2), s.name);
+		s.run_schema = PQgetvalue(res, i, 2);
+		s.relation = build_relation(p->a, s.run_schema, s.name);
 		s.model = models_find(p->o->project, s.name);
 		if (i == 0 || strcmp(s.schema, PQgetvalue(res, i - 1, 0)) != 0)
 			rc = ensure_schema(p, s.schema);

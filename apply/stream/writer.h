@@ -86,10 +86,10 @@ struct writer {
 	uint32_t plan_count, plan_cap, plan_at; /* plan_at: whose result comes next */
 	uint32_t segment_end;			/* plan_at when the segment under way is done */
 	bool pipelined;				/* libpq is in pipeline mode */
-	bool in_parts;				/* of a transaction that no batch holds as a whole */
-	bool copying;				/* in a COPY step, rows are being fed */
-	uint32_t copy_row;			/* next row to feed */
-	bool failed;				/* err below holds the first failure; draining */
+	bool in_parts;	   /* of a transaction that no batch holds as a whole */
+	bool copying;	   /* in a COPY step, rows are being fed */
+	uint32_t copy_row; /* next row to feed */
+	bool failed;	   /* err below holds the first failure; draining */
 	struct rt_err err;
 	bool distrust;	   /* the failure says that the tables hold other entities than thought */
 	int failed_mirror; /* whose own statement failed for good; -1: none */

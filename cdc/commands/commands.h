@@ -5,8 +5,8 @@
 #include "cdc/commands/cli.h"
 
 extern const struct cli_usage apply_usage, capture_usage, check_usage, config_usage, fold_usage,
-	init_usage, models_usage, quarantine_usage, run_usage, spool_usage, status_usage, story_usage, sync_usage,
-	verify_usage, version_usage;
+	init_usage, models_usage, quarantine_usage, run_usage, spool_usage, status_usage,
+	story_usage, sync_usage, verify_usage, version_usage;
 
 int cmd_apply(struct cli *c);
 int cmd_capture(struct cli *c);

@@ -167,8 +167,17 @@ def values():
             seed("binary", bytes([i | 0x80]) + array)
 
 
+def models():
+    """Models and seeds of the pack, as far as they are small."""
+    for target, pattern in (("model", "transforms/*/models/**/*.sql"), ("csv", "transforms/*/seeds/*.csv")):
+        for path in glob.glob(pattern, recursive=True):
+            with open(path, "rb") as f:
+                seed(target, f.read(4000))
+
+
 pgoutput()
 spool()
+models()
 yaml()
 fold()
 values()

@@ -13,7 +13,7 @@
 
 #include "transforms/models/scan.h"
 
-#define MODEL_NAME_MAX	      63 /* bytes: as PostgreSQL has it */
+#define MODEL_NAME_MAX	      63   /* bytes: as PostgreSQL has it */
 #define MODELS_MAX	      2000 /* models and seeds of a project */
 #define MODEL_COLUMNS_MAX     1500
 #define MODELS_FILE_MAX_BYTES (16u << 20) /* of one seed */
