@@ -1,7 +1,8 @@
 -- Lana's core for the demo and the tests: the 33 event tables that have a rollup, the index table of
--- each entity, and core_public_ids. Like the real core: an event table has no primary key, only
--- UNIQUE (id, sequence), and its rows need their index row first. Left out: the rollup tables and
--- their triggers (rolag does their work), the ledger's tables, jobs and outboxes.
+-- each entity, core_public_ids, the inbox, and the ledger's tables that models read. Like the real
+-- core: an event table has no primary key, only UNIQUE (id, sequence), and its rows need their index
+-- row first. Left out: the rollup tables and their triggers (rolag does their work), the rest of the
+-- ledger, jobs and outboxes.
 --
 -- Run in an empty database: psql -v ON_ERROR_STOP=1 -f core.sql
 
@@ -605,5 +606,91 @@ create table core_withdrawal_events (
 	recorded_at timestamptz not null,
 	unique (id, sequence)
 );
+
+create type debitorcredit as enum ('debit', 'credit');
+create type status as enum ('active', 'locked');
+create type inboxeventstatus as enum ('pending', 'processing', 'completed', 'failed');
+
+create table cala_journals (
+	id uuid primary key,
+	name varchar not null,
+	code varchar unique,
+	created_at timestamptz not null
+);
+
+create table cala_accounts (
+	id uuid primary key,
+	code varchar not null unique,
+	name varchar not null,
+	external_id varchar unique,
+	normal_balance_type debitorcredit not null,
+	eventually_consistent boolean not null,
+	velocity_context_values jsonb not null,
+	status status not null,
+	created_at timestamptz not null
+);
+
+create table cala_account_sets (
+	id uuid primary key references cala_accounts (id),
+	journal_id uuid not null references cala_journals (id),
+	name varchar not null,
+	external_id varchar unique,
+	created_at timestamptz not null default now()
+);
+
+create table cala_account_set_member_accounts (
+	account_set_id uuid not null references cala_account_sets (id),
+	member_account_id uuid not null references cala_accounts (id),
+	transitive boolean not null default false,
+	created_at timestamptz not null default now(),
+	constraint cala_set_accounts_key unique (account_set_id, member_account_id)
+);
+
+create table cala_account_set_member_account_sets (
+	account_set_id uuid not null references cala_account_sets (id),
+	member_account_set_id uuid not null references cala_account_sets (id),
+	created_at timestamptz not null default now(),
+	constraint cala_set_sets_key unique (account_set_id, member_account_set_id)
+);
+
+create table cala_balance_history (
+	journal_id uuid not null,
+	account_id uuid not null,
+	latest_entry_id uuid not null,
+	currency varchar not null,
+	version integer not null,
+	values jsonb not null,
+	recorded_at timestamptz not null default now(),
+	unique (account_id, journal_id, currency, version)
+);
+
+create table cala_cumulative_effective_balances (
+	journal_id uuid not null,
+	account_id uuid not null,
+	currency varchar not null,
+	effective date not null,
+	version integer not null,
+	all_time_version integer not null,
+	latest_entry_id uuid not null,
+	values jsonb not null,
+	updated_at timestamptz not null default now(),
+	created_at timestamptz not null default now(),
+	unique (journal_id, account_id, currency, effective, version)
+);
+
+create table inbox_events (
+	id uuid primary key default gen_random_uuid(),
+	idempotency_key varchar unique,
+	payload jsonb not null,
+	status inboxeventstatus not null default 'pending',
+	error varchar,
+	recorded_at timestamptz not null default now(),
+	processed_at timestamptz
+);
+
+-- Members are taken out of sets, and these two have no primary key: without an identity the core's own
+-- DELETE would fail once they are published. Of a real core this is its owner's to do.
+alter table cala_account_set_member_accounts replica identity using index cala_set_accounts_key;
+alter table cala_account_set_member_account_sets replica identity using index cala_set_sets_key;
 
 commit;

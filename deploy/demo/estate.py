@@ -22,6 +22,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 DEFINITIONS = os.path.join(ROOT, "transforms", "lana", "rollups")
 PIPELINE = "lana"
+# The plain tables that the pack's models read, as in deploy/lana.yaml.
+APPEND_ONLY = ["cala_balance_history", "cala_cumulative_effective_balances", "core_chart_node_events"]
+MIRRORS = ["cala_accounts", "cala_account_sets", "cala_account_set_member_accounts",
+           "cala_account_set_member_account_sets", "core_public_ids", "inbox_events", *APPEND_ONLY]
 
 # fsync as in earnest, so that the measured times are; the rest keeps a core from filling its disk.
 CORE = {"wal_level": "logical", "max_slot_wal_keep_size": "2GB", "fsync": "on", "max_wal_size": "1GB"}
@@ -140,6 +144,7 @@ class Estate:
             "core:", f"  connect: {json.dumps(self.core.conninfo())}",
             "warehouse:", f"  connect: {json.dumps(self.warehouse.conninfo())}",
             "rollups:", f"  path: {json.dumps(DEFINITIONS)}",
+            "mirrors:", f"  tables: {json.dumps(MIRRORS)}", f"  append_only: {json.dumps(APPEND_ONLY)}",
             "capture:", "  wal_budget: 1 GB",       # below the core's max_slot_wal_keep_size
             "spool:", "  quota: 1 GB", "  reserve: 0",
         ]

@@ -8,6 +8,8 @@ import heapq
 import random
 from datetime import datetime, timedelta
 
+from .ledger import Ledger
+
 EPOCH = datetime(1970, 1, 1)
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
@@ -144,8 +146,9 @@ class Tx:
 class World:
     """Clock, dice, counters, and the lives that sleep."""
 
-    def __init__(self, seed=1, start="2024-01-01", scale=1.0, legacy=True, mutate=None):
+    def __init__(self, seed=1, start="2024-01-01", scale=1.0, legacy=True, mutate=None, with_ledger=False):
         self.rng = random.Random(seed)
+        self.ledger = Ledger(seed) if with_ledger else None
         self.now = (datetime.fromisoformat(start) - EPOCH) // timedelta(microseconds=1)
         self.scale = scale      # customers and reports a day, as a multiple of the usual
         self.legacy = legacy    # also event types that today's core no longer writes
@@ -211,6 +214,8 @@ class World:
         return Tx(self, lane)
 
     def commit(self, tx):
+        if self.ledger:
+            self.ledger.book(tx)
         self._out.append(tx)
         self.now += self.rng.randrange(1_000, 40_000)
 

@@ -17,6 +17,9 @@ INDEX_ORDER = ["core_public_ids", "core_charts", "core_parties", "core_collatera
                "core_pending_credit_facilities", "core_credit_facilities", "core_payments", "core_obligations",
                "core_deposit_accounts"]
 INDEX_ORDER += [index for _, index in TABLES.values() if index not in INDEX_ORDER]
+INDEX_ORDER += ["cala_journals", "cala_accounts", "cala_account_sets", "cala_account_set_member_accounts",
+                "cala_account_set_member_account_sets", "cala_balance_history", "cala_cumulative_effective_balances",
+                "inbox_events"]
 
 _plain = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
@@ -36,8 +39,12 @@ def literal(value):
     return "'" + value.replace("'", "''") + "'"
 
 
+def listed(columns):
+    return ", ".join(f'"{c}"' for c in columns)     # one is called values
+
+
 def insert(table, columns):
-    return f"insert into {table} ({', '.join(columns)}) values ({', '.join(map(literal, columns.values()))});"
+    return f"insert into {table} ({listed(columns)}) values ({', '.join(map(literal, columns.values()))});"
 
 
 def update(table, id_, columns):
@@ -303,7 +310,8 @@ def copy_group(conn, batch, to_json):
     index, events, updates = {}, {}, {}
     for tx in batch:
         for table, columns in tx.inserts:
-            index.setdefault(table, {})[columns["id"]] = dict(columns)
+            rows = index.setdefault(table, {})
+            rows[columns.get("id", len(rows))] = dict(columns)
         for table, id_, columns in tx.updates:
             here = index.get(table, {}).get(id_)
             if here is not None and table != "core_disbursals":
@@ -322,7 +330,7 @@ def copy_group(conn, batch, to_json):
                     [None if v is None else "t" if v is True else "f" if v is False else str(v)
                      for v in columns.values()])
             for shape, rows in by_shape.items():
-                copy_rows(cur, f"{table} ({', '.join(shape)})", rows)
+                copy_rows(cur, f"{table} ({listed(shape)})", rows)
         for table, rows in events.items():
             copy_rows(cur, f"{table} {EVENT_COLUMNS}", rows)
         if updates:

@@ -1,0 +1,33 @@
+-- Debtors: customers that the identity provider knows.
+select
+	customer_id,
+	public_id as numero_documento,
+	'U' as tipo_identificador,
+	last_names[1] as primer_apellido,
+	nullif(array_to_string(last_names[2:], ' '), '') as segundo_apellido,
+	null::text as apellido_casada,
+	first_names[1] as primer_nombre,
+	nullif(array_to_string(first_names[2:], ' '), '') as segundo_nombre,
+	null::text as nombre_sociedad,
+	'1' as tipo_persona,
+	null::text as tipo_relacion,
+	case when country = 'SLV' then 'Y' else 'N' end as residente,
+	null::text as giro_persona,
+	null::text as tamano_empresa,
+	null::text as tipo_empresa,
+	0::numeric(19,2) as reserva,
+	'A1' as categoria_riesgo,
+	public_id as numero_cliente,
+	passport_number as id_alterno,
+	case when passport_number is not null then 'PS' end as tipo_id_alterno,
+	date_of_birth as fecha_nacimiento,
+	country_code as pais_residencia,
+	0::numeric(19,2) as riesgo_consolidado,
+	gender as sexo_persona,
+	null::text as "ocupación",
+	null::text as id_pais_origen,
+	nationality_code as nacionalidad,
+	null::text as distrito_residencia,
+	null::text as documento_anterior
+from {{ ref('int_customers') }}
+where has_applicant

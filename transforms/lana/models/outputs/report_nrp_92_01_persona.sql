@@ -1,0 +1,32 @@
+-- Credit risk, debtors.
+{{ config(materialized='table') }}
+select
+	numero_documento,
+	tipo_identificador,
+	primer_apellido,
+	segundo_apellido,
+	apellido_casada,
+	primer_nombre,
+	segundo_nombre,
+	nombre_sociedad,
+	tipo_persona,
+	tipo_relacion,
+	residente,
+	giro_persona,
+	tamano_empresa,
+	tipo_empresa,
+	reserva,
+	categoria_riesgo,
+	numero_cliente,
+	id_alterno,
+	tipo_id_alterno,
+	fecha_nacimiento,
+	pais_residencia,
+	riesgo_consolidado,
+	sexo_persona,
+	"ocupación",
+	id_pais_origen,
+	nacionalidad,
+	distrito_residencia,
+	documento_anterior
+from {{ ref('int_nrp_92_01_persona') }}

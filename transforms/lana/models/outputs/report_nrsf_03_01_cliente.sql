@@ -1,0 +1,31 @@
+-- Deposit insurance, customers.
+{{ config(materialized='table') }}
+select
+	"NIU",
+	"Primer Nombre",
+	"Segundo Nombre",
+	"Tercer Nombre",
+	"Primer Apellido",
+	"Segundo Apellido",
+	"Apellido de casada",
+	"Razón social",
+	"Tipo de persona",
+	"Nacionalidad",
+	"Actividad Económica",
+	"País de Residencia",
+	"Departamento",
+	"Distrito",
+	"Dirección",
+	"Número de teléfono fijo",
+	"Número de celular",
+	"Correo electrónico",
+	"Es residente",
+	"Tipo de sector",
+	"Fecha de Nacimiento",
+	"Género",
+	"Estado civil",
+	"Clasificación de Riesgo",
+	"Tipo de relación",
+	"Agencia",
+	"Saldo garantizado"
+from {{ ref('int_nrsf_03_01_cliente') }}

@@ -1,0 +1,11 @@
+-- The bank's agencies, as the seed lists them, with the time of the run.
+{{ config(materialized='table') }}
+select
+	code as "Código de la Agencia",
+	name as "Nombre de la Agencia",
+	address as "Ubicación de la Agencia",
+	region_code as "Código del Departamento",
+	district_code as "Código del Distrito",
+	status as "Estado de la Agencia",
+	{{ var('run_at') }} as created_at
+from {{ ref('seed_nrsf_03_agencies') }}

@@ -1,0 +1,33 @@
+-- Credit facilities: dollars lent against bitcoin, the latest version of each: names and types only.
+-- Times of nine digits are cut to microseconds: rounded, the end of a month would be the next one's begin.
+select
+	id as credit_facility_id,
+	version,
+	created_at,
+	modified_at,
+	event_type,
+	customer_id,
+	pending_credit_facility_id,
+	collateral_id,
+	disbursal_credit_account_id,
+	structuring_fee_tx_id,
+	amount,
+	collateral,
+	price,
+	account_ids,
+	terms,
+	activated_at,
+	(maturity_date at time zone 'UTC')::date as maturity_date,
+	interest_accrual_cycle_idx,
+	is_matured,
+	is_completed,
+	public_id::text as public_id,
+	customer_type::text as customer_type,
+	collateralization_state::text as collateralization_state,
+	(collateralization_ratio ->> 'Finite')::numeric as collateralization_ratio,
+	(outstanding ->> 'disbursed')::bigint as outstanding_disbursed,
+	(outstanding ->> 'interest')::bigint as outstanding_interest,
+	(rtrim(left(interest_period ->> 'start', 26), 'Z') || 'Z')::timestamptz as interest_period_start_at,
+	(rtrim(left(interest_period ->> 'end', 26), 'Z') || 'Z')::timestamptz as interest_period_end_at,
+	_committed_at as committed_at
+from {{ source('raw', 'core_credit_facility_events_rollup_latest') }}

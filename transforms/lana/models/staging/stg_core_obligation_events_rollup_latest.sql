@@ -1,0 +1,27 @@
+-- Obligations: what a customer must pay by a day, the latest version of each: names and types only.
+select
+	id as obligation_id,
+	version,
+	created_at,
+	modified_at,
+	event_type,
+	beneficiary_id as credit_facility_id,
+	amount,
+	due_amount,
+	overdue_amount,
+	defaulted_amount,
+	payment_allocation_amount,
+	payment_id,
+	is_due_recorded,
+	is_overdue_recorded,
+	is_defaulted_recorded,
+	is_completed,
+	effective::date as effective,
+	(due_date at time zone 'UTC')::date as due_date,
+	(overdue_date at time zone 'UTC')::date as overdue_date,
+	(liquidation_date at time zone 'UTC')::date as liquidation_date,
+	(defaulted_date at time zone 'UTC')::date as defaulted_date,
+	obligation_type::text as obligation_type,
+	reference::text as reference,
+	_committed_at as committed_at
+from {{ source('raw', 'core_obligation_events_rollup_latest') }}
