@@ -374,6 +374,7 @@ void capture_end(void)
 	rel_release(&c->relations);
 	arena_release(&c->arena);
 	arena_release(&c->names);
+	free(c->remembered_path);
 	free(c);
 	capture_buried();
 }
