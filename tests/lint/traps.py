@@ -58,8 +58,13 @@ TRAPS = {
     38: "NULL in a list; the last element removed gives NULL",
     39: "sums that drift",
     40: "half of a batch to be seen",
+    41: "a report made now, from data of yesterday",
+    42: "a second request meets the first one's placeholder",
+    44: "a job that can never work is tried without end",
     45: "everything made anew for one changed row",
     46: "tests of the data that run when it has been seen, or never",
+    47: "scheduled runs that overlap, are missed, or meet a change of the clocks",
+    48: "formulas, quotes and control characters in files; a path in a report's name",
     49: "YAML that readers take for different things",
     50: "after a restore or failover new events with old numbers are dropped as duplicates",
     51: "a writer open across ALTER PUBLICATION … ADD TABLE",
@@ -74,7 +79,6 @@ TRAPS = {
     60: "a commit in the stream that the core does not show yet",
 }
 # Their part is being built: no test yet is no failure.
-COMING = {35, 36}
 TEST = re.compile(r"^(?:def|static void) (test_traps?_((?:\d+_)(?:and_\d+_)*)\w+)\(", re.M)
 
 
@@ -93,7 +97,7 @@ def named():
                     wrong.append(f"{file}: {name}: {Path(__file__).name} knows no trap {number}")
             if file.endswith(".c") and len(re.findall(rf"\b{name}\b", text)) < 2:
                 wrong.append(f"{file}: {name} is not in the table of its tests")
-    wrong += [f"trap {n} ({what}) has no test" for n, what in TRAPS.items() if n not in found and n not in COMING]
+    wrong += [f"trap {n} ({what}) has no test" for n, what in TRAPS.items() if n not in found]
     return found, wrong
 
 
