@@ -1,4 +1,4 @@
-/* failpoint: see failpoint.h. Guarantees: what fires says so in the log first; nothing fires twice. */
+/* failpoint: see failpoint.h. Guarantees: what fires says so in the log first; what is to fire once fires once. */
 #include "proto/base/failpoint.h"
 
 #ifdef ROLAG_FAILPOINTS
@@ -44,7 +44,8 @@ static const struct {
 static struct plan {
 	enum action action;
 	int value;   /* errno, or milliseconds */
-	uint64_t at; /* the hit that it happens at */
+	uint64_t at; /* the hit that it happens at … */
+	bool on;     /* … and each later one */
 	uint64_t hits;
 	char text[32]; /* the action as it was given */
 } * plan;
@@ -108,7 +109,7 @@ static bool is_possible(enum fp_id id, enum action action)
 	return needs[action] == 0 || (points[id].can & needs[action]) != 0;
 }
 
-/* One "name=action[@hit]", which is cut into its parts. */
+/* One "name=action[@hit[+]]", which is cut into its parts. */
 static int configure_one(char *text, struct rt_err *err)
 {
 	enum fp_id id;
@@ -118,11 +119,15 @@ static int configure_one(char *text, struct rt_err *err)
 	char *is = strchr(text, '=');
 	char *hit = strchr(text, '@');
 	if (is == NULL || (hit != NULL && hit < is))
-		return rt_fail(err, ERR_USAGE, "ROLAG_FAILPOINTS: \"%s\" is not name=action[@hit]",
+		return rt_fail(err, ERR_USAGE, "ROLAG_FAILPOINTS: \"%s\" is not name=action[@hit[+]]",
 			       text);
 	*is = '\0';
 	if (hit != NULL)
 		*hit = '\0';
+	size_t last = hit != NULL && hit[1] != '\0' ? strlen(hit + 1) : 0;
+	bool on = last > 0 && hit[last] == '+';
+	if (on)
+		hit[last] = '\0';
 	int rc = find_point(text, &id, err);
 	if (rc != 0)
 		return rc;
@@ -140,6 +145,7 @@ static int configure_one(char *text, struct rt_err *err)
 	plan[id].action = action;
 	plan[id].value = value;
 	plan[id].at = at;
+	plan[id].on = on;
 	plan[id].hits = 0;
 	snprintf(plan[id].text, sizeof(plan[id].text), "%s", is + 1);
 	return 0;
@@ -165,7 +171,10 @@ int fp_configure(const char *text, struct rt_err *err)
 /* True when it happens now. */
 static bool fires(enum fp_id id)
 {
-	if (plan == NULL || plan[id].action == ACTION_NONE || ++plan[id].hits != plan[id].at)
+	if (plan == NULL || plan[id].action == ACTION_NONE)
+		return false;
+	uint64_t hit = ++plan[id].hits;
+	if (plan[id].on ? hit < plan[id].at : hit != plan[id].at)
 		return false;
 	log_warn("failpoint fired", "name=%s action=%s hit=%llu", points[id].name, plan[id].text,
 		 (unsigned long long)plan[id].hits);

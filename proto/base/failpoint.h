@@ -10,8 +10,8 @@
  *   write(fd, p, FP_BYTES(FS_WRITE_SHORT, n))    the call does less than asked
  *
  * ROLAG_FAILPOINTS="spool.sync=EIO@3;ledger.before_commit=kill" names points,
- * what happens there, and at which hit (the first without @N); once each,
- * counted over the process and its children.
+ * what happens there, and at which hit (the first without @N); once each, or
+ * with @N+ from that hit on, counted over the process and its children.
  */
 #ifndef PROTO_BASE_FAILPOINT_H
 #define PROTO_BASE_FAILPOINT_H

@@ -241,7 +241,7 @@ def test_keys_that_change_between_two_pieces_with_values_that_are_not_sent(mirro
     assert_mirrors(p, ["doc"])
     assert p.apply.stop() == 0
     p.warehouse("update rolag.relation set state = 'syncing' where name = 'doc'")
-    apply = begin_apply(p, "mirror.piece=delay:1500;mirror.again=kill;sync.replay=delay:500")
+    apply = begin_apply(p, "mirror.piece=delay:700@1+;mirror.again=kill;sync.replay=delay:500")
     meanwhile = 0
     for n, change in enumerate(CHANGES):
         wait_for("a piece", lambda n=n: p.check_alive() or p.warehouse("select rows from rolag.sync where rows >= %s", 100 * n + 100)
@@ -274,7 +274,7 @@ def test_a_table_that_becomes_another_between_two_pieces_is_read_anew(mirrored, 
     p = mirrored(DOC, ["doc"])
     assert p.apply.stop() == 0
     p.warehouse("update rolag.relation set state = 'syncing' where name = 'doc'")
-    begin_apply(p, "mirror.piece=delay:150")
+    begin_apply(p, "mirror.piece=delay:150@1+")
     wait_for("pieces", lambda: p.warehouse("select 1 from rolag.sync where rows >= 300"))
     with psycopg.connect(p.core_conninfo, autocommit=True) as conn:
         for sql in BETWEEN[what].split("; "):
