@@ -288,11 +288,11 @@ def test_a_table_that_becomes_another_between_two_pieces_is_read_anew(mirrored, 
 
 # ---- partitions ---------------------------------------------------------------------------------------
 
-PART = ("create table part (id int, at date, v text, primary key (id, at)) partition by range (at);"
+PART = ("create table part (id int, at date, v text, primary key (id, at, v)) partition by range (at);"
         "create table part_1 partition of part for values from ('2024-01-01') to ('2025-01-01');"
         "create table part_2 partition of part for values from ('2025-01-01') to ('2026-01-01') partition by list (v);"
         "create table part_2a partition of part_2 for values in ('a'); create table part_2b partition of part_2 for values in ('b');"
-        "create table ready (id int not null, at date not null, v text); insert into ready values (9, '2026-05-05', 'r');"
+        "create table ready (id int not null, at date not null, v text not null); insert into ready values (9, '2026-05-05', 'r');"
         "insert into part select n, '2024-05-05', 'x' from generate_series(1, 500) n;"
         "insert into part values (1, '2025-01-01', 'a'), (2, '2025-01-01', 'b')")
 LEAVES = {
