@@ -17,15 +17,16 @@
 
 /*
  * $1, $2 the root. A leaf was born as one where it and each partition above it became a
- * partition in the transaction that made it: then nothing was in it before.
+ * partition in the transaction that made it: then nothing was in it before. Of that tells the
+ * row of a system column, which ATTACH does not write, as it does those of the others.
  */
 #define LEAF                                                                                       \
 	"WITH RECURSIVE part AS (SELECT c.oid, c.relkind, c.relfilenode, true AS born"             \
 	" FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"     \
 	" WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'p'"                             \
 	" UNION ALL SELECT c.oid, c.relkind, c.relfilenode, p.born AND i.xmin = (SELECT a.xmin"    \
-	"  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0"               \
-	"  ORDER BY a.attnum LIMIT 1) FROM part p JOIN pg_catalog.pg_inherits i"                   \
+	"  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tableoid') "   \
+	"FROM part p JOIN pg_catalog.pg_inherits i"                                                \
 	"  ON i.inhparent = p.oid JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid"                \
 	" WHERE p.relkind = 'p'),"                                                                 \
 	"leaf AS (SELECT oid::text AS oid, relfilenode::text AS file, born FROM part"              \

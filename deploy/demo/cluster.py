@@ -19,6 +19,8 @@ import tempfile
 import threading
 import time
 
+ARGUMENT_MAX = 100_000      # longer SQL goes to psql by its input, as one transaction like -c
+
 _alive = []
 _libc = ctypes.CDLL(None)
 _lock = threading.Lock()
@@ -235,8 +237,8 @@ class Cluster:
         """Runs SQL or a file with psql; returns its unaligned output, raises with its error text."""
         command = [self.bin + "/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
                    self.conninfo(database, user)]
-        command += ["-f", file] if file else ["-c", sql]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command += ["-f", file] if file else ["-c", sql] if len(sql) < ARGUMENT_MAX else ["-1", "-f", "-"]
+        done = subprocess.run(command, input=None if file else sql, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{self.name}: psql: {done.stderr.strip()}")
         return done.stdout.strip()

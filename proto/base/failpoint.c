@@ -119,8 +119,8 @@ static int configure_one(char *text, struct rt_err *err)
 	char *is = strchr(text, '=');
 	char *hit = strchr(text, '@');
 	if (is == NULL || (hit != NULL && hit < is))
-		return rt_fail(err, ERR_USAGE, "ROLAG_FAILPOINTS: \"%s\" is not name=action[@hit[+]]",
-			       text);
+		return rt_fail(err, ERR_USAGE,
+			       "ROLAG_FAILPOINTS: \"%s\" is not name=action[@hit[+]]", text);
 	*is = '\0';
 	if (hit != NULL)
 		*hit = '\0';

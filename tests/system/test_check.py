@@ -228,7 +228,7 @@ def test_check_finds_what_a_mirror_lacks_and_its_mend_mends_it(mirroring, side, 
     mend = found[0][1]
     if mend.startswith("rolag sync"):
         return
-    run(mend.partition(" (")[0] if "(by its owner" in mend else mend)
+    run(mend.partition(" (by its owner")[0])
     assert not any(says.format(**names) in line for line, _ in findings(mirroring.rolag("check")[1])), mend
 
 
