@@ -99,8 +99,8 @@ static int read_reports(struct command *k)
 static int list(struct command *k)
 {
 	bool *set = arena_zalloc(&k->c->arena, (k->m->model_count + 1) * sizeof(*set));
-	int rc = models_select(k->m, k->selector, k->selector_count, k->report,
-			       k->report_count, set, &k->err);
+	int rc = models_select(k->m, k->selector, k->selector_count, k->report, k->report_count,
+			       set, &k->err);
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < k->m->model_count; i++) {

@@ -16,8 +16,8 @@ struct model_fingerprint {
 struct render_names {
 	const char *const
 		*model; /* relation of each model of the project; NULL where none is needed */
-	const char *const *source; /* of each source */
-	const char *this;	   /* of the model itself */
+	const char *const *source;  /* of each source */
+	const char *this;	    /* of the model itself */
 	const char *as_of, *run_at; /* as below; var('run_day') is the UTC day of run_at */
 };
 
