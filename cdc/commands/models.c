@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "apply/reports/build.h"
+#include "apply/reports/runs.h"
 #include "apply/sql/migrate.h"
 #include "cdc/commands/commands.h"
 #include "proto/base/yaml.h"
@@ -37,6 +38,8 @@ struct command {
 	struct models *m;
 	const char *const *selector;
 	size_t selector_count;
+	struct models_report *report; /* what report:norm/id means */
+	size_t report_count;
 	int32_t as_of;
 	int64_t run_at_us;
 	struct rt_err err;
@@ -74,12 +77,30 @@ static int read_as_of(struct command *k)
 	return 0;
 }
 
+/* Of the definitions of reports, where there are any: each with the model that it is written from. */
+static int read_reports(struct command *k)
+{
+	struct arena *a = &k->c->arena;
+	struct report_pack *pack = arena_zalloc(a, sizeof(*pack));
+	if (k->s.reports.definitions[0] == '\0')
+		return 0;
+	int rc = runs_pack(&k->s, a, pack, NULL, NULL, &k->err);
+	if (rc != 0)
+		return rc;
+	k->report = arena_zalloc(a, (pack->count + 1) * sizeof(*k->report));
+	for (size_t i = 0; i < pack->count; i++)
+		k->report[k->report_count++] = (struct models_report){
+			.id = pack->report[i].id, .model = pack->report[i].model};
+	return 0;
+}
+
 /* ---- ls, compile ---- */
 
 static int list(struct command *k)
 {
 	bool *set = arena_zalloc(&k->c->arena, (k->m->model_count + 1) * sizeof(*set));
-	int rc = models_select(k->m, k->selector, k->selector_count, NULL, 0, set, &k->err);
+	int rc = models_select(k->m, k->selector, k->selector_count, k->report, k->report_count,
+			       set, &k->err);
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < k->m->model_count; i++) {
@@ -224,6 +245,8 @@ static int build(struct command *k, bool trial, bool *ret_warned)
 				  .project = k->m,
 				  .selector = k->selector,
 				  .selector_count = k->selector_count,
+				  .report = k->report,
+				  .report_count = k->report_count,
 				  .run_id = run_id,
 				  .as_of = k->as_of,
 				  .run_at_us = k->run_at_us,
@@ -264,6 +287,8 @@ int cmd_models(struct cli *c)
 		rc = read_as_of(&k);
 	if (rc == 0)
 		rc = build_read_project(&c->arena, k.s.models.path, &k.m, &k.err);
+	if (rc == 0)
+		rc = read_reports(&k);
 	if (rc != 0)
 		return cli_fail(c, &k.err);
 	if (strcmp(verb, "ls") == 0)

@@ -369,6 +369,30 @@ static void test_fingerprints_follow_sql_inputs_and_values(void **state)
 			    "'2026-01-31 00:00:00.000001+00'::timestamptz");
 }
 
+/* What reads only the day of the run is the same all day. */
+static void test_a_model_of_the_day_is_the_same_within_the_day(void **state)
+{
+	(void)state;
+	begin();
+	add("models/staging/sources.yml", "sources: [{name: raw, tables: [{name: t}]}]");
+	add("models/intermediate/a.sql", "select {{ var('run_day') }} as d");
+	struct models *m = reads();
+	const struct model *a = models_find(m, "a");
+	struct buf out = BUF_INIT;
+	const int64_t midnight = INT64_C(1769817600000000), day = INT64_C(86400000000);
+	struct render_names names = {.run_at = render_run_at(&arena, midnight + 1)};
+	model_render(m, a, &names, &out, NULL);
+	assert_string_equal(buf_cstr(&out), "select '2026-01-31'::date as d");
+	buf_release(&out);
+	struct model_fingerprint f = model_fingerprint(m, a, NULL, NULL, "x", names.run_at);
+	assert_string_equal(f.hex, model_fingerprint(m, a, NULL, NULL, "x",
+						     render_run_at(&arena, midnight + day - 1))
+					   .hex);
+	assert_string_not_equal(f.hex, model_fingerprint(m, a, NULL, NULL, "x",
+							 render_run_at(&arena, midnight + day))
+					       .hex);
+}
+
 /* ---- graphs: random ones against an oracle that follows edges by brute force ---- */
 
 #define NODES 14
@@ -576,6 +600,7 @@ int main(void)
 		cmocka_unit_test(test_the_deepest_folder_says_how_models_are_made),
 		cmocka_unit_test(test_a_circle_is_named),
 		cmocka_unit_test(test_fingerprints_follow_sql_inputs_and_values),
+		cmocka_unit_test(test_a_model_of_the_day_is_the_same_within_the_day),
 		cmocka_unit_test(test_random_graphs_are_ordered_and_selected_from),
 		cmocka_unit_test(test_selectors_that_mean_nothing_are_errors),
 		cmocka_unit_test(test_csv_is_read_as_the_rfc_says),

@@ -43,9 +43,10 @@ static int unknown_source(struct project *p, const struct model_place *at,
 static int check_var(struct project *p, const struct model_place *at, const char *name)
 {
 	const struct models *m = p->m;
-	const char **names = arena_alloc(p->a, (m->var_count + 2) * sizeof(*names));
+	const char **names = arena_alloc(p->a, (m->var_count + 3) * sizeof(*names));
 	size_t n = 0;
 	names[n++] = "run_at";
+	names[n++] = "run_day";
 	names[n++] = "as_of";
 	for (size_t i = 0; i < m->var_count; i++)
 		names[n++] = m->var[i].name;

@@ -128,7 +128,8 @@ static int read_vars(struct project *p, const char *file, const struct yaml_node
 		if (v->kind != YAML_SCALAR || strpbrk(v->text, "\n\r") != NULL)
 			return yaml_fail(file, v, p->err, "a variable is a text of one line");
 		/* A default that dbt needs; here a build has its own. */
-		if (strcmp(key, "run_at") == 0 || strcmp(key, "as_of") == 0)
+		if (strcmp(key, "run_at") == 0 || strcmp(key, "run_day") == 0 ||
+		    strcmp(key, "as_of") == 0)
 			continue;
 		m->var = project_grow(p->a, m->var, m->var_count, &cap, sizeof(*m->var));
 		m->var[m->var_count++] = (struct model_var){key, v->text};

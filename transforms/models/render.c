@@ -7,9 +7,17 @@
 /* Counts up when a build makes other rows of the same SQL. */
 #define FINGERPRINT_FORMAT "1"
 
+/* A quote and ten characters of a time are its day. */
+#define RUN_DAY_SIZE 24
+
+/* run_day, if it is that, is written into day. */
 static const char *var_sql(const struct models *m, const char *name, const char *as_of,
-			   const char *run_at)
+			   const char *run_at, char day[RUN_DAY_SIZE])
 {
+	if (strcmp(name, "run_day") == 0) {
+		snprintf(day, RUN_DAY_SIZE, "%.11s'::date", run_at);
+		return day;
+	}
 	if (strcmp(name, "as_of") == 0)
 		return as_of;
 	if (strcmp(name, "run_at") == 0)
@@ -44,6 +52,7 @@ const char *render_run_at(struct arena *a, int64_t us)
 void model_render(const struct models *m, const struct model *md, const struct render_names *names,
 		  struct buf *out, size_t *start)
 {
+	char day[RUN_DAY_SIZE];
 	for (size_t i = 0; i < md->sql.piece_count; i++) {
 		const struct model_piece *p = &md->sql.piece[i];
 		if (start != NULL)
@@ -60,7 +69,7 @@ void model_render(const struct models *m, const struct model *md, const struct r
 						   m->source]);
 			break;
 		case PIECE_VAR:
-			buf_str(out, var_sql(m, p->name, names->as_of, names->run_at));
+			buf_str(out, var_sql(m, p->name, names->as_of, names->run_at, day));
 			break;
 		case PIECE_THIS:
 			buf_str(out, names->this);
@@ -124,6 +133,7 @@ struct model_fingerprint model_fingerprint(const struct models *m, const struct 
 					   const char *run_at)
 {
 	XXH3_state_t *h = begin(md->layer == MODEL_SEED ? "seed" : md->table ? "table" : "view");
+	char day[RUN_DAY_SIZE];
 	part_str(h, md->name);
 	if (md->layer == MODEL_SEED)
 		part(h, md->text.p, md->text.len);
@@ -135,7 +145,7 @@ struct model_fingerprint model_fingerprint(const struct models *m, const struct 
 		part_str(h, p->name);
 		part_str(h, p->table);
 		if (p->kind == PIECE_VAR)
-			part_str(h, var_sql(m, p->name, as_of, run_at));
+			part_str(h, var_sql(m, p->name, as_of, run_at, day));
 	}
 	for (size_t i = 0; i < md->input_count; i++)
 		part_str(h, model[md->input[i]].hex);

@@ -16,9 +16,9 @@ struct model_fingerprint {
 struct render_names {
 	const char *const
 		*model; /* relation of each model of the project; NULL where none is needed */
-	const char *const *source; /* of each source */
-	const char *this;	   /* of the model itself */
-	const char *as_of, *run_at;
+	const char *const *source;  /* of each source */
+	const char *this;	    /* of the model itself */
+	const char *as_of, *run_at; /* as below; var('run_day') is the UTC day of run_at */
 };
 
 /* {{ var('as_of') }}: '2026-01-31'::date of days since 1970-01-01; in the arena. */

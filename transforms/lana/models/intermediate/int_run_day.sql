@@ -1,3 +1,3 @@
 -- The day of the run, in UTC: the only model that knows what day it is.
 {{ config(materialized='table') }}
-select (({{ var('run_at') }}) at time zone 'UTC')::date as run_day
+select {{ var('run_day') }} as run_day

@@ -1,4 +1,4 @@
--- The bank's agencies, as the seed lists them, with the time of the run.
+-- The bank's agencies, as the seed lists them, with the day of the run (its beginning, UTC).
 {{ config(materialized='table') }}
 select
 	code as "Código de la Agencia",
@@ -7,5 +7,5 @@ select
 	region_code as "Código del Departamento",
 	district_code as "Código del Distrito",
 	status as "Estado de la Agencia",
-	{{ var('run_at') }} as created_at
+	({{ var('run_day') }})::timestamp at time zone 'UTC' as created_at
 from {{ ref('seed_nrsf_03_agencies') }}

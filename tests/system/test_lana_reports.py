@@ -1,0 +1,176 @@
+"""Every report of the pack, from the events to its files: one small bank, one run of all 39, golden files.
+
+The bank is the simulated one with a ledger, the same every time; the run's day is set in the control table, so that
+the files are the same whenever this runs. `ROLAG_GOLDEN=write` writes tests/data/reports/ anew: look at what changed.
+"""
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree
+
+import pytest
+import yaml
+from companion import Companion
+from pipeline import ROOT
+
+PACK = os.path.join(ROOT, "transforms", "lana")
+GOLDEN = os.path.join(ROOT, "tests", "data", "reports")
+# The simulated bank opens here; its newest event is of 2025-03-30. The run is so much later that interest is overdue.
+OPENS, EVENTS = "2025-01-01", 1500
+RUN_AT, AS_OF = "2025-05-20 12:00:00+00", "2025-03-31"
+REPORTS, FILES = 39, 72
+
+
+def read_yaml(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as f:
+        return yaml.safe_load(f)
+
+
+class Bank(Companion):
+    """The pipeline of deploy/lana.yaml with a companion, its history written and applied."""
+
+    def fill(self):
+        shipped = read_yaml("deploy/lana.yaml")
+        self.load("--bulk", "--events", str(EVENTS), "--seed", "10", "--scale", "0.3", "--ledger", "--start", OPENS)
+        self.configure({"mirrors": shipped["mirrors"], "models": {"path": PACK},
+                        "reports": {"definitions": os.path.join(PACK, "reports.yaml")}})
+        self.init()
+        self.outside("ext.sql")
+        self.set_clock()
+        self.start()
+        self.wait_applied()
+        self.outside()
+        return self
+
+    def outside(self, schema=None):
+        command = ["psql", self.warehouse_conninfo, "-q", "-v", "ON_ERROR_STOP=1", "-f", os.path.join(PACK, schema)] \
+            if schema else [sys.executable, os.path.join(ROOT, "deploy/demo/outside.py"), "--warehouse",
+                            self.warehouse_conninfo, "--days", "1"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def set_clock(self):
+        """Behind the fence, and before a model is built, a run was asked for at RUN_AT."""
+        self.warehouse("create function public.set_clock() returns trigger language plpgsql as $$ begin "
+                       f"new.requested_at := '{RUN_AT}'; return new; end $$")
+        self.warehouse("create trigger set_clock before update on rolag.report_run for each row "
+                       "when (new.state = 'building') execute function public.set_clock()")
+
+    def ask_all(self, *options):
+        code, out, err = self.run("report", "run", "--wait", "--as-of", AS_OF, *options)
+        assert code == 0, out + err + self.reports.text()[-3000:]
+        return out.splitlines()[0]
+
+
+@pytest.fixture(scope="module")
+def bank(core_cluster, warehouse_cluster):
+    p = Bank("lanareports", tempfile.mkdtemp(prefix="rolag-lana-reports-"), core_cluster, warehouse_cluster,
+             warehouse_cluster, land=read_yaml("deploy/lana.yaml")["rollups"]["land"])
+    try:
+        p.create().fill()
+        p.first = p.ask_all()
+        yield p
+    finally:
+        p.release()
+
+
+def definitions():
+    return read_yaml("transforms/lana/reports.yaml")["reports"]
+
+
+def files_below(folder):
+    """{path: bytes}"""
+    found = {}
+    for at, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(at, name)
+            with open(path, "rb") as f:
+                found[os.path.relpath(path, folder)] = f.read()
+    return found
+
+
+def reports_of(p, run):
+    """The reports' files of a run; not what tells of the run itself."""
+    return {path: data for path, data in files_below(p.path(run)).items() if "/" in path}
+
+
+def test_every_report_is_there_in_every_format_or_its_omission_is_declared(bank):
+    manifest = bank.check_whole(bank.first)
+    wanted = {(r["id"], f) for r in definitions() for f in r["formats"]}
+    assert len(definitions()) == REPORTS and len(wanted) == FILES
+    assert {(f["report"], f["format"]) for f in manifest["files"]} == wanted and len(manifest["files"]) == FILES
+    empty = {r["id"] for r in definitions() if r.get("empty")}
+    omitted = {(f["report"], f["omitted"]) for f in manifest["files"] if f["path"] is None}
+    assert omitted == {(r["id"], "schema wants a row") for r in definitions() if r.get("empty") and "xml" in r["formats"]}
+    for f in manifest["files"]:
+        assert f["rows"] == 0 or f["report"] not in empty
+    # Of those with a model, only the bank's own list of agencies has nothing in it.
+    assert {f["report"] for f in manifest["files"] if f["rows"] == 0} == empty | {"nrsf_03/05_agencias"}
+
+
+def test_golden_files(bank):
+    """Byte for byte, all of them."""
+    made = reports_of(bank, bank.first)
+    if os.environ.get("ROLAG_GOLDEN") == "write":
+        for path, data in made.items():
+            os.makedirs(os.path.dirname(os.path.join(GOLDEN, path)), exist_ok=True)
+            with open(os.path.join(GOLDEN, path), "wb") as f:
+                f.write(data)
+    golden = files_below(GOLDEN)
+    assert sorted(made) == sorted(golden)
+    assert [path for path in sorted(made) if made[path] != golden[path]] == []
+
+
+def test_xml_is_valid_for_xmllint_too_and_says_what_the_csv_says(bank):
+    """The second opinion is of another program; the csv is written by other code."""
+    checked = 0
+    for report in definitions():
+        path = bank.path(bank.first, os.path.dirname(report["id"]), report["name"])
+        if not os.path.exists(path + ".xml"):
+            continue
+        code, schema, err = bank.run("report", "xsd", report["id"])
+        assert code == 0, err
+        bank.write("schema.xsd", schema)
+        done = subprocess.run(["xmllint", "--noout", "--schema", os.path.join(bank.folder, "schema.xsd"), path + ".xml"],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        with open(path + ".csv", encoding="utf-8", newline="") as f:
+            head, *rows = csv.reader(f)
+        space = "{%s}" % report["xml"]["namespace"]
+        root = xml.etree.ElementTree.parse(path + ".xml").getroot()
+        assert root.tag == space + report["xml"]["root"] and rows
+        assert [[(e.tag.removeprefix(space), e.text or "") for e in row] for row in root] == \
+            [list(zip(head, row)) for row in rows]
+        checked += 1
+    assert checked == 6
+
+
+def test_the_same_moment_gives_the_same_bytes(bank):
+    """A second run that builds everything again, and a rerun after the files are gone."""
+    first = reports_of(bank, bank.first)
+    bank.warehouse("update rolag.model set fingerprint = 'none'")
+    second = bank.ask_all()
+    assert second != bank.first and not any(m["reused"] for m in bank.manifest(second)["build"]["models"])
+    assert reports_of(bank, second) == first
+    os.unlink(bank.path(bank.first, "nrp_92", "referencia.xml"))
+    code, out, err = bank.run("report", "rerun", bank.first)
+    assert code == 0, out + err
+    assert reports_of(bank, bank.first) == first
+    code, out, err = bank.run("report", "verify", bank.first)
+    assert code == 0 and "55 of 55" in out, out + err
+
+
+def test_reports_are_selectors_of_models(bank):
+    code, out, err = bank.run("models", "ls", "report:nrp_91/01_saldo_cuenta")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["report_nrp_91_01_saldo_cuenta"], err
+    code, out, err = bank.run("models", "ls", "report:nrp_92/04_garantia_hipotecaria")
+    assert (code, out) == (0, ""), err
+    code, out, err = bank.run("models", "ls", "report:nrp_92/02_referenca")
+    assert code == 2 and "did you mean nrp_92/02_referencia?" in err, err
+    code, out, err = bank.run("models", "build", "report:uif_07/diario_otros_medios_electronicos")
+    assert code in (0, 1), err
+    assert "outputs.report_uif_07_diario_otros_medios_electronicos: table" in out and "saldo_cuenta" not in out
+    code, out, err = bank.run("report", "list", "--reports")
+    assert code == 0 and len(out.splitlines()) == REPORTS, err
+    assert [line.split()[0] for line in out.splitlines()] == [r["id"] for r in definitions()]
