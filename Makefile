@@ -10,6 +10,7 @@
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
 #   make install    the binary and the Lana pack below PREFIX (/usr/local)
 #   make deps       installs from Debian what is missing (quiet where nothing is)
+#   make lived      of these, a core with a past of two million events
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
 #   make test-asan  the system tests with a program under ASan and UBSan
 #   make fuzz       every fuzz target for a short while; T=json SECONDS=60 for one (clang 14)
@@ -379,7 +380,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps demo \
-	demo-up demo-down test test-system test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
+	demo-up demo-down test test-system lived test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
 	analyze-cppcheck analyze-tidy cov bench soak clean install
 
 all: $(B)/rolag
@@ -631,6 +632,12 @@ soak: deps
 test-faults: deps
 	@$(MAKE) -s --no-print-directory -j$$(nproc) MODE=release all
 	@$(SYSTEM_TESTS) tests/system/test_faults.py $(PYTEST)
+
+# The largest of them, with more: a core of two million events before rolag comes.
+ROLAG_LIVED_EVENTS ?= 2000000
+lived: deps
+	@$(MAKE) -s --no-print-directory -j$$(nproc) MODE=release all
+	@ROLAG_LIVED_EVENTS=$(ROLAG_LIVED_EVENTS) $(SYSTEM_TESTS) tests/system/test_lived.py $(PYTEST)
 
 # The same with the sanitizers in the program; a report of theirs fails its test. test_demo is about the demo, not the program.
 test-asan: deps
