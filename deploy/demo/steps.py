@@ -62,9 +62,10 @@ def prepare(screen, estate, history, rate, reconnect=0):
 
 
 def all_live(warehouse):
-    """True when every rollup follows the stream."""
-    n, live = warehouse.execute("select count(*), count(*) filter (where state = 'live') from rolag.relation").fetchone()
-    return n == live == len(os.listdir(DEFINITIONS))
+    """True when every rollup and every mirror follows the stream."""
+    n, live, rollups = warehouse.execute("select count(*), count(*) filter (where state = 'live'), "
+                                         "count(*) filter (where kind = 'rollup') from rolag.relation").fetchone()
+    return n == live and rollups == len(os.listdir(DEFINITIONS))
 
 
 def catch_up(estate, warehouse):
