@@ -115,12 +115,13 @@ static int find_oid(struct swap *s, const char *schema, const char *name, char *
 	qualified(&q, schema, name);
 	const char *params[] = {buf_cstr(&q)};
 	int rc = swap_ask(s, &res, "SELECT pg_catalog.to_regclass($1)::oid", 1, params, err);
-	if (rc == 0 && PQgetisnull(res, 0, 0))
-		rc = rt_fail(err, ERR_PERMANENT, "there is no table %s", buf_cstr(&q));
-	else if (rc == 0)
-		*ret = rt_strdup(PQgetvalue(res, 0, 0));
-	if (rc == 0 || rc == ERR_PERMANENT)
+	if (rc == 0) {
+		if (PQgetisnull(res, 0, 0))
+			rc = rt_fail(err, ERR_PERMANENT, "there is no table %s", buf_cstr(&q));
+		else
+			*ret = rt_strdup(PQgetvalue(res, 0, 0));
 		PQclear(res);
+	}
 	buf_release(&q);
 	return rc;
 }
