@@ -33,7 +33,12 @@ SECONDS_BETWEEN_REPORTS = 0.2
 
 def opening():
     """The day that the bank opens: the first of a month."""
-    return (datetime.date.today() - datetime.timedelta(days=DAYS_OF_HISTORY)).replace(day=1).isoformat()
+    return (datetime.date.today() - datetime.timedelta(days=DAYS_OF_HISTORY)).replace(day=1)
+
+
+def price_shift(day):
+    """Days: whatever day the bank opens, the price soon falls far enough for liquidations."""
+    return (day - datetime.date(1970, 1, 1)).days - 15
 
 
 class Reporter:
@@ -87,7 +92,8 @@ def main():
     p.add_argument("--rate", type=float, required=True)
     p.add_argument("--reconnect", type=float, default=0)
     a = p.parse_args()
-    world = lana_load.make_world(SEED, opening(), SCALE, with_ledger=True)
+    day = opening()
+    world = lana_load.make_world(SEED, day.isoformat(), SCALE, with_ledger=True, price_shift=price_shift(day))
     transactions, to_json = lana.transactions(world), write.encoder(world)
     reporter, stop = Reporter(), Stop()
     try:

@@ -52,10 +52,11 @@ def arguments(argv):
     return a
 
 
-def make_world(seed=1, start="2024-01-01", scale=1.0, legacy=True, nasty_level=0, with_ledger=False):
+def make_world(seed=1, start="2024-01-01", scale=1.0, legacy=True, nasty_level=0, with_ledger=False,
+               price_shift=0):
     """A world to be given to lana.transactions."""
     mutate = nasty.Nasty(nasty_level) if nasty_level else None
-    world = lana.World(seed, start, scale, legacy, mutate, with_ledger)
+    world = lana.World(seed, start, scale, legacy, mutate, with_ledger, price_shift)
     if mutate:
         mutate.rng = world.rng
     return world

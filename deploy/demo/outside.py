@@ -18,8 +18,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import psycopg  # noqa: E402
 
-from lana import credit, shapes  # noqa: E402
-from lana.world import EPOCH  # noqa: E402
+from lana import shapes  # noqa: E402
+from lana.world import EPOCH, btc_price  # noqa: E402
 
 DOCUMENTS = [("PASSPORT", "A%08d"), ("ID_CARD", "%09d")]
 
@@ -55,8 +55,8 @@ def answer(conn):
     return len(asked)
 
 
-def prices(conn, days):
-    """A price every ten minutes, as the simulated bank saw it."""
+def prices(conn, days, shift=0):
+    """A price every ten minutes, as the simulated bank saw it (shift: that of its world)."""
     newest, = conn.execute("select max(recorded_at) from raw.inbox_events").fetchone()
     if newest is None:
         return 0
@@ -65,7 +65,7 @@ def prices(conn, days):
     for n in range(days * 144):
         when = at - timedelta(minutes=10 * n)
         us = int((when.replace(tzinfo=None) - EPOCH).total_seconds() * 1_000_000)
-        rows.append((when, "%d.%02d" % divmod(credit.btc_price(us), 100)))
+        rows.append((when, "%d.%02d" % divmod(btc_price(us, shift), 100)))
     with conn.cursor() as cur:
         cur.executemany("insert into ext.market_prices (requested_at, last_price) values (%s, %s) "
                         "on conflict do nothing", rows)

@@ -1,4 +1,5 @@
 """The demo proves what it says, can fail, and leaves nothing behind, however it ends."""
+import datetime
 import glob
 import io
 import os
@@ -19,6 +20,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "deploy", "demo"))
 
 import demo  # noqa: E402
+import demo_load  # noqa: E402
+import lana  # noqa: E402
+import lana_load  # noqa: E402
 from screen import Screen  # noqa: E402
 
 DEMO = os.path.join(ROOT, "deploy", "demo", "demo.py")
@@ -186,6 +190,20 @@ def test_a_rolag_that_ends_fails_the_demo_with_its_log(traces):
     assert process.returncode == 1, out
     assert "failed: rolag run has ended" in out and "the end of rolag.log" in out
     traces.assert_nothing_left()
+
+
+@pytest.mark.parametrize("month", range(1, 13))
+def test_whenever_the_bank_opens_its_history_has_every_entity(month):
+    opening = datetime.date(2026, month, 1)
+    world = lana_load.make_world(demo_load.SEED, opening.isoformat(), demo_load.SCALE,
+                                 price_shift=demo_load.price_shift(opening))
+    events, tables = 0, set()
+    for tx in lana.transactions(world):
+        tables.update(row[0] for row in tx.rows)
+        events += len(tx.rows)
+        if len(tables) == 33 or events > 5000:
+            break
+    assert len(tables) == 33 and events <= 5000
 
 
 def test_up_stays_up_until_down(traces):

@@ -1,19 +1,10 @@
 """Credit: proposal, collateral, the running facility with its daily interest, debts and payments."""
-import math
-
 from . import people, shapes
 from .world import DAY, day_of, midnight, month_start
 
 SATS = 100_000_000
 # How borrowers pay, taken in turn: on time, late (overdue), in parts, or only after default.
 PAYERS = ["good", "good", "late", "good", "parts", "good", "default", "good"]
-
-
-def btc_price(us):
-    """Cents per bitcoin: two slow swings and a fast one, so that margin calls and liquidations come."""
-    day = us / DAY
-    swing = math.sin(day / 29) * 0.22 + math.sin(day / 7.3) * 0.05 + math.sin(day * 1.7) * 0.012
-    return int(6_500_000 * (1 + swing))
 
 
 def decimal(value):
@@ -58,7 +49,7 @@ class Facility:
     def valuate(self):
         """The present collateral to debt ratio, times 10,000; 0 for no exposure."""
         debt = self.owed() if self.entity else self.amount
-        self.ratio = self.sats * btc_price(self.w.now) // SATS * 10_000 // debt if debt else 0
+        self.ratio = self.sats * self.w.price() // SATS * 10_000 // debt if debt else 0
         return self.ratio
 
     def head(self):
@@ -169,7 +160,7 @@ class Facility:
     def secure(self):
         """Collateral comes in one to three parts until the pending facility is fully collateralized."""
         w = self.w
-        target = self.amount * w.rng.randrange(145, 190) // 100 * SATS // btc_price(w.now)
+        target = self.amount * w.rng.randrange(145, 190) // 100 * SATS // w.price()
         parts = 1 + w.turn("parts of collateral", 3)
         for n in range(1, parts + 1):
             yield w.hours(0.5, 30)
@@ -183,7 +174,7 @@ class Facility:
                      {"collateralization_ratio": {"Finite": decimal(ratio)}}, collateralization_ratio=decimal(ratio))
             if state != self.state:
                 tx.event(self.pending, "collateralization_state_changed", {
-                    "collateralization_state": state, "collateral": self.sats, "price": btc_price(w.now)},
+                    "collateralization_state": state, "collateral": self.sats, "price": w.price()},
                     collateralization_state=state)
                 self.state = state
             w.commit(tx)
@@ -192,7 +183,7 @@ class Facility:
 
     def needed(self):
         """Enough for the initial ratio at a price a little below today's."""
-        return self.amount * 150 // 100 * SATS // btc_price(self.w.now)
+        return self.amount * 150 // 100 * SATS // self.w.price()
 
     def activate(self):
         """One transaction: pending completed, facility, first cycle, and mostly the whole disbursal."""
@@ -204,7 +195,7 @@ class Facility:
         self.maturity = month_start(now, self.months) + (min((now - month_start(now, 0)) // DAY, 27)) * DAY
         payload = {
             **self.head(), "public_id": number, "account_ids": self.accounts, "collateral_id": self.collateral.id,
-            "collateral": self.sats, "price": btc_price(now), "collateralization_state": "FullyCollateralized",
+            "collateral": self.sats, "price": w.price(), "collateralization_state": "FullyCollateralized",
             "pending_credit_facility_id": self.id, "activated_at": w.timestamp(),
             "maturity_date": day_of(self.maturity), "ledger_tx_id": w.uuid(),
             "outstanding": {"disbursed": 0 if self.multiple else self.amount, "interest": 0}}
@@ -382,7 +373,7 @@ class Facility:
         if state != self.state:
             self.state = state
             tx.event(self.entity, "collateralization_state_changed", {
-                "collateralization_state": state, "collateral": self.sats, "price": btc_price(w.now),
+                "collateralization_state": state, "collateral": self.sats, "price": w.price(),
                 "outstanding": self.outstanding()}, collateralization_state=state)
         w.commit(tx)
         if state == "UnderMarginCallThreshold" and self.payer == "good":
@@ -395,7 +386,7 @@ class Facility:
         """Bitcoin is sold, the proceeds pay the debts. Each step is its own transaction."""
         w = self.w
         self.liquidating = True
-        price = btc_price(w.now)
+        price = w.price()
         expected = self.owed() // 2 + 1
         to_sell = min(expected * SATS // price * 105 // 100 + 1, self.sats)
         id_, payment_id = w.uuid(), w.uuid()
@@ -428,7 +419,7 @@ class Facility:
             tx.event(sale, "collateral_sent_out", {"amount": part, "ledger_tx_id": ledger}, sent_total=sent)
             w.commit(tx)
         yield w.hours(2, 30)
-        received = max(1, sent * btc_price(w.now) // SATS)
+        received = max(1, sent * w.price() // SATS)
         ledger = w.uuid()
         tx = self.tx()
         tx.event(self.collateral, "liquidation_proceeds_received", {

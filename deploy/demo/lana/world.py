@@ -5,6 +5,7 @@ between. `World.run` wakes the lives in the order of the simulated clock, so tha
 Everything comes from one seeded `random.Random`: one seed, one stream, ids included.
 """
 import heapq
+import math
 import random
 from datetime import datetime, timedelta
 
@@ -61,6 +62,14 @@ def stamp(us):
 def day_of(us):
     """The UTC date, YYYY-MM-DD."""
     return (EPOCH + timedelta(microseconds=us)).date().isoformat()
+
+
+def btc_price(us, shift=0):
+    """Cents per bitcoin: two slow swings and a fast one, so that margin calls and liquidations come.
+    shift: days by which the swings come later."""
+    day = us / DAY - shift
+    swing = math.sin(day / 29) * 0.22 + math.sin(day / 7.3) * 0.05 + math.sin(day * 1.7) * 0.012
+    return int(6_500_000 * (1 + swing))
 
 
 def midnight(us):
@@ -146,13 +155,14 @@ class Tx:
 class World:
     """Clock, dice, counters, and the lives that sleep."""
 
-    def __init__(self, seed=1, start="2024-01-01", scale=1.0, legacy=True, mutate=None, with_ledger=False):
+    def __init__(self, seed=1, start="2024-01-01", scale=1.0, legacy=True, mutate=None, with_ledger=False, price_shift=0):
         self.rng = random.Random(seed)
         self.ledger = Ledger(seed) if with_ledger else None
         self.now = (datetime.fromisoformat(start) - EPOCH) // timedelta(microseconds=1)
         self.scale = scale      # customers and reports a day, as a multiple of the usual
         self.legacy = legacy    # also event types that today's core no longer writes
         self.mutate = mutate
+        self.price_shift = price_shift      # days by which the price's swings come later
         self.closing = False    # no new lives; those under way go on to their end
         self.users = []
         self._public, self._audit, self._lane, self._wake_no = 1000, 0, 0, 0
@@ -171,6 +181,10 @@ class World:
         count = self._counts.get(name, 0)
         self._counts[name] = count + 1
         return count % n
+
+    def price(self):
+        """Of a bitcoin, in cents."""
+        return btc_price(self.now, self.price_shift)
 
     def hours(self, low, high):
         return self.rng.uniform(low, high) * 3600
