@@ -18,10 +18,11 @@ EMBED(migrate_sql_002, "apply/sql/002_lived.sql");
 EMBED(migrate_sql_003, "apply/sql/003_rebuild.sql");
 EMBED(migrate_sql_004, "apply/sql/004_reports.sql");
 EMBED(migrate_sql_005, "apply/sql/005_models.sql");
+EMBED(migrate_sql_006, "apply/sql/006_published.sql");
 
 /* Version n is at n - 1. */
 static const char *const versions[] = {migrate_sql_001, migrate_sql_002, migrate_sql_003,
-				       migrate_sql_004, migrate_sql_005};
+				       migrate_sql_004, migrate_sql_005, migrate_sql_006};
 
 int migrate_latest(void)
 {

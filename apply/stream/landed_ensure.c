@@ -26,13 +26,23 @@ static void note_comments(const struct settings *s, const struct landed *l, stru
 	free(latest);
 }
 
+/* Appends the mark of how l's source was published, a subquery. */
+static void published_of(const struct settings *s, const struct landed *l, struct buf *sql)
+{
+	buf_str(sql, "(SELECT r.published FROM rolag.relation r WHERE r.pipeline = ");
+	pgc_literal(sql, s->pipeline);
+	buf_str(sql, " AND r.name = ");
+	pgc_literal(sql, l->rollup->name);
+	buf_u8(sql, ')');
+}
+
 void landed_create_sql(const struct settings *s, const struct landed *l, struct buf *sql)
 {
 	const struct rollup *r = l->rollup;
 	landed_ddl(l, sql);
 	note_comments(s, l, sql);
 	buf_str(sql, "INSERT INTO rolag.relation (pipeline, name, kind, source, state, beside, "
-		     "definition, fingerprint) VALUES (");
+		     "definition, fingerprint, published) VALUES (");
 	pgc_literal(sql, s->pipeline);
 	buf_str(sql, ", ");
 	pgc_literal(sql, r->name);
@@ -45,7 +55,12 @@ void landed_create_sql(const struct settings *s, const struct landed *l, struct 
 		pgc_literal(sql, l->beside->rollup->name);
 	else
 		buf_str(sql, "NULL");
-	buf_printf(sql, ", %" PRId32 ", '%016" PRIx64 "')", r->definition, r->fingerprint);
+	buf_printf(sql, ", %" PRId32 ", '%016" PRIx64 "', ", r->definition, r->fingerprint);
+	if (l->beside != NULL) /* what it reads comes later than that mark */
+		published_of(s, l->beside, sql);
+	else
+		buf_str(sql, "NULL");
+	buf_u8(sql, ')');
 }
 
 /*

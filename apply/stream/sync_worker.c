@@ -81,8 +81,8 @@ static int sync_one(const struct sync_work *w, PGconn *c, struct sync_links *lin
 }
 
 /*
- * Now and then: is anything missing of the mirrors? 1: this is known of this
- * process's time (a mirror is not read before its mark is noted); 0: not yet.
+ * Now and then: is anything missing of the landed tables? 1: this is known of
+ * this process's time (a table is not read before its mark is noted); 0: not yet.
  */
 static int look_at_published(const struct sync_work *w, PGconn *c, bool *known, int64_t *next_us,
 			     struct rt_err *err)
@@ -90,14 +90,14 @@ static int look_at_published(const struct sync_work *w, PGconn *c, bool *known, 
 	int64_t now = rt_mono_us();
 	if (now < *next_us)
 		return *known;
-	int rc = published_check(c, w->settings, w->mirrors, err);
+	int rc = published_check(c, w->settings, w->landed, w->mirrors, err);
 	if (PQstatus(c) != CONNECTION_OK)
 		return rc;
 	*known |= rc == 0;
 	*next_us = now + (rc == 0 ? w->settings->capture.look_interval : AGAIN_US);
 	if (rc != 0)
-		log_debug("the core was not asked how mirrored tables are published",
-			  "reason=\"%s\"", err->msg);
+		log_debug("the core was not asked how landed tables are published", "reason=\"%s\"",
+			  err->msg);
 	return *known;
 }
 

@@ -38,13 +38,13 @@ static void judge_identity(const struct alarms *a, const struct look *l)
 		log_info("every published table has its replica identity again", "%s", "");
 }
 
-/* A mirror that misses changes without anybody's notice: an error line each time that it is another. */
+/* A table whose changes are missing without anybody's notice: an error line each time that it is another. */
 static void judge_published(const struct alarms *a, const struct look *l)
 {
 	struct arena text;
 	if (l->unpublished == 0) {
 		if (a->seen.unpublished > 0)
-			log_warn("all mirrored tables are published again: those that were not are "
+			log_warn("all landed tables are published again: those that were not are "
 				 "synced",
 				 "%s", "");
 		return;
@@ -54,7 +54,7 @@ static void judge_published(const struct alarms *a, const struct look *l)
 		return;
 	arena_init(&text, 512);
 	const struct published_want *w = &a->want[l->want];
-	log_error("a mirrored table is not published as it must be: its mirror misses changes",
+	log_error("a landed table is not published as it must be: the warehouse misses changes",
 		  "table=%s.%s tables=%u reason=\"it %s\" mend=\"%s\"", w->nspname, w->relname,
 		  l->unpublished, published_text(&text, w, l->problem),
 		  published_mend(&text, w, l->problem));
@@ -104,7 +104,7 @@ bool alarms_catalog(struct alarms *a, const struct look *l, const char *const *p
 			"publication=%s", publication[again]);
 	met_set(MET_CORE_PUBLICATIONS_MISSING, l->missing);
 	met_set(MET_CORE_TABLES_WITHOUT_IDENTITY, l->without_identity);
-	met_set(MET_CORE_MIRRORS_UNPUBLISHED, l->unpublished);
+	met_set(MET_CORE_TABLES_UNPUBLISHED, l->unpublished);
 	/* What was there before a loss is remembered, so that its return is seen. */
 	const struct look was = a->seen;
 	a->seen = *l;

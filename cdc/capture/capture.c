@@ -231,7 +231,8 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 		.disconnected = connect_lost,
 		.notice = on_notice,
 	};
-	const int want_count = mirrored_wants(s, &c->names, &c->alarms.want);
+	const int want_count =
+		mirrored_wants(s, c->source, c->source_count, &c->names, &c->alarms.want);
 	c->remembered_path = rt_sprintf("%s/capture.publications", s->state_dir);
 	c->alarms.looked = look_recall(c->remembered_path, c->publication, so.publication_count,
 				       &c->remembered) == 1;
@@ -272,9 +273,10 @@ static int open_state(const struct settings *s, struct rt_err *err)
 	return rc;
 }
 
-int capture_main(const struct settings *s)
+int capture_main(const struct settings *s, const struct capture_source *source, int count)
 {
-	struct capture c = {.settings = s, .mirrored.settings = s};
+	struct capture c = {
+		.settings = s, .mirrored.settings = s, .source = source, .source_count = count};
 	struct rt_err err = {0};
 	char *application_name = rt_sprintf("rolag capture %s", s->pipeline);
 	settings_setup_log(s, "capture");

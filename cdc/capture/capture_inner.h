@@ -21,6 +21,8 @@
 
 struct capture {
 	const struct settings *settings;
+	const struct capture_source *source; /* event tables, of which source_count are landed */
+	int source_count;
 	struct loop loop;
 	struct stream stream;
 	struct custody custody;

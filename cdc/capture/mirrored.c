@@ -59,12 +59,13 @@ int mirrored_publications(const struct settings *s, struct arena *a, const char 
 	return n;
 }
 
-int mirrored_wants(const struct settings *s, struct arena *a, const struct published_want **ret)
+int mirrored_wants(const struct settings *s, const struct capture_source *source, int count,
+		   struct arena *a, const struct published_want **ret)
 {
 	const char *inserts = arena_printf(a, SETTINGS_INSERTS_FMT, s->pipeline);
 	const char *changes = arena_printf(a, SETTINGS_CHANGES_FMT, s->pipeline);
 	int n = (int)s->mirrors.tables.count;
-	struct published_want *want = arena_zalloc(a, ((size_t)n + 1) * sizeof(*want));
+	struct published_want *want = arena_zalloc(a, ((size_t)(n + count) + 1) * sizeof(*want));
 	for (int i = 0; i < n; i++) {
 		const char *name = s->mirrors.tables.item[i], *dot = strchr(name, '.');
 		want[i].nspname =
@@ -74,6 +75,10 @@ int mirrored_wants(const struct settings *s, struct arena *a, const struct publi
 							want[i].relname);
 		want[i].publication = want[i].changes ? changes : inserts;
 	}
+	for (int i = 0; i < count; i++)
+		want[n + i] = (struct published_want){.publication = inserts,
+						      .nspname = source[i].nspname,
+						      .relname = source[i].relname};
 	*ret = want;
-	return n;
+	return n + count;
 }

@@ -9,6 +9,7 @@
 
 #include <libpq-fe.h>
 
+#include "cdc/capture/capture.h"
 #include "proto/base/arena.h"
 #include "proto/change.h"
 #include "proto/pg/published.h"
@@ -30,7 +31,11 @@ void mirrored_close(struct mirrored *m);
 
 /* The publications that the settings need: names in ret (of two at least), in the arena. Returns how many. */
 int mirrored_publications(const struct settings *s, struct arena *a, const char **ret);
-/* The tables that the settings mirror, as they must be published, in the arena. Returns how many. */
-int mirrored_wants(const struct settings *s, struct arena *a, const struct published_want **ret);
+/*
+ * The tables that must be published, and how, in the arena: what the settings
+ * mirror, and `count` event tables, whose strings are borrowed. Returns how many.
+ */
+int mirrored_wants(const struct settings *s, const struct capture_source *source, int count,
+		   struct arena *a, const struct published_want **ret);
 
 #endif

@@ -1,8 +1,10 @@
 /* roles: the long-running roles as commands. */
 #include "apply/reports/reports.h"
 #include "apply/stream/apply.h"
+#include "apply/stream/landed.h"
 #include "cdc/capture/capture.h"
 #include "cdc/commands/commands.h"
+#include "proto/base/log.h"
 
 const struct cli_usage apply_usage = {
 	.text = "Folds the spool into the warehouse until it is told to stop (SIGTERM). SIGHUP "
@@ -25,13 +27,48 @@ const struct cli_usage capture_usage = {
 		"when a new start may help.\n",
 };
 
+/*
+ * The event tables that are landed. None where the definitions cannot be read:
+ * capture needs nothing of them for its work, and goes on.
+ */
+static int find_sources(const struct settings *s, struct arena *a,
+			const struct capture_source **ret)
+{
+	struct landed_set set;
+	struct rt_err err;
+	int n = 0;
+	*ret = NULL;
+	if (landed_load(a, s, &set, &err) != 0) {
+		log_warn("event tables are not watched in their publication: the definitions "
+			 "cannot be read",
+			 "reason=\"%s\"", err.msg);
+		return 0;
+	}
+	struct capture_source *source = arena_alloc(a, set.count * sizeof(*source));
+	for (uint16_t i = 0; i < set.count; i++) {
+		const struct rollup *r = set.item[i].rollup;
+		if (landed_find_source(&set, 0, r->source_schema, r->source_table) == i)
+			source[n++] = (struct capture_source){arena_strdup(a, r->source_schema),
+							      arena_strdup(a, r->source_table)};
+	}
+	landed_release(&set);
+	*ret = source;
+	return n;
+}
+
 int cmd_capture(struct cli *c)
 {
+	const struct capture_source *source;
 	struct settings s;
 	struct rt_err err;
+	struct arena a;
 	if (cli_settings(c, &s, &err) != 0)
 		return cli_fail(c, &err);
-	return capture_main(&s);
+	arena_init(&a, 4096);
+	int count = find_sources(&s, &a, &source);
+	int code = capture_main(&s, source, count);
+	arena_release(&a);
+	return code;
 }
 
 const struct cli_usage reports_usage = {

@@ -248,8 +248,8 @@ static bool judge_catalog(struct judging *j)
 {
 	uint64_t tables = value(j, STATUS_CAPTURE, MET_CORE_TABLES_WITHOUT_IDENTITY);
 	uint64_t publications = value(j, STATUS_CAPTURE, MET_CORE_PUBLICATIONS_MISSING);
-	uint64_t mirrors = value(j, STATUS_CAPTURE, MET_CORE_MIRRORS_UNPUBLISHED);
-	if (tables == 0 && publications == 0 && mirrors == 0)
+	uint64_t unpublished = value(j, STATUS_CAPTURE, MET_CORE_TABLES_UNPUBLISHED);
+	if (tables == 0 && publications == 0 && unpublished == 0)
 		return false;
 	conclude(j, STATUS_ALARM, false);
 	if (tables > 0)
@@ -259,9 +259,9 @@ static bool judge_catalog(struct judging *j)
 			   tables);
 	else if (publications == 0)
 		buf_printf(&j->text,
-			   "Alarm: %" PRIu64 " mirrored table%s not published with all changes, "
-			   "which their mirrors miss; ",
-			   mirrors, mirrors == 1 ? " is" : "s are");
+			   "Alarm: %" PRIu64 " landed table%s not published with all changes, "
+			   "which the warehouse misses; ",
+			   unpublished, unpublished == 1 ? " is" : "s are");
 	else
 		buf_printf(&j->text,
 			   "Alarm: %" PRIu64 " of our publications are gone from the core, and "

@@ -83,7 +83,7 @@ const char *published_mend(struct arena *a, const struct published_want *want,
 	case PUBLISHED_PROBLEMS:
 		break;
 	case PUBLISHED_NO_TABLE:
-		mend = "mirrors.tables without it, or rolag init once it is there again";
+		mend = "rolag init once it is there again, or a configuration without it";
 		break;
 	case PUBLISHED_NO_PUBLICATION:
 		mend = "rolag init";

@@ -5,7 +5,7 @@ import json
 import psycopg
 import pytest
 from mirrors import assert_mirrors, difference, make_mirrors
-from pipeline import SOME, wait_for
+from pipeline import ROLE, SOME, wait_for, write_role
 
 SQL = """create table loans (id int primary key, note text);
          create table terms (id int primary key, note text);
@@ -27,7 +27,7 @@ def watched(make_pipeline):
 
 
 def marks(p):
-    return dict(p.warehouse("select name, fingerprint from rolag.relation where kind = 'mirror'"))
+    return dict(p.warehouse("select name, published from rolag.relation where kind = 'mirror'"))
 
 
 def wait_marks(p, tables):
@@ -39,7 +39,7 @@ def status(p):
 
 
 def alarmed(p):
-    return wait_for("the alarm", lambda: (s := status(p))["metrics"]["core_mirrors_unpublished"] > 0 and s)
+    return wait_for("the alarm", lambda: (s := status(p))["metrics"]["core_tables_unpublished"] > 0 and s)
 
 
 def synced(p, table):
@@ -78,14 +78,14 @@ def test_trap_51_what_a_mirror_misses_is_an_alarm_and_is_synced_when_it_is_publi
     assert said["healthy"] is False and said["state"] == "alarm" and "not published with all changes" in said["sentence"]
     note = said["roles"]["capture"]["note"]
     assert f"public.{table}" in note and says.format(p=p.name) in note, note
-    line, *_ = p.capture.lines("error", "a mirrored table is not published as it must be", f"table=public.{table}")
+    line, *_ = p.capture.lines("error", "a landed table is not published as it must be", f"table=public.{table}")
     mend = note.split("mend: ", 1)[1]
     assert mend in line and "ALTER PUBLICATION" in mend, line
     p.core(f"insert into {table} values (2, 'b')")
     if way == "leaves":
         p.core("update parted set note = 'c' where id = 1")
     p.core_cluster.psql(mend, database=p.core_database)         # the exact mend that was printed
-    wait_for("no alarm", lambda: status(p)["metrics"]["core_mirrors_unpublished"] == 0)
+    wait_for("no alarm", lambda: status(p)["metrics"]["core_tables_unpublished"] == 0)
     if way == "columns":    # the stream has shown it already: such a one waits for a person
         wait_for("it to be parked", lambda: p.warehouse("select state from rolag.relation where name = 'terms'")
                  == [("parked",)])
@@ -174,3 +174,92 @@ def test_trap_57_a_publication_made_again_while_capture_was_down_is_noticed_at_i
     p.wait_applied()
     assert not p.capture.lines("a publication was made again"), "once is enough"
     p.stop()
+
+
+# ---- event tables --------------------------------------------------------------------------------------
+
+EVENTS_LEAVE = {
+    "out": ("alter publication {p}_inserts drop table core_role_events", "is not in publication {p}_inserts"),
+    "filter": ("alter publication {p}_inserts drop table core_role_events; alter publication {p}_inserts "
+               "add table core_role_events where (sequence < 2)", "is published with a row filter by {p}_inserts"),
+    "operations": ("alter publication {p}_inserts set (publish = 'truncate')", "leaves operations out"),
+}
+
+
+@pytest.fixture
+def rolled(make_pipeline):
+    p = make_pipeline({"capture": {"look_interval": "1 s"}}, land=[ROLE, SOME[0]])
+    p.init()
+    p.start()
+    write(p, 1, 1)
+    p.wait_applied()
+    wait_for("how they are published to be noted", lambda: all(m for _, m in rollup_marks(p).items()))
+    return p
+
+
+def write(p, number, sequence):
+    with p.writing() as conn:
+        write_role(conn, number, sequence)
+
+
+def rollup_marks(p):
+    return dict(p.warehouse("select name, published from rolag.relation"))
+
+
+def says_synced(p):
+    return [line for line in p.apply.lines("was not published as it must be for a while") if f"name={ROLE}" in line]
+
+
+@pytest.mark.parametrize("way", EVENTS_LEAVE)
+def test_trap_51_what_a_rollup_misses_is_an_alarm_and_is_synced_when_it_is_published_again(rolled, way):
+    p = rolled
+    spoil, says = EVENTS_LEAVE[way]
+    p.core_cluster.psql(spoil.format(p=p.name), database=p.core_database)
+    said = alarmed(p)
+    note = said["roles"]["capture"]["note"]
+    assert said["state"] == "alarm" and "the warehouse misses" in said["sentence"]
+    assert ("public.core_role_events" in note or way == "operations") and says.format(p=p.name) in note, note
+    write(p, 1, 2)
+    write(p, 2, 1)
+    p.core_cluster.psql(note.split("mend: ", 1)[1], database=p.core_database)       # the exact mend that was printed
+    wait_for("no alarm", lambda: status(p)["metrics"]["core_tables_unpublished"] == 0)
+    write(p, 2, 2)
+    wait_for("it to be synced", lambda: says_synced(p))
+    p.wait_live()
+    p.wait_applied()
+    p.assert_equal()
+    assert p.warehouse(f"select count(*) from raw.{ROLE}") == [(4,)]
+
+
+def test_trap_51_an_event_table_out_of_its_publication_between_two_looks_or_while_nobody_runs(rolled):
+    p = rolled
+    other = rollup_marks(p)[SOME[0]]
+    with psycopg.connect(p.core_conninfo) as conn:
+        conn.execute(f"alter publication {p.name}_inserts drop table core_role_events")
+        write_role(conn, 1, 2)
+        conn.execute(f"alter publication {p.name}_inserts add table core_role_events")
+    wait_for("it to be synced", lambda: len(says_synced(p)) == 1)
+    p.wait_live()
+    p.wait_applied()
+    p.assert_equal()
+    p.stop()
+    p.core(f"alter publication {p.name}_inserts drop table core_role_events")
+    write(p, 1, 3)
+    p.core(f"alter publication {p.name}_inserts add table core_role_events")
+    p.start()
+    wait_for("it to be synced", lambda: len(says_synced(p)) == 1)
+    p.wait_live()
+    p.wait_applied()
+    p.assert_equal()
+    assert p.warehouse(f"select count(*) from raw.{ROLE}") == [(3,)] and rollup_marks(p)[SOME[0]] == other
+
+
+def test_capture_goes_on_where_the_definitions_cannot_be_read(rolled):
+    p = rolled
+    p.stop()
+    p.configure({"rollups": {"path": p.state_dir + "/nowhere"}})
+    p.start_capture()
+    wait_for("the line", lambda: p.capture.lines("event tables are not watched"))
+    before = p.counters("capture")["capture_transactions_total"]
+    write(p, 1, 2)
+    wait_for("it to be taken", lambda: p.counters("capture")["capture_transactions_total"] > before)

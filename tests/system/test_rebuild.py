@@ -9,9 +9,11 @@ import threading
 
 import oracle
 import pytest
-from pipeline import PACK, PAYMENT, PERMANENT, ROLE, ROOT, Bank, Process, Watcher, entity, wait_for, write_role
+from pipeline import (PACK, PAYMENT, PERMANENT, ROLE, ROOT, Bank, Pipeline, Process, Watcher, entity, wait_for,
+                      write_role)
+from standby import make_standby
 from test_quarantine import definition, restart
-from test_sync import Writing, workers
+from test_sync import Writing, drop_slot, workers
 
 FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
 OBLIGATION = "core_obligation_events_rollup"
@@ -339,6 +341,85 @@ def test_what_a_definition_does_not_fit_waits_in_the_new_rows_only(roles):
     assert p.warehouse("select rollup, count(*), count(*) filter (where first) from rolag.quarantine group by 1") == [(ROLE, 10, 10)]
     assert p.warehouse("select only_old, only_new from rolag.rebuild") == [(10, 0)]
     assert p.counters()["quarantine_entities"] == 10
+
+
+@pytest.mark.parametrize("when", ["reading", "read"])
+def test_a_gap_during_a_rebuild_is_in_the_new_rows_too(roles, when):
+    """The slot is lost while the rows of the new definition are read, or are there and wait for their swap."""
+    p = roles
+    if when == "reading":
+        lock, blocker = "lock table public.core_role_events in access exclusive mode", oracle.connect(p.core_conninfo)
+    else:
+        lock, blocker = f"lock table raw.{ROLE} in access share mode", oracle.connect(p.warehouse_conninfo)
+    blocker.execute("begin")
+    blocker.execute(lock)
+    second_role(p)
+    restart(p)
+    state = "rebuilding" if when == "reading" else "live"
+    wait_for("the build", lambda: p.warehouse("select state from rolag.relation where name = %s", ROLE + "__d2") == [(state,)])
+    if when == "read":
+        wait_for("it to be counted", lambda: request(p, ROLE)[0] == "counted")
+    p.stop()
+    if when == "reading":
+        blocker.execute("rollback")
+    drop_slot(p)
+    write_lives(p, 11, 15)
+    p.start()
+    wait_for("the gap", lambda: p.check_alive() or p.apply.lines("what lies in a gap of the spool is read from the core"))
+    write_lives(p, 16, 17)
+    if when == "read":
+        p.wait_applied()
+        blocker.execute("rollback")
+    blocker.close()
+    wait_definition(p, ROLE, 2)
+    p.wait_applied()
+    judge_second_role(p)
+    p.assert_equal()
+    assert p.warehouse(f"select count(*) from raw.{ROLE}") == [(51,)]
+
+
+def test_a_failover_during_a_rebuild_takes_back_the_new_rows_too(make_definable, own_clusters):
+    """The standby that becomes the core never had what the warehouse has, in both definitions' rows."""
+    primary, _ = own_clusters()
+    p = make_definable([ROLE, PAYMENT], core=primary)
+    p.start()
+    write_lives(p, 1, 5)
+    p.wait_applied()
+    standby = make_standby(primary)
+    try:
+        standby.start()
+        wait_for("the standby", lambda: Pipeline.query(standby.conninfo(p.core_database), "select count(*) from core_role_events")
+                 == [(15,)])
+        standby.stop()
+        write_lives(p, 6, 10)
+        blocker = oracle.connect(p.warehouse_conninfo)
+        blocker.execute("begin")
+        blocker.execute(f"lock table raw.{ROLE} in access share mode")
+        second_role(p)
+        restart(p)
+        wait_for("the build", lambda: p.warehouse(f"select count(*) from raw.{ROLE}__d2") == [(30,)] and
+                 p.warehouse("select state from rolag.relation where name = %s", ROLE + "__d2") == [("live",)])
+        p.stop()
+        primary.kill9()
+        standby.start()
+        standby.psql("select pg_promote()", database="postgres")
+        p.core_cluster, p.core_conninfo = standby, standby.conninfo(p.core_database)
+        p.configure({"core": {"connect": p.core_conninfo}})
+        with p.writing() as conn:       # the same entity and numbers, another life
+            write_role(conn, 6, 1)
+            write_role(conn, 6, 2, type_="permission_set_removed")
+        p.start()
+        wait_for("the fork to be seen", lambda: p.check_alive() or p.apply.lines("failover", "taken_back=yes"))
+        blocker.execute("rollback")
+        blocker.close()
+        wait_definition(p, ROLE, 2)
+        p.wait_applied()
+        judge_second_role(p)
+        p.assert_equal()
+        assert p.warehouse(f"select count(*) from raw.{ROLE}") == [(17,)]
+        p.stop()
+    finally:
+        standby.destroy()
 
 
 def test_a_build_is_given_up_when_its_definition_goes_away(roles):
