@@ -26,20 +26,29 @@ static bool yes(const PGresult *res, int column)
 	return PQgetvalue(res, 0, column)[0] == 't';
 }
 
-/* "used of max" of something that the core has a fixed number of. */
+/*
+ * "used of max" of something that the core has a fixed number of: `need` of it
+ * must be free (one for a load), and one for each of sync.workers had better be.
+ */
 static void check_room(struct check *k, const char *setting, int64_t used, int64_t max,
 		       int64_t need)
 {
-	if (max - used >= need)
-		check_ok(k, "core: %s = %" PRId64 ", %" PRId64 " in use", setting, max, used);
-	else
-		check_fail(k,
-			   arena_printf(k->arena,
-					"ALTER SYSTEM SET %s = %" PRId64 "; then restart the core",
-					setting, used + need),
+	const int64_t spare = max - used, all = need - 1 + RT_MAX(k->s.sync.workers, 1);
+	const char *mend =
+		arena_printf(k->arena, "ALTER SYSTEM SET %s = %" PRId64 "; then restart the core",
+			     setting, used + all);
+	if (spare < need)
+		check_fail(k, mend,
 			   "core: %s = %" PRId64 ", %" PRId64 " in use; we need %" PRId64
 			   " more (one to spare, for loads)",
 			   setting, max, used, need);
+	else if (spare < all)
+		check_warn(k, mend,
+			   "core: %s = %" PRId64 ", %" PRId64 " in use; with less than %" PRId64
+			   " more, the loads of sync.workers (%" PRId64 ") begin one by one",
+			   setting, max, used, all, k->s.sync.workers);
+	else
+		check_ok(k, "core: %s = %" PRId64 ", %" PRId64 " in use", setting, max, used);
 }
 
 static void check_keep_size(struct check *k, int64_t keep_mb)

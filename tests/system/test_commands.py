@@ -410,11 +410,11 @@ def test_the_publication_forbids_only_what_print_sql_says(least):
 
 # ---- check ----------------------------------------------------------------------------------------
 
-def findings(out):
-    """[(line, mend)] of the FAIL lines."""
+def findings(out, kind="FAIL"):
+    """[(line, mend)] of the lines of that kind."""
     lines = out.splitlines()
     return [(line, lines[i + 1].partition("mend: ")[2] if i + 1 < len(lines) else "")
-            for i, line in enumerate(lines) if line.startswith("FAIL")]
+            for i, line in enumerate(lines) if line.startswith(kind)]
 
 
 def the_finding(site, says):
@@ -651,6 +651,14 @@ def test_check_finds_server_settings_and_its_mends_work(warehouse):
             site.ok("init")
             out = site.ok("check")
             assert "FAIL" not in out and "wal_level = logical" in out
+            site.core_sql("alter system set max_replication_slots = 2")
+            cluster.restart()
+            line, mend = next((line, mend) for line, mend in findings(site.ok("check"), "warn")
+                              if "replication_slots = 2" in line)
+            assert "sync.workers (2) begin one by one" in line
+            do_sql(site.core_sql, mend)
+            cluster.restart()
+            assert "warn" not in site.ok("check")
             site.core_sql("alter system set max_slot_wal_keep_size = -1")
             cluster.reload()
             wait_for("the setting", lambda: site.rolag("check")[0] == FINDING)
