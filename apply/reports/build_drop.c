@@ -115,7 +115,7 @@ static int end(PGconn *c, int rc, struct rt_err *err)
 	if (PQstatus(c) == CONNECTION_OK)
 		(void)!pgc_exec(c, NULL, &ignored, "ROLLBACK");
 	/* Somebody reads it, or builds: the next time. */
-	if (strstr(err->msg, "55P03") != NULL)
+	if (pgc_err_is_state(err, "55P03"))
 		err->code = ERR_RETRY;
 	return (int)err->code;
 }

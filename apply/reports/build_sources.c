@@ -101,8 +101,7 @@ static int lock_sources(struct build *b)
 	int rc = pgc_exec(b->c, NULL, b->err, "%s", buf_cstr(&sql));
 	buf_release(&sql);
 	/* Somebody has one of them, or put another in its place since we looked: both are a moment's. */
-	if (rc != 0 && (strstr(b->err->msg, "SQLSTATE 55P03") != NULL ||
-			strstr(b->err->msg, "SQLSTATE 42P01") != NULL))
+	if (rc != 0 && (pgc_err_is_state(b->err, "55P03") || pgc_err_is_state(b->err, "42P01")))
 		rc = (int)(b->err->code = ERR_RETRY);
 	return rc != 0 ? rt_context(b->err, "locking the sources") : 0;
 }

@@ -284,7 +284,7 @@ static int put_off(const struct rebuild *r, PGconn *c, struct plan *p, const str
 	log_error("a rebuild cannot begin, and is tried again", "rollup=%s reason=\"%s\"",
 		  p->l->file->name, why->msg);
 	rc = p->target != NULL ? set_request(r, c, p, "asked", why->msg, err) : 0;
-	if (rc == 0 && strstr(why->msg, "55P03") != NULL)
+	if (rc == 0 && pgc_err_is_state(why, "55P03"))
 		rc = rebuild_note_reason(r, c, p->l->file->name, why->msg, LATER, err);
 	return rc;
 }

@@ -163,7 +163,7 @@ static int prepare_again(const struct rebuild *r, PGconn *c, const struct reques
 static int put_off(const struct rebuild *r, PGconn *c, const struct request *q,
 		   const struct rebuild_names *n, const struct rt_err *why, struct rt_err *err)
 {
-	const bool locked = strstr(why->msg, "55P03") != NULL;
+	const bool locked = pgc_err_is_state(why, "55P03");
 	const bool waits = why->code == ERR_RETRY || locked;
 	const char *again = !waits ? RARELY : (q->tries < TRIES_AT_ONCE ? SOON : LATER);
 	int rc = rebuild_roll_back(c, why, err);

@@ -277,7 +277,7 @@ static int owner_does(struct init *in, const char *publication, struct buf *sql,
 	int rc = pgc_exec(in->core, NULL, err, "SET lock_timeout = '" INIT_LOCK_TIMEOUT "'");
 	if (rc == 0)
 		rc = pgc_exec(in->core, NULL, err, "%s", buf_cstr(sql));
-	if (rc == ERR_RETRY && strstr(err->msg, "55P03") != NULL)
+	if (rc == ERR_RETRY && pgc_err_is_state(err, "55P03"))
 		return rt_fail(err, ERR_RETRY,
 			       "a table of the publication %s is locked by another session "
 			       "(migration, index build, vacuum): not within " INIT_LOCK_TIMEOUT

@@ -184,6 +184,16 @@ bool pgc_is_state(const PGresult *res, const char *sqlstate)
 	return state != NULL && strcmp(state, sqlstate) == 0;
 }
 
+/* As pgc_fail writes it. */
+bool pgc_err_is_state(const struct rt_err *err, const char *sqlstate)
+{
+	static const char before[] = "SQLSTATE ";
+	for (const char *at = err->msg; (at = strstr(at, before)) != NULL; at++)
+		if (strncmp(at + sizeof(before) - 1, sqlstate, 5) == 0)
+			return true;
+	return false;
+}
+
 /* Takes res over: hands it out, or turns it into an error. */
 static int finish(PGconn *c, PGresult *res, PGresult **ret, const char *sql, struct rt_err *err)
 {

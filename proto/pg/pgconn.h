@@ -58,6 +58,8 @@ int pgc_query(PGconn *c, PGresult **ret, struct rt_err *err, const char *sql, in
 int pgc_fail(PGconn *c, const PGresult *res, struct rt_err *err, const char *doing);
 /* Did the last result fail with this SQLSTATE ("42P01")? */
 bool pgc_is_state(const PGresult *res, const char *sqlstate);
+/* The same of an error that pgc_exec, pgc_query or pgc_fail has set, maybe with context since. */
+bool pgc_err_is_state(const struct rt_err *err, const char *sqlstate);
 
 /* Appends "name" quoted as an SQL identifier, always in double quotes. */
 void pgc_ident(struct buf *b, const char *name);
