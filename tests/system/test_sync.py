@@ -285,11 +285,19 @@ def test_a_mirror_is_synced_while_its_table_changes_and_keeps_what_is_made_for_i
                 "create index by_name on raw.account (name); grant select on raw.account to pg_monitor")
     p.warehouse("delete from raw.account where id % 3 = 0")
     p.warehouse("insert into raw.account select -n, 'never', 0, '0/1' from generate_series(1, 50) n")
-    with psycopg.connect(p.warehouse_conninfo) as reader:       # which is not waited for
-        reader.execute("select count(*) from raw.account").fetchall()
-        with Moving(p.core_conninfo):
-            for _ in range(3):
-                assert "account: will be synced" in sync(p, "public.account", "--wait")
+    with Moving(p.core_conninfo):
+        with psycopg.connect(p.warehouse_conninfo) as reader:   # its table takes the old one's place when it is through
+            reader.execute("select count(*) from raw.account").fetchall()
+            assert "account: will be synced" in sync(p, "public.account")
+            wait_for("the swap to be tried", lambda: len(p.apply.lines("table=account waits_to_be_swapped")) > 1)
+            assert p.warehouse("select state from rolag.relation where name = 'account'") == [("syncing",)]
+            with p.writing() as conn:       # the others flow meanwhile, and readers read
+                write_role(conn, 1, 1)
+            wait_for("the role", lambda: p.warehouse(f"select count(*) from raw.{ROLE}") == [(1,)])
+            assert p.warehouse("select count(*) > 0 from raw.account") == [(True,)]
+        for _ in range(2):
+            p.wait_live()
+            assert "account: will be synced" in sync(p, "public.account", "--wait")
     assert_mirrors(p, ["account"])
     assert p.warehouse("select count(*) from poor") == [(0,)]
     assert p.warehouse("select to_regclass('raw.by_name') is not null, has_table_privilege('pg_monitor', 'raw.account', "
