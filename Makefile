@@ -227,6 +227,7 @@ COMMANDS_SRC := \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_print.c \
+	cdc/commands/status_tables.c \
 	cdc/commands/story.c \
 	cdc/commands/sync.c \
 	cdc/commands/verify.c \

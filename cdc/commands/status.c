@@ -18,7 +18,10 @@
 const struct cli_usage status_usage = {
 	.text = "Works although databases and roles are down: it reads the counter files in "
 		"state_dir.\nThe first line says how it goes; exit code 0 when that is well, else "
-		"1.\nStates: live, idle, catching_up, loading, starting, spilling, spool_full, "
+		"1.\n--tables asks the warehouse instead: of every landed table its state, about "
+		"how many rows it has, the LSN up to\nwhich apply had come when it changed it "
+		"last, and what it waits for.\n"
+		"States: live, idle, catching_up, loading, starting, spilling, spool_full, "
 		"alarm, stalled, stopped.\nKeys of --json: healthy, state, sentence, lag_seconds, "
 		"lag_bytes, slot_lost_in_seconds (a forecast), "
 		"visible_p50_seconds,\nvisible_p99_seconds, visible_buckets (pairs of "
@@ -26,7 +29,8 @@ const struct cli_usage status_usage = {
 		"seen_seconds_ago, note,\nnote_seconds_ago), metrics.NAME. "
 		"Unknown durations are null. Keys are only ever added.\n",
 	.option = {{"--json", NULL, "one JSON object"},
-		   {"--watch", NULL, "redraw every second, with rates; q ends"}},
+		   {"--watch", NULL, "redraw every second, with rates; q ends"},
+		   {"--tables", NULL, "each landed table and its state; this asks the warehouse"}},
 };
 
 static const char *const role_names[STATUS_ROLES] = {"capture", "apply"};
@@ -197,6 +201,16 @@ static int watch(const struct settings *s, bool *ret_healthy, struct rt_err *err
 	return rc;
 }
 
+static int show_tables(const struct settings *s, bool json, bool *ret_healthy, struct rt_err *err)
+{
+	struct buf out = BUF_INIT;
+	int rc = status_tables(s, json, &out, ret_healthy, err);
+	if (rc == 0)
+		fputs(buf_cstr(&out), stdout);
+	buf_release(&out);
+	return rc;
+}
+
 int cmd_status(struct cli *c)
 {
 	struct settings s;
@@ -204,9 +218,13 @@ int cmd_status(struct cli *c)
 	bool healthy = false;
 	bool json = cli_option(c, "--json") != NULL, again = cli_option(c, "--watch") != NULL;
 	int rc = cli_settings(c, &s, &err);
-	if (rc == 0 && json && again)
-		rc = rt_fail(&err, ERR_USAGE, "--json and --watch do not go together");
-	if (rc == 0)
+	const bool tables = cli_option(c, "--tables") != NULL;
+	if (rc == 0 && again && (json || tables))
+		rc = rt_fail(&err, ERR_USAGE, "--watch and %s do not go together",
+			     json ? "--json" : "--tables");
+	if (rc == 0 && tables)
+		rc = show_tables(&s, json, &healthy, &err);
+	else if (rc == 0)
 		rc = again ? watch(&s, &healthy, &err) : show(&s, json, &healthy, &err);
 	if (rc != 0)
 		return cli_fail(c, &err);

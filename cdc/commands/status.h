@@ -7,6 +7,7 @@
 
 #include "proto/base/buf.h"
 #include "proto/base/metrics.h"
+#include "proto/settings.h"
 
 enum status_life {
 	LIFE_NEVER, /* no counter file */
@@ -77,6 +78,13 @@ void status_print_table(const struct status_facts *f, const struct status_view *
 			const struct status_facts *before, struct buf *out);
 /* One JSON object; its keys are documented by `rolag status --help` and only ever added to. */
 void status_print_json(const struct status_facts *f, const struct status_view *v, struct buf *out);
+
+/*
+ * Appends what the warehouse knows of each landed table, those that are not live
+ * first; json: as one object. *ret_healthy: there are some, none is parked, nothing waits.
+ */
+int status_tables(const struct settings *s, bool json, struct buf *out, bool *ret_healthy,
+		  struct rt_err *err) RT_MUSTCHECK;
 
 /* "0.4 s", "12 s", "5 min", "3 h 20 min", "2 d 4 h". */
 void status_duration(struct buf *out, int64_t us);

@@ -1,8 +1,10 @@
 """Mirrors: plain tables of the core, row by row equal in the warehouse, whatever their types and changes."""
+import json
+
 import psycopg
 import pytest
 from mirrors import assert_mirrors, make_mirrors
-from pipeline import SOME, wait_for
+from pipeline import ROLE, SOME, wait_for, write_role
 
 # Every type of pg_catalog that a column can have and another database can read, with values at its edges.
 VALUES = {
@@ -465,3 +467,35 @@ def test_bad_settings_are_named(make_pipeline):
         p.configure({"mirrors": {"append_only": [], **mirrors}})
         code, out, err = p.run("init")
         assert code == 100 and words in err, out + err
+
+
+def test_status_says_of_each_table_how_it_is(make_pipeline):
+    p = make_mirrors(make_pipeline, "create table good (id int primary key, note text); insert into good values (1, 'a');"
+                     "create table drifts (id int primary key, note text);", ["good", "drifts"], land=[ROLE])
+    code, out, err = p.run("status", "--tables")
+    assert code == 0 and out.startswith("1 rollup and 2 mirrors: all follow the stream.\n"), out + err
+    p.core("alter table drifts rename column note to remark")
+    p.core("update good set note = 'secret'")
+    p.core("insert into drifts values (1, 'secret')")
+    with p.writing() as conn:
+        write_role(conn, 1, 1)
+        write_role(conn, 1, 2, {"to": "secret"}, "teleported")
+    wait_for("drift and poison", lambda: p.counters()["apply_parked_mirrors"] == 1 and p.counters()["quarantine_entities"] == 1)
+    code, out, err = p.run("status", "--tables", "--json")
+    tables = {t["name"]: t for t in json.loads(out)["tables"]}
+    assert code == 1 and set(tables) == {"good", "drifts", ROLE}
+    assert (tables["good"]["state"], tables["good"]["reason"], tables["good"]["kind"]) == ("live", None, "mirror")
+    changed, = p.warehouse("select max(_lsn) <= %s::pg_lsn and %s::pg_lsn <= (select max(applied_lsn) from rolag.ledger) "
+                           "from raw.good", tables["good"]["changed_lsn"], tables["good"]["changed_lsn"])
+    assert changed == (True,)
+    assert tables[ROLE]["entities_in_quarantine"] == 1 and tables[ROLE]["definition"] == 1
+    assert tables["drifts"]["state"] == "parked" and "column note is gone" in tables["drifts"]["reason"]
+    code, out, err = p.run("status", "--tables")
+    lines = out.splitlines()
+    assert code == 1 and lines[0] == "1 rollup and 2 mirrors: 1 parked, 0 syncing, 0 rebuilding."
+    assert lines[3].split()[:3] == ["drifts", "mirror", "parked"] and lines[4].endswith("; mend it, then: rolag sync drifts")
+    assert "entities in quarantine: 1" in out and "secret" not in out + err
+    p.stop()
+    p.configure({"warehouse": {"connect": "host=/nowhere"}})
+    code, out, err = p.run("status", "--tables")
+    assert code != 0 and out == "" and "warehouse" in err
