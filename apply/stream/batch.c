@@ -328,6 +328,15 @@ static void note_gap(struct batch *b, const struct batch_event *ev)
 				    .before = ev->e.sequence};
 }
 
+/* Are rows of another definition built that will take its place? */
+static bool is_replaced(const struct landed_set *set, uint16_t rollup)
+{
+	for (uint16_t i = set->own; i < set->count; i++)
+		if (set->item[i].beside == &set->item[rollup])
+			return true;
+	return false;
+}
+
 /* What does not fold: 0 where it waits, 1 for a gap to be filled first, or the reason why the stream cannot go on. */
 static int refuse(struct batch *b, uint32_t i, enum fold_result result, struct rt_err *err)
 {
@@ -341,6 +350,8 @@ static int refuse(struct batch *b, uint32_t i, enum fold_result result, struct r
 		}
 		break;
 	case POLICY_FAIL:
+		if (is_replaced(b->landed, ev->rollup))
+			break; /* the new definition is the mend, and has to get there */
 		err->code = ERR_PERMANENT;
 		return rt_context(err, "relation %s.%s, LSN " LSN_FMT, r->source_schema,
 				  r->source_table, LSN_ARGS(b->transaction[ev->transaction].end));

@@ -314,8 +314,8 @@ class Pipeline:
     def wait_live(self):
         def live():
             self.check_alive()
-            return self.warehouse("select count(*) from rolag.relation where pipeline = %s and state <> 'live'",
-                                  self.name) == [(0,)]
+            return self.warehouse("select count(*) from rolag.relation where pipeline = %s and state <> 'live' and "
+                                  "beside is null", self.name) == [(0,)]
         wait_for("the first load to end", live)
 
     def stop(self):

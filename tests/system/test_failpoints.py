@@ -363,7 +363,7 @@ def prepare(p, case):
         p.warehouse("create materialized view held as select count(*) from raw.core_roles")
     if case.point == "swap.prepare":
         p.warehouse("create index if not exists by_name on raw.core_roles (name)")
-    if case.point.startswith(("mirror.", "swap.")):
+    if case.point.startswith(("mirror.", "swap.", "sync.piece")):
         p.warehouse("delete from rolag.relation where pipeline = %s and name = 'core_roles'", p.name)
     if case.point == "capture.remember":
         os.unlink(os.path.join(p.state_dir, "capture.publications"))
