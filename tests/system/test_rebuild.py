@@ -490,10 +490,10 @@ def test_numbers_that_do_not_fit_are_refused_with_their_mend(roles):
 
 def test_a_rebuild_killed_again_and_again_goes_on_where_it_was(make_definable):
     """Apply and its children die at random, under load, until the new definition is live."""
-    p = make_definable(settings={"sync": {"chunk": 300}, "apply": {"batch_rows": 200}})
+    p = make_definable(settings={"sync": {"chunk": 100}, "apply": {"batch_rows": 200}})
     dice = random.Random(42)
     bank = Bank(p.core_conninfo, seed=42)
-    bank.bulk(40_000)
+    bank.bulk(60_000)
     p.start()
     second_obligation(p)
     assert p.apply.stop() == 0
@@ -501,7 +501,7 @@ def test_a_rebuild_killed_again_and_again_goes_on_where_it_was(make_definable):
     with Writing(bank, rate=40):
         p.start_apply()
         while kills < 15 and live(p, OBLIGATION) != (2, "live"):
-            threading.Event().wait(dice.uniform(0.1, 1.2))
+            threading.Event().wait(dice.uniform(0.02, 0.25))
             victims = workers(p)
             if victims and dice.random() < 0.5:
                 os.kill(dice.choice(victims), signal.SIGKILL)
