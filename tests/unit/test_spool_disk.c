@@ -596,11 +596,15 @@ static void test_applied_of_version_1_is_read(void **state)
 	be64_put(out, XXH3_64bits(out + 8, 40));
 	int fd = open(path, O_RDWR | O_CREAT, 0600);
 	assert_int_equal(pwrite(fd, out, 48, 512), 48);
-	close(fd);
 	assert_int_equal(applied_read(dir, &p, &err), 1);
 	assert_int_equal(p.applied.v, 77);
 	assert_int_equal(p.timeline, 3);
 	assert_int_equal(p.keep.v, 0);
+	be32_put(out + 12, 0); /* there never was a version 0 */
+	be64_put(out, XXH3_64bits(out + 8, 40));
+	assert_int_equal(pwrite(fd, out, 48, 512), 48);
+	close(fd);
+	assert_int_equal(applied_read(dir, &p, &err), 0);
 	free(path);
 }
 
