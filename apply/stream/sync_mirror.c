@@ -562,13 +562,20 @@ static int fill_again(void *ctx, struct rt_err *err)
 	return rc;
 }
 
+/* The part of a source's hash that is its key's. */
+static const char *hash_of_key(const char *hash)
+{
+	const char *at = strchr(hash, '/');
+	return at != NULL ? at : "";
+}
+
 /* Is the key's index still the one that it was? Its other columns may have become others: the stream says so. */
 static int check_key(struct sync_mirror *t, PGconn *core, struct piece *p, struct rt_err *err)
 {
 	int rc = look_at_source(t, core, err);
 	if (rc != 0)
 		return rc;
-	p->changed = strcmp(strchr(t->source.hash, '/'), strchr(t->note->source, '/')) != 0;
+	p->changed = strcmp(hash_of_key(t->source.hash), hash_of_key(t->note->source)) != 0;
 	return p->changed ? rt_fail(err, ERR_RETRY, "the key of %s became another: it is read anew",
 				    mirror_of(t)->source)
 			  : 0;

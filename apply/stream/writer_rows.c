@@ -262,7 +262,7 @@ int writer_read_state(const struct rollup *r, const PGresult *res, int i, struct
 static int take_state(struct batch *b, uint16_t rollup, const struct rollup *r, const PGresult *res,
 		      int i, struct buf *columns, struct rt_err *err)
 {
-	struct fold_row state;
+	struct fold_row state = {0};
 	int rc = writer_read_state(r, res, i, columns, &state, err);
 	if (rc != 0)
 		return rc;

@@ -496,7 +496,7 @@ static int read_source(struct project *p, const char *file, const struct yaml_no
 		"name",	     "schema", "description", "tables", "loaded_at_field",
 		"freshness", "config", "loader",      "meta",	"tags",
 		NULL};
-	struct model_source all = {0};
+	struct model_source all = {.source = ""};
 	struct yaml_node *n = NULL;
 	int rc = project_check_keys(p, file, map, "a source", known);
 	if (rc == 0)
