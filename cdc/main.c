@@ -47,10 +47,8 @@ int main(int argc, char **argv)
 	struct cli c = {0};
 	struct rt_err err;
 	int code = EXIT_OK;
-	if (FP_CONFIGURE(&err) != 0)
-		code = cli_fail(&c, &err);
-	else if (cli_parse(&c, commands, ARRAY_LEN(commands), argc, argv, default_config(), &err) !=
-		 0)
+	if (FP_CONFIGURE(&err) != 0 ||
+	    cli_parse(&c, commands, ARRAY_LEN(commands), argc, argv, default_config(), &err) != 0)
 		code = cli_fail(&c, &err);
 	else if (c.version)
 		code = cmd_version(&c);

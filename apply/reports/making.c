@@ -222,10 +222,9 @@ static int run_command(struct making *m, const char *schema, const json_t *model
 {
 	struct arena *a = &m->arena;
 	struct buf names = BUF_INIT;
-	size_t i;
-	const json_t *one;
-	json_array_foreach(models, i, one)
-		buf_printf(&names, "%s%s", i > 0 ? " " : "", json_string_value(one));
+	for (size_t i = 0; i < json_array_size(models); i++)
+		buf_printf(&names, "%s%s", i > 0 ? " " : "",
+			   json_string_value(json_array_get(models, i)));
 	const char *environment[] = {
 		arena_printf(a, "ROLAG_RUN_ID=%s", m->run.id),
 		arena_printf(a, "ROLAG_SCHEMA=%s", schema),

@@ -230,6 +230,7 @@ static int find_column(const struct schema *s, const char *name)
 static const char *compare_column(const struct schema *was, int i, const struct schema *now, int j)
 {
 	const struct schema_column *a = &was->column[i], *b = &now->column[j];
+	RT_ASSERT(was->land != NULL && now->land != NULL);
 	const struct schema_land *la = &was->land[i], *lb = &now->land[j];
 	if (la->number != 0 && lb->number != 0 && la->number != lb->number)
 		return "was dropped and added anew";

@@ -132,6 +132,7 @@ void parked_forget(struct parked *p, uint16_t rollup)
 	struct parked_entry *e, *next;
 	HASH_ITER(hh, p->entity, e, next)
 	{
+		/* cppcheck-suppress uninitvar ; uthash's macro sets it */
 		if (e->rollup != rollup)
 			continue;
 		HASH_DEL(p->entity, e);

@@ -142,9 +142,8 @@ static int replace(struct swap *s, const struct swap_views *v, int row, struct r
 	PGresult *res = create(s, v, row, true);
 	bool done = PQresultStatus(res) == PGRES_COMMAND_OK;
 	bool other = pgc_is_state(res, "42P16"); /* other columns, or in another order */
-	if (!done && !other && PQresultErrorField(res, PG_DIAG_SQLSTATE) == NULL)
-		rc = pgc_fail(s->c, res, err, "replacing a view");
-	else if (!done && !other && pgc_is_state(res, "55P03"))
+	if (!done && !other &&
+	    (PQresultErrorField(res, PG_DIAG_SQLSTATE) == NULL || pgc_is_state(res, "55P03")))
 		rc = pgc_fail(s->c, res, err, "replacing a view");
 	else if (!done && !other)
 		note_refusal(s, v, row, res);

@@ -17,11 +17,9 @@ static bool find_switch(const char *history, uint32_t timeline, struct lsn *ret)
 		char *end;
 		unsigned long number = strtoul(line, &end, 10);
 		char lsn[24] = "";
-		size_t n = strcspn(end, "\t\n");
 		if (*end == '\t') {
 			end++;
-			n = strcspn(end, "\t\n ");
-			snprintf(lsn, sizeof(lsn), "%.*s", (int)n, end);
+			snprintf(lsn, sizeof(lsn), "%.*s", (int)strcspn(end, "\t\n "), end);
 		}
 		if (number == timeline && lsn[0] != '\0' && lsn_parse(lsn, ret))
 			return true;

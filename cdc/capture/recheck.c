@@ -64,6 +64,7 @@ void recheck_again(struct recheck *r, const struct spool_memory *had, struct lsn
 		return;
 	const size_t left = r->count - r->next;
 	grow(r, left + n);
+	RT_ASSERT(r->item != NULL);
 	memmove(r->item + n, r->item + r->next, left * sizeof(*r->item));
 	memcpy(r->item, again, n * sizeof(*again));
 	r->next = 0;

@@ -163,13 +163,13 @@ static int look_mirrors(struct init *in, struct rt_err *err)
 {
 	for (uint16_t i = 0; i < in->mirrors.count; i++) {
 		const struct mirror *m = &in->mirrors.item[i];
-		const char *kind;
+		const char *kind = NULL;
 		int rc = look_table(in, m->nspname, m->relname, &kind, err);
 		if (rc == 0 && kind == NULL)
 			rc = rt_fail(err, ERR_PERMANENT,
 				     "%s: mirrors.tables: the core has no table %s", in->s.file,
 				     m->source);
-		if (rc == 0 && !m->append_only && kind[2] == 'n')
+		if (rc == 0 && kind != NULL && !m->append_only && kind[2] == 'n')
 			rc = refuse_identity(in, m, err);
 		if (rc != 0)
 			return rc;

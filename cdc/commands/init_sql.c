@@ -42,10 +42,12 @@ static void grant_connect(struct buf *b, const char *database, const char *role)
 static bool is_first_of_schema(const struct init *in, int publication, size_t at)
 {
 	const char *schema = in->pub[publication].table[at].schema;
-	for (int p = 0; p <= publication; p++)
-		for (size_t i = 0; i < (p < publication ? in->pub[p].count : at); i++)
+	for (int p = 0; p <= publication; p++) {
+		const size_t before = p == publication ? at : in->pub[p].count;
+		for (size_t i = 0; i < before; i++)
 			if (strcmp(in->pub[p].table[i].schema, schema) == 0)
 				return false;
+	}
 	return true;
 }
 

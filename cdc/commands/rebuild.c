@@ -48,6 +48,7 @@ struct run {
 static int find_rollup(struct run *q, const struct landed_set *set, struct rt_err *err)
 {
 	const char **name = rt_calloc(set->count + 1U, sizeof(*name));
+	RT_ASSERT(q->name != NULL);
 	for (uint16_t i = 0; i < set->count; i++) {
 		name[i] = set->item[i].rollup->name;
 		if (strcmp(name[i], q->name) == 0)

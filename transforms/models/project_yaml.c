@@ -359,7 +359,7 @@ static int read_model(struct project *p, const char *file, const struct yaml_nod
 	static const char *const known[] = {"name",	  "description", "columns",  "tests",
 					    "data_tests", "config",	 "contract", "docs",
 					    "meta",	  "tags",	 NULL};
-	struct model *md;
+	struct model *md = NULL;
 	struct yaml_node *n;
 	int rc = project_check_keys(p, file, map, seeds ? "a seed" : "a model", known);
 	if (rc == 0)

@@ -438,9 +438,8 @@ static int scan_quoted(struct scan *s, bool escapes, size_t *ret_from, size_t *r
 			return fail_at(s, s->at,
 				       "braces within quotes would be a template to dbt; write the "
 				       "text in two parts: '{' || '{'");
-		if (escapes && peek(s, 0) == '\\' && s->at + 1 < s->text.len)
-			s->at++;
-		else if (peek(s, 0) == quote && peek(s, 1) == quote)
+		if ((escapes && peek(s, 0) == '\\' && s->at + 1 < s->text.len) ||
+		    (peek(s, 0) == quote && peek(s, 1) == quote))
 			s->at++;
 		else if (peek(s, 0) == quote)
 			break;

@@ -357,7 +357,7 @@ static int parse_delimiter(struct rdef *d, const struct yaml_node *files, const 
 {
 	static const char *const keys[] = {"delimiter"};
 	const struct yaml_node *f = yaml_get(files, format);
-	const char *text;
+	const char *text = "";
 	if (f == NULL)
 		return 0;
 	int rc = rdef_expect(d, f, YAML_MAP, format);

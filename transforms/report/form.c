@@ -14,7 +14,7 @@ static bool needs_quotes(struct slice s, char delimiter)
 
 static bool is_formula(struct slice s)
 {
-	return s.len > 0 && memchr("=+-@\t\r\n", s.p[0], 7) != NULL;
+	return s.len > 0 && s.p[0] != '\0' && strchr("=+-@\t\r\n", s.p[0]) != NULL;
 }
 
 void form_csv_field(struct buf *out, struct slice s, bool first, char delimiter, bool guard)
