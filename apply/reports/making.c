@@ -246,8 +246,6 @@ static int build_by_command(struct making *m, const json_t *models, struct rt_er
 {
 	char schema[MAKING_SCHEMA_MAX];
 	json_t *relations = json_object_get(m->built, "relations");
-	size_t i;
-	const json_t *one;
 	making_schema(m->run.id, schema);
 	json_object_set_new(m->built, "builder", json_string("command"));
 	json_object_set_new(m->built, "schema", json_string(schema));
@@ -255,8 +253,9 @@ static int build_by_command(struct making *m, const json_t *models, struct rt_er
 	FAILPOINT_FD(REPORTS_BEFORE_COMMAND, PQsocket(m->c));
 	if (rc == 0)
 		rc = run_command(m, schema, models, err);
-	json_array_foreach(models, i, one)
-		json_object_set_new(relations, json_string_value(one), json_string(schema));
+	for (size_t i = 0; i < json_array_size(models); i++)
+		json_object_set_new(relations, json_string_value(json_array_get(models, i)),
+				    json_string(schema));
 	return rc;
 }
 
