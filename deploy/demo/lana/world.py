@@ -146,13 +146,14 @@ class Tx:
 class World:
     """Clock, dice, counters, and the lives that sleep."""
 
-    def __init__(self, seed=1, start="2024-01-01", scale=1.0, legacy=True, mutate=None, with_ledger=False):
+    def __init__(self, seed=1, start="2024-01-01", scale=1.0, legacy=True, mutate=None, with_ledger=False, hard=False):
         self.rng = random.Random(seed)
         self.ledger = Ledger(seed) if with_ledger else None
         self.now = (datetime.fromisoformat(start) - EPOCH) // timedelta(microseconds=1)
         self.scale = scale      # customers and reports a day, as a multiple of the usual
         self.legacy = legacy    # also event types that today's core no longer writes
         self.mutate = mutate
+        self.hard = hard        # loans run for long, and many are not paid
         self.closing = False    # no new lives; those under way go on to their end
         self.users = []
         self._public, self._audit, self._lane, self._wake_no = 1000, 0, 0, 0
