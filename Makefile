@@ -1,7 +1,7 @@
 # rolag: one binary, built by one Makefile.
 #
 #   make            the binary: build/release/rolag
-#   make demo       two throwaway PostgreSQL clusters, a bank's load, rolag between them, and the proof
+#   make demo       two throwaway PostgreSQL clusters, a bank's load, rolag between them, the proof, all reports
 #   make demo-up    the same in the background, to play with; make demo-down ends it
 #   make test       everything: check, then the system tests on real clusters
 #   make check      unit tests and simulation (ASan+UBSan), formatting, layers, headers: under a minute

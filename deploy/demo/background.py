@@ -17,6 +17,7 @@ import time
 
 import psycopg
 
+from button import ask_outside
 from estate import Estate, Failed
 from steps import Ended, catch_up, explain, prepare, show_proof
 import proof as proof_
@@ -109,8 +110,9 @@ def keep(screen, a):
     estate = Estate(a.folder, a.rolag)
     try:
         prepare(screen, estate, a.history, a.rate, reconnect=3600)
-        estate.load.go()
+        estate.load.order()
         with psycopg.connect(estate.warehouse.conninfo(), autocommit=True) as warehouse:
+            ask_outside(warehouse, estate)
             note(a.folder, "facility", proof_.rich_facility(warehouse))
             note(a.folder, "load", str(estate.load.process.pid))
         note(a.folder, "ready", "")
@@ -157,6 +159,7 @@ def invite(screen, a, path):
     entry("logs", f"{path}/rolag.log  core.log  warehouse.log  load.log")
     head("Try")
     command("watch it", f"{rolag} status --watch")
+    command(f"all reports of this moment; the files are in {path}/reports", f"{rolag} report run --wait")
     command("kill a role in mid-work; rolag run starts it again, and nothing is lost or there twice",
             f"kill -9 $(pgrep -f 'rolag apply --config {path}/')")
     command("prove it: the load is held for a moment while both sides are compared",

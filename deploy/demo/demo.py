@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """rolag shows itself: two throwaway PostgreSQL clusters, a bank's load, rolag between them, and the proof.
 
-  demo.py run        everything, in under a minute; exit code 0 only if the proof holds; leaves nothing behind
+  demo.py run        everything, in about a minute; exit code 0 only if the proofs hold; leaves nothing behind
   demo.py up         the same estate in the background, to play with; prints how
   demo.py proof      compares both databases of the estate that is up
   demo.py down       stops it and deletes it
@@ -22,6 +22,7 @@ import psycopg  # noqa: E402
 
 import background  # noqa: E402
 import proof  # noqa: E402
+from button import press  # noqa: E402
 from estate import ROOT, Estate, Failed, label  # noqa: E402
 from screen import Screen, bar, duration, size, spark  # noqa: E402
 from steps import Ended, catch_up, explain, prepare, show_proof, tell_story  # noqa: E402
@@ -174,7 +175,7 @@ def go_live(screen, estate, warehouse, seconds):
     """The load for so long, until the warehouse has all of it; the commits, and their p50 and p99 in seconds."""
     watcher = Watcher(estate)
     watcher.start()
-    estate.load.go()
+    estate.load.order()
     live = Live(screen, estate, watcher, seconds)
     try:
         while live.elapsed() < seconds:
@@ -185,7 +186,9 @@ def go_live(screen, estate, warehouse, seconds):
             time.sleep(0.05)
     finally:
         watcher.close()
-    report, took = estate.load.finish(), live.elapsed()
+    estate.load.order()
+    estate.wait(lambda: estate.load.phase() == "held", "the end of the load", 20)
+    report, took = estate.load.report, live.elapsed()
     waited = catch_up(estate, warehouse)
     watcher.look(warehouse)
     if screen.live:
@@ -211,7 +214,7 @@ def run(screen, a):
         screen.say()
         screen.say("  " + screen.style("rolag", "bold") + "  a bank's events become rollups in a warehouse")
         screen.say()
-        prepare(screen, estate, a.history, a.rate)
+        prepare(screen, estate, a.history, a.rate, expect=a.history + int(a.rate * (a.seconds or 25) * 1.3))
         # On a slow machine it is shorter, so that the whole stays under a minute.
         seconds = a.seconds or max(10.0, min(25.0, 48 - (time.monotonic() - started)))
         with psycopg.connect(estate.core.conninfo(), autocommit=True) as core, \
@@ -219,16 +222,22 @@ def run(screen, a):
             commits, p50, p99 = go_live(screen, estate, warehouse, seconds)
             types = proof.event_types(core)
             tell_story(screen, estate, warehouse)
-            if a.sabotage:
+            if a.sabotage == "rollup":
                 warehouse.execute(SABOTAGE)
             good, events = show_proof(screen, core, warehouse)
-        if not good:
-            screen.done(screen.style("The proof does not hold: core and warehouse differ.", "bold"), good=False)
-            return 1
-        screen.done(screen.style(f"Equal: all {events:,} events of {types} types are in the warehouse, once each.",
-                                 "bold"))
-        screen.say(f"    Half of the {commits:,} transactions written live were visible there {duration(p50)} after")
-        screen.say(f"    their commit in the core, 99 % of them within {duration(p99)}.")
+            if not good:
+                screen.done(screen.style("The proof does not hold: core and warehouse differ.", "bold"), good=False)
+                return 1
+            screen.done(screen.style(f"Equal: all {events:,} events of {types} types are in the warehouse, once each.",
+                                     "bold"))
+            screen.say(f"    Half of the {commits:,} transactions written live were visible there {duration(p50)} after")
+            screen.say(f"    their commit in the core, 99 % of them within {duration(p99)}.")
+            screen.say()
+            if not press(screen, estate, core, warehouse, a.sabotage == "report"):
+                screen.done(screen.style("The reports are not of the moment of the click.", "bold"), good=False)
+                return 1
+        estate.load.finish()
+        screen.done(screen.style("Fresh: what was committed before the click is in the files.", "bold"))
         screen.say(f"    All of this took {time.monotonic() - started:.0f} s and leaves nothing behind.")
         screen.say()
         return 0
@@ -249,7 +258,8 @@ def arguments(argv):
     p.add_argument("--seconds", type=float, help="how long the live part of run lasts (25; less on a slow machine)")
     p.add_argument("--rate", type=float, help="transactions a second (run: 250, up: 20)")
     p.add_argument("--history", type=int, default=12_000, metavar="EVENTS", help="written before rolag begins (12000)")
-    p.add_argument("--sabotage", action="store_true", help=argparse.SUPPRESS)   # the tests': can the proof fail?
+    # The tests': can the proofs fail?
+    p.add_argument("--sabotage", choices=["rollup", "report"], help=argparse.SUPPRESS)
     p.add_argument("--folder", help=argparse.SUPPRESS)
     a = p.parse_args(argv)
     a.rolag = os.path.abspath(a.rolag)

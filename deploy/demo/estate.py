@@ -20,7 +20,8 @@ from cluster import Cluster
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-DEFINITIONS = os.path.join(ROOT, "transforms", "lana", "rollups")
+PACK = os.path.join(ROOT, "transforms", "lana")
+DEFINITIONS = os.path.join(PACK, "rollups")
 PIPELINE = "lana"
 # The plain tables that the pack's models read, as in deploy/lana.yaml.
 APPEND_ONLY = ["cala_balance_history", "cala_cumulative_effective_balances", "core_chart_node_events"]
@@ -58,11 +59,11 @@ class Failed(Exception):
 class Load:
     """demo_load.py as a child: its newest report, and its end."""
 
-    def __init__(self, conninfo, history, rate, log, reconnect):
+    def __init__(self, conninfo, history, rate, log, reconnect, expect):
         with open(log, "ab") as err:
             self.process = subprocess.Popen(
                 [sys.executable, os.path.join(HERE, "demo_load.py"), "--connect", conninfo, "--history", str(history),
-                 "--rate", str(rate), "--reconnect", str(reconnect)],
+                 "--rate", str(rate), "--reconnect", str(reconnect), "--expect", str(expect)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
         self.log, self.report, self.samples = log, {}, []
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -77,9 +78,9 @@ class Load:
     def phase(self):
         return self.report.get("phase", "starting")
 
-    def go(self):
-        """From here on one by one."""
-        self.process.stdin.write("go\n")
+    def order(self):
+        """The next part: one by one; hold; up to a deposit that must be reported."""
+        self.process.stdin.write("\n")
         self.process.stdin.flush()
 
     def rate(self, seconds=2.0):
@@ -113,7 +114,7 @@ class Estate:
     def __init__(self, folder, rolag):
         self.folder, self.rolag = folder, rolag
         self.core = self.warehouse = self.load = self.run = None
-        self.config, self.log = (os.path.join(folder, n) for n in ("rolag.yaml", "rolag.log"))
+        self.config, self.log, self.reports = (os.path.join(folder, n) for n in ("rolag.yaml", "rolag.log", "reports"))
         os.chmod(folder, 0o711)     # PostgreSQL may run as another user, and must get through
 
     # steps ------------------------------------------------------------------------------------
@@ -129,12 +130,13 @@ class Estate:
             os.symlink(cluster.socket, os.path.join(self.folder, name))
             os.symlink(cluster.log, os.path.join(self.folder, name + ".log"))
         self.core.psql(file=os.path.join(HERE, "core.sql"))
+        self.warehouse.psql(file=os.path.join(PACK, "ext.sql"))
 
-    def start_load(self, history, rate, reconnect=0):
-        """The bank, which writes its history at once and then waits for go()."""
+    def start_load(self, history, rate, reconnect=0, expect=0):
+        """The bank, which writes its history at once and then waits for order()."""
         with undisturbed():
             self.load = Load(self.core.conninfo(), history, rate, os.path.join(self.folder, "load.log"),
-                             reconnect)
+                             reconnect, expect)
 
     def write_config(self):
         lines = [
@@ -145,6 +147,9 @@ class Estate:
             "warehouse:", f"  connect: {json.dumps(self.warehouse.conninfo())}",
             "rollups:", f"  path: {json.dumps(DEFINITIONS)}",
             "mirrors:", f"  tables: {json.dumps(MIRRORS)}", f"  append_only: {json.dumps(APPEND_ONLY)}",
+            "models:", f"  path: {json.dumps(PACK)}",
+            "reports:", f"  definitions: {json.dumps(os.path.join(PACK, 'reports.yaml'))}",
+            f"  target: {json.dumps(self.reports)}",
             "capture:", "  wal_budget: 1 GB",       # below the core's max_slot_wal_keep_size
             "spool:", "  quota: 1 GB", "  reserve: 0",
         ]

@@ -44,6 +44,7 @@ def arguments(argv):
     p.add_argument("--nasty", type=int, nargs="?", const=1, default=0, choices=(1, 2),
                    help="unusual payloads; 2: also such that break the contract, which the triggers bear")
     p.add_argument("--no-legacy", action="store_true", help="only event types that today's core writes")
+    p.add_argument("--hard-times", action="store_true", help="loans run for long, and many borrowers stop paying")
     p.add_argument("--ledger", action="store_true", help="also the ledger's tables; the events stay the same")
     p.add_argument("--stop-file", metavar="FILE", help="end when this file exists")
     a = p.parse_args(argv)
@@ -52,11 +53,11 @@ def arguments(argv):
     return a
 
 
-def make_world(seed=1, start="2024-01-01", scale=1.0, legacy=True, nasty_level=0, with_ledger=False,
+def make_world(seed=1, start="2024-01-01", scale=1.0, legacy=True, nasty_level=0, with_ledger=False, hard=False,
                price_shift=0):
     """A world to be given to lana.transactions."""
     mutate = nasty.Nasty(nasty_level) if nasty_level else None
-    world = lana.World(seed, start, scale, legacy, mutate, with_ledger, price_shift)
+    world = lana.World(seed, start, scale, legacy, mutate, with_ledger, hard, price_shift)
     if mutate:
         mutate.rng = world.rng
     return world
@@ -93,7 +94,7 @@ class Stop:
 
 def main(argv=None):
     a = arguments(argv)
-    world = make_world(a.seed, a.start, a.scale, not a.no_legacy, a.nasty, a.ledger)
+    world = make_world(a.seed, a.start, a.scale, not a.no_legacy, a.nasty, a.ledger, a.hard_times)
     transactions = lana.transactions(world)
     if a.drain is not None:
         transactions = closing(transactions, world, a.drain)

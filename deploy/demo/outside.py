@@ -43,21 +43,22 @@ def applicant(external_id):
             "phone": "+503 %08d" % rng.randrange(10 ** 8), "review": {"reviewStatus": "completed"}}
 
 
-def answer(conn):
-    """An applicant for everybody that the provider called about; how many are new."""
+def answer(conn, when=None):
+    """An applicant for everybody that the provider called about, asked for then, or when it called; how many are new."""
     asked = conn.execute(
         "select i.payload ->> 'externalUserId', max(i.recorded_at) from raw.inbox_events i where not exists "
         "(select from ext.kyc_applicants a where a.customer_id = (i.payload ->> 'externalUserId')::uuid) "
         "group by 1 order by 1").fetchall()
     with conn.cursor().copy("copy ext.kyc_applicants (customer_id, recorded_at, content) from stdin") as copy:
         for external_id, at in asked:
-            copy.write_row((external_id, at, json.dumps(applicant(external_id), ensure_ascii=False)))
+            copy.write_row((external_id, when or at, json.dumps(applicant(external_id), ensure_ascii=False)))
     return len(asked)
 
 
-def prices(conn, days, shift=0):
-    """A price every ten minutes, as the simulated bank saw it (shift: that of its world)."""
-    newest, = conn.execute("select max(recorded_at) from raw.inbox_events").fetchone()
+def prices(conn, days, until=None, shift=0):
+    """A price every ten minutes of so many days, as the simulated bank (shift: that of its world) saw it; until its
+    newest event."""
+    newest, = (until,) if until else conn.execute("select max(recorded_at) from raw.inbox_events").fetchone()
     if newest is None:
         return 0
     at = newest.replace(minute=newest.minute // 10 * 10, second=0, microsecond=0)

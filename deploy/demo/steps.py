@@ -36,14 +36,14 @@ class Step:
             self.screen.done(self.text, good=False)
 
 
-def prepare(screen, estate, history, rate, reconnect=0):
+def prepare(screen, estate, history, rate, reconnect=0, expect=0):
     """Up to a rolag that follows the stream, with the bank waiting to go on."""
     with Step(screen, "two PostgreSQL clusters, a core and a warehouse") as step:
         estate.start_clusters()
         version = estate.core.psql("show server_version").split()[0]
         step.text = f"two PostgreSQL {version} clusters, a bank's 33 event tables in the core"
     with Step(screen, "the bank's history") as step:
-        estate.start_load(history, rate, reconnect)
+        estate.start_load(history, rate, reconnect, expect)
         estate.wait(lambda: estate.load.phase() == "live", "writing the history", 60)
         step.text = f"the bank's history: {estate.load.report['events']:,} events in the core"
     with Step(screen, "rolag init") as step:

@@ -19,6 +19,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "deploy", "demo"))
 
+import button as button_  # noqa: E402
 import demo  # noqa: E402
 import demo_load  # noqa: E402
 import lana  # noqa: E402
@@ -153,8 +154,34 @@ def test_in_a_pipe_it_proves_equality_and_leaves_nothing(traces):
     traces.assert_nothing_left()
 
 
+def test_it_ends_with_the_button_and_its_freshness(traces):
+    code, out = traces.run("run", *SHORT)
+    assert code == 0, out
+    button = out[out.index("The button"):]
+    states = re.findall(r"^    (queued|waiting|building|writing|published) +[\d.]+ m?s  ", button, re.M)
+    assert states == ["queued", "waiting", "building", "writing", "published"], out
+    assert re.search(r"files are in /.*/reports/\n  [0-9a-f-]{36}/", button), out
+    for name in ("nrp_91/saldo_cuenta.csv", "nrp_92/referencia.xml", "other/calculo_de_riesgo_neto.csv"):
+        lines, = re.findall(rf"{name}  (\d+) lines", button)
+        assert int(lines) > 3, out
+    assert re.search(r"XML +6 of 6 valid", button) and re.search(r"outside +kyc_applicants fresh", button), out
+    assert re.search(r"✓ the deposit of [\d.]+ m?s before is in the transfer report: \d+ \+ 1 rows", button), out
+    lsn = r"([0-9A-F]+/[0-9A-F]+)"
+    found, = re.findall(rf"✓ its commit {lsn} ≤ fence {lsn} ≤ watermark {lsn}", button)
+    assert list(found) == sorted(found, key=button_.position), out
+    assert "Fresh: what was committed before the click is in the files" in button
+
+
+def test_a_file_without_the_deposit_fails_the_demo(traces):
+    code, out = traces.run("run", *SHORT, "--sabotage", "report")
+    assert code == 1, out
+    assert "33 of 33" in out and re.search(r"✗ the transfer report has it 0 times", out), out
+    assert "not of the moment" in out and "Fresh" not in out
+    traces.assert_nothing_left()
+
+
 def test_a_row_that_is_wrong_fails_the_demo(traces):
-    code, out = traces.run("run", *SHORT, "--sabotage")
+    code, out = traces.run("run", *SHORT, "--sabotage", "rollup")
     assert code == 1, out
     assert differences(out) == {"deposit": "hash"}, out
     assert "32 of 33" in out and "does not hold" in out and "Equal" not in out
@@ -214,7 +241,7 @@ def test_up_stays_up_until_down(traces):
     again = traces.run("up")
     assert again[0] == 0 and "up already" in again[1]
     roles = {p: words for p, words in running.items() if words.startswith("rolag") and not is_worker(p)}
-    assert len(roles) == 2 and set(roles) <= set(traces.processes())
+    assert len(roles) == 3 and set(roles) <= set(traces.processes())
     applier = [p for p, words in roles.items() if words.startswith("rolag apply")]
     os.kill(applier[0], signal.SIGKILL)
     code, out = traces.run("proof")

@@ -1,10 +1,16 @@
 """Credit: proposal, collateral, the running facility with its daily interest, debts and payments."""
+import math
+
 from . import people, shapes
 from .world import DAY, day_of, midnight, month_start
 
 SATS = 100_000_000
 # How borrowers pay, taken in turn: on time, late (overdue), in parts, or only after default.
 PAYERS = ["good", "good", "late", "good", "parts", "good", "default", "good"]
+MONTHS = [1, 2, 3, 3, 3, 3, 4, 6]
+# In hard times loans run for long, and borrowers stop paying for good, after the first interest or without any.
+HARD_PAYERS = ["stops", "good", "stops", "parts", "stops", "default", "stops", "late"]
+HARD_MONTHS = [9, 12, 18, 24]
 
 
 def decimal(value):
@@ -17,10 +23,11 @@ class Facility:
 
     def __init__(self, w, bank, c):
         self.w, self.bank, self.c = w, bank, c
-        self.months = w.rng.choice([1, 2, 3, 3, 3, 3, 4, 6])
+        payers = HARD_PAYERS if w.hard else PAYERS
+        self.months = w.rng.choice(HARD_MONTHS if w.hard else MONTHS)
         self.multiple = w.turn("multiple disbursals", 4) == 3
         self.rate = w.rng.choice([10, 12, 12, 12.5])
-        self.payer = PAYERS[w.turn("payers", len(PAYERS))]
+        self.payer = payers[w.turn("payers", len(payers))]
         self.legacy = w.legacy and w.turn("legacy", 12) == 2
         self.amount = w.rng.randrange(50, 2_000) * 500_000
         self.terms = shapes.terms(w, self.months, self.multiple, self.rate, self.payer == "default")
@@ -443,8 +450,10 @@ class Facility:
             return
         age = (day - due[0].due) // DAY
         owed = sum(d.left for d in due)
-        patience = {"good": due[0].number % 4, "parts": 1, "late": 53, "default": 135}[self.payer]
-        if self.payer == "default" and due[0].number == 1:
+        patience = {"good": due[0].number % 4, "parts": 1, "late": 53, "default": 135, "stops": math.inf}[self.payer]
+        if self.payer == "default" and self.w.hard:
+            patience = math.inf
+        elif self.payer == "default" and due[0].number == 1 or self.payer == "stops" and due[0].number <= 2:
             patience = 0
         if age < patience:
             return

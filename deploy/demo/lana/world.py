@@ -155,13 +155,15 @@ class Tx:
 class World:
     """Clock, dice, counters, and the lives that sleep."""
 
-    def __init__(self, seed=1, start="2024-01-01", scale=1.0, legacy=True, mutate=None, with_ledger=False, price_shift=0):
+    def __init__(self, seed=1, start="2024-01-01", scale=1.0, legacy=True, mutate=None, with_ledger=False, hard=False,
+                 price_shift=0):
         self.rng = random.Random(seed)
         self.ledger = Ledger(seed) if with_ledger else None
         self.now = (datetime.fromisoformat(start) - EPOCH) // timedelta(microseconds=1)
         self.scale = scale      # customers and reports a day, as a multiple of the usual
         self.legacy = legacy    # also event types that today's core no longer writes
         self.mutate = mutate
+        self.hard = hard        # loans run for long, and many are not paid
         self.price_shift = price_shift      # days by which the price's swings come later
         self.closing = False    # no new lives; those under way go on to their end
         self.users = []
