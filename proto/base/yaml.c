@@ -312,3 +312,21 @@ const char *yaml_nearest(const char *word, const char *const *names, size_t n)
 	}
 	return best;
 }
+
+int yaml_check_keys(const char *name, const struct yaml_node *map, const char *what,
+		    const char *const *names, size_t n, struct rt_err *err)
+{
+	for (size_t i = 0; i < map->count; i++) {
+		const char *key = map->key[i]->text;
+		size_t j = 0;
+		while (j < n && strcmp(names[j], key) != 0)
+			j++;
+		if (j < n)
+			continue;
+		const char *near = yaml_nearest(key, names, n);
+		return yaml_fail(name, map->key[i], err, "%s has no key \"%s\"%s%s%s", what, key,
+				 near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
+				 near != NULL ? "\"?" : "");
+	}
+	return 0;
+}

@@ -47,5 +47,8 @@ bool yaml_bool(const struct yaml_node *n, bool *ret) RT_MUSTCHECK;
 bool yaml_int(const struct yaml_node *n, int64_t *ret) RT_MUSTCHECK;
 /* The nearest of n names to word by edit distance, or NULL when none is near (for "did you mean"). */
 const char *yaml_nearest(const char *word, const char *const *names, size_t n);
+/* Fails as yaml_fail does for the first key of a map that is none of n names; what: whose keys they are, "a column". */
+int yaml_check_keys(const char *name, const struct yaml_node *map, const char *what,
+		    const char *const *names, size_t n, struct rt_err *err) RT_MUSTCHECK;
 
 #endif

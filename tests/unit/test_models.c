@@ -255,7 +255,7 @@ static void test_what_is_wrong_in_a_project_has_its_place(void **state)
 		{"models/staging/b.sql", "select * from {{ source('raw', 'tt') }}",
 		 "no *.yml declares source raw.tt; did you mean raw.t?"},
 		{"models/m.yml", "modles: []",
-		 "models/m.yml:1:1: the file has no key modles here; did you mean models?"},
+		 "models/m.yml:1:1: the file has no key \"modles\"; did you mean \"models\"?"},
 		{"models/m.yml", "models: [{name: goop}]", "there is no model goop"},
 		{"models/m.yml", "models: [{name: good}, {name: good}]",
 		 "models/m.yml:1:24: good is described at models/m.yml:1, too"},
@@ -310,7 +310,7 @@ static void test_what_is_wrong_in_a_project_has_its_place(void **state)
 	file_count = 0;
 	read_says("dbt_project.yml:1:1: it is missing");
 	add("dbt_project.yml", "name: p\non-run-start: [\"x\"]\n");
-	read_says("dbt_project.yml:2:1: dbt_project.yml has no key on-run-start");
+	read_says("dbt_project.yml:2:1: dbt_project.yml has no key \"on-run-start\"");
 	file_count = 0;
 	add("dbt_project.yml", "name: p\nmodel-paths: [sql]\n");
 	read_says("dbt_project.yml:2:14: model-paths");

@@ -18,21 +18,7 @@ int project_check_keys(struct project *p, const char *file, const struct yaml_no
 		return yaml_fail(file, map, p->err, "%s is a map", what);
 	while (known[n] != NULL)
 		n++;
-	for (size_t i = 0; i < map->count; i++) {
-		bool found = false;
-		for (size_t k = 0; k < n && !found; k++)
-			found = strcmp(map->key[i]->text, known[k]) == 0;
-		if (found)
-			continue;
-		const char *near = yaml_nearest(map->key[i]->text, known, n);
-		if (near != NULL)
-			return yaml_fail(file, map->key[i], p->err,
-					 "%s has no key %s here; did you mean %s?", what,
-					 map->key[i]->text, near);
-		return yaml_fail(file, map->key[i], p->err, "%s has no key %s here", what,
-				 map->key[i]->text);
-	}
-	return 0;
+	return yaml_check_keys(file, map, what, known, n, p->err);
 }
 
 int project_text(struct project *p, const char *file, const struct yaml_node *map, const char *key,

@@ -22,21 +22,7 @@ const char *report_format_name(enum report_format f)
 int rdef_check_keys(struct rdef *d, const struct yaml_node *map, const char *what,
 		    const char *const *names, size_t count)
 {
-	for (size_t i = 0; i < map->count; i++) {
-		const char *key = map->key[i]->text;
-		size_t j = 0;
-		while (j < count && strcmp(names[j], key) != 0)
-			j++;
-		if (j < count)
-			continue;
-		const char *near = yaml_nearest(key, names, count);
-		if (near != NULL)
-			return yaml_fail(d->name, map->key[i], d->err,
-					 "%s has no key \"%s\"; did you mean \"%s\"?", what, key,
-					 near);
-		return yaml_fail(d->name, map->key[i], d->err, "%s has no key \"%s\"", what, key);
-	}
-	return 0;
+	return yaml_check_keys(d->name, map, what, names, count, d->err);
 }
 
 int rdef_expect(struct rdef *d, const struct yaml_node *n, enum yaml_kind kind, const char *what)

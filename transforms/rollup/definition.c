@@ -18,21 +18,7 @@
 int def_check_keys(struct def *d, const struct yaml_node *map, const char *what,
 		   const char *const *names, size_t n)
 {
-	for (size_t i = 0; i < map->count; i++) {
-		const char *key = map->key[i]->text;
-		size_t j = 0;
-		while (j < n && strcmp(names[j], key) != 0)
-			j++;
-		if (j < n)
-			continue;
-		const char *near = yaml_nearest(key, names, n);
-		if (near != NULL)
-			return yaml_fail(d->name, map->key[i], d->err,
-					 "%s has no key \"%s\"; did you mean \"%s\"?", what, key,
-					 near);
-		return yaml_fail(d->name, map->key[i], d->err, "%s has no key \"%s\"", what, key);
-	}
-	return 0;
+	return yaml_check_keys(d->name, map, what, names, n, d->err);
 }
 
 int def_expect(struct def *d, const struct yaml_node *n, enum yaml_kind kind, const char *what)
