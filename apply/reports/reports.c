@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/reports/http/http.h"
 #include "apply/reports/keep.h"
 #include "apply/reports/queue.h"
 #include "apply/reports/schedule.h"
@@ -41,6 +42,8 @@ struct companion {
 	bool pressed;		   /* SIGUSR1 came, and is not in the queue yet */
 	int lock;
 	struct log_limit retry_limit;
+	const struct reports_outlook *outlook;
+	struct http *http; /* NULL: off */
 };
 
 /* ---- the warehouse ---- */
@@ -279,8 +282,10 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 		log_info("status", "state=%s run=%s published=%" PRIu64 " failed=%" PRIu64,
 			 met_state_now(), o->worker.pid != 0 ? o->worker.run : "none",
 			 met_get(MET_REPORTS_PUBLISHED), met_get(MET_REPORTS_FAILED));
-	if (l->reload)
+	if (l->reload) {
 		settings_reload(o->s, "reports");
+		http_reload(o->http);
+	}
 	l->usr1 = l->usr2 = l->reload = l->child = false;
 	met_tick(rt_now_us());
 	l->done = l->stop > 0;
@@ -316,13 +321,16 @@ static int set_up(struct companion *o, struct rt_err *err)
 	loop_add(&o->loop,
 		 (struct loop_source){"warehouse", o, warehouse_prepare, warehouse_dispatch});
 	loop_add(&o->loop, (struct loop_source){"worker", o, worker_prepare, worker_dispatch});
-	return 0;
+	const struct http_options h = {s, &o->pack, o->schedules.zone, o->outlook};
+	return http_start(&h, &o->loop, &o->http, err);
 }
 
-int reports_main(const struct settings *s)
+int reports_main(const struct settings *s, const struct reports_outlook *outlook)
 {
-	struct companion o = {
-		.s = s, .worker = {.fd = -1}, .retry_limit = {.interval_us = RETRY_LOG_US}};
+	struct companion o = {.s = s,
+			      .worker = {.fd = -1},
+			      .retry_limit = {.interval_us = RETRY_LOG_US},
+			      .outlook = outlook};
 	struct rt_err err;
 	settings_setup_log(s, "reports");
 	arena_init(&o.arena, 65536);
@@ -340,6 +348,7 @@ int reports_main(const struct settings *s)
 		log_info("reports stops", "published=%" PRIu64, met_get(MET_REPORTS_PUBLISHED));
 	}
 	met_state(rc < 0 ? "failed" : "stopped");
+	http_stop(o.http);
 	disconnect(&o);
 	schedule_release(&o.schedules);
 	arena_release(&o.turn);
