@@ -218,6 +218,7 @@ COMMANDS_SRC := \
 	cdc/commands/check_core.c \
 	cdc/commands/check_definitions.c \
 	cdc/commands/check_custody.c \
+	cdc/commands/check_http.c \
 	cdc/commands/check_machine.c \
 	cdc/commands/check_mirrors.c \
 	cdc/commands/check_models.c \
@@ -260,6 +261,7 @@ UNIT_TESTS := \
 	test_definition \
 	test_fold \
 	test_frame \
+	test_http \
 	test_json \
 	test_ledger \
 	test_mirror \
@@ -285,6 +287,7 @@ FUZZ := \
 	csv \
 	fold \
 	frame \
+	http \
 	json \
 	model \
 	pgoutput \

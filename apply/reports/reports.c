@@ -39,7 +39,8 @@ struct companion {
 	struct worker worker;
 	struct pgc_backoff backoff;
 	int64_t retry_us, look_us; /* monotonic */
-	bool pressed;		   /* SIGUSR1 came, and is not in the queue yet */
+	int64_t looked_us; /* monotonic: of the last turn that went well; 0: not connected */
+	bool pressed;	   /* SIGUSR1 came, and is not in the queue yet */
 	int lock;
 	struct log_limit retry_limit;
 	const struct reports_outlook *outlook;
@@ -53,6 +54,7 @@ static void disconnect(struct companion *o)
 	worker_stop(&o->worker);
 	pgc_close(o->c);
 	o->c = NULL;
+	o->looked_us = 0;
 	met_set(MET_REPORTS_CONNECTED, 0);
 }
 
@@ -60,8 +62,10 @@ static int connect(struct companion *o, struct rt_err *err)
 {
 	int dropped = 0;
 	int rc = runs_connect(&o->c, o->s, "rolag reports", &o->loop, err);
-	if (rc == 0)
+	if (rc == 0) {
+		pgc_wait_by(o->c, &o->loop);
 		rc = migrate_check(o->c, err);
+	}
 	if (rc == 0)
 		rc = pgc_exec(o->c, NULL, err, "LISTEN " RUNS_CHANNEL);
 	if (rc == 0)
@@ -220,6 +224,8 @@ static int turn(struct companion *o, int64_t now, struct rt_err *err)
 		rc = queue_join(o->c, o->s->pipeline, o->epoch, err);
 	if (rc == 0 && o->worker.pid == 0)
 		rc = start_run(o, now, err);
+	if (rc == 0)
+		o->looked_us = rt_mono_us();
 	met_state(o->worker.pid != 0 ? "running" : "idle");
 	return rc;
 }
@@ -321,7 +327,7 @@ static int set_up(struct companion *o, struct rt_err *err)
 	loop_add(&o->loop,
 		 (struct loop_source){"warehouse", o, warehouse_prepare, warehouse_dispatch});
 	loop_add(&o->loop, (struct loop_source){"worker", o, worker_prepare, worker_dispatch});
-	const struct http_options h = {s, &o->pack, o->schedules.zone, o->outlook};
+	const struct http_options h = {s, &o->pack, o->schedules.zone, o->outlook, &o->looked_us};
 	return http_start(&h, &o->loop, &o->http, err);
 }
 

@@ -1,12 +1,26 @@
 """The companion's API over HTTP: who may come, what may be asked, and that what is sent is what was published."""
+import glob
 import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
 
+import psycopg
 import pytest
-from pipeline import entity, write_roles
-from web import RUNS, make_web  # noqa: F401
+from network import Frozen
+from pipeline import PERMANENT, TEMPORARY, entity, wait_for, write_role, write_roles
+from web import DOCUMENT, RUNS, make_web  # noqa: F401
+
+ROLES = {"reports": ["nrp_1/01_roles"]}
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
 
 @pytest.fixture
-def web(make_web):
+def web(make_web):  # noqa: F811
     p = make_web().start()
     yield p
     assert "an answer that the API's document does not have" not in p.reports.text()
@@ -38,3 +52,496 @@ def test_a_run_is_asked_for_followed_and_its_files_are_those_on_disk(web):
         again = p.get(f["url"], headers={"If-None-Match": got.headers["ETag"]})
         assert again.status == 304 and again.body == b""
     assert entity(3) in p.get(one["files"][0]["url"]).body.decode()
+
+
+# ---- who may come ----------------------------------------------------------------------------------------------------
+
+def test_only_probes_page_and_document_need_no_token(web):
+    p = web
+    free = {path for path, methods in DOCUMENT["paths"].items() if methods["get"]["security"] == []}
+    assert free == {"/", "/console.css", "/console.js", "/healthz", "/readyz", "/api/v1/openapi.json"}
+    for path, methods in DOCUMENT["paths"].items():
+        real = path.format(id=NOBODY, norm="nrp_1", name="roles.csv")
+        for method in methods:
+            got = p.call(method.upper(), real, None)
+            assert got.status == (200 if path in free else 401), path
+            if path not in free:
+                assert got.headers["WWW-Authenticate"].startswith("Bearer")
+    assert p.get("/api/v1/openapi.json", None).json == DOCUMENT
+    for wrong in ("rolag_x", "", p.token["run"] + "x", p.token["run"][:-1], p.lines["run"].split()[-1]):
+        assert p.get("/api/v1/reports", wrong).status == 401
+    # Another scheme, and a scheme in other letters.
+    assert p.call("GET", "/api/v1/reports", None, headers={"Authorization": "Basic " + p.token["run"]}).status == 401
+    assert p.call("GET", "/api/v1/reports", None, headers={"Authorization": "bearer " + p.token["run"]}).status == 200
+    log = p.reports.text()
+    assert "a request over HTTP is refused" in log and "address=127.0.0.1" in log
+    assert not [t for t in p.token.values() if t in log or t[len("rolag_"):] in log]
+
+
+def test_scopes_say_what_a_token_may(web):
+    p = web
+    p.make_token("only-run", "reports:run")
+    p.write_tokens()
+    p.reports.signal(signal.SIGHUP)
+    wait_for("the tokens", lambda: p.reports.lines("tokens read again", "tokens=3"))
+    assert "has not the scope reports:run" in p.problem(403, "POST", RUNS, "read", body="{}")
+    assert "has not the scope reports:read" in p.problem(403, "GET", RUNS, "only-run")
+    run = p.asked(ROLES, token="only-run")
+    assert p.wait_ended(run)["requester"] == "token only-run"
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
+
+
+def test_tokens_are_read_again_on_hup_and_a_bad_file_changes_nothing(web):
+    p = web
+    old = dict(p.token)
+    p.make_token("run", "reports:read,reports:run")      # another token of the same name
+    del p.lines["read"]
+    p.write_tokens()
+    assert p.get("/api/v1/reports", old["run"]).status == 200, "nobody said that there is something new"
+    p.reports.signal(signal.SIGHUP)
+    wait_for("the new tokens", lambda: p.get("/api/v1/reports", p.token["run"]).status == 200)
+    assert p.get("/api/v1/reports", old["run"]).status == p.get("/api/v1/reports", old["read"]).status == 401
+    for bad in ("run reports:run short\n", None):
+        if bad is None:
+            p.write_tokens()
+            os.chmod(p.tokens_path, 0o666)
+        else:
+            p.write("tokens", bad)
+        before = len(p.reports.lines("the old ones stay"))
+        p.reports.signal(signal.SIGHUP)
+        wait_for("the refusal", lambda n=before: len(p.reports.lines("the old ones stay")) > n)
+        assert p.get("/api/v1/reports", p.token["run"]).status == 200
+
+
+def test_an_address_for_others_needs_tokens(make_web):  # noqa: F811
+    p = make_web()
+    port = p.port
+    p.configure({"http": {"listen": f"0.0.0.0:{port}", "tokens": ""}})
+    reports = p.start_role("reports")
+    assert reports.wait() == PERMANENT and "is reached by others" in reports.text()
+    code, out, _ = p.run("check")
+    assert code == 1 and "FAIL  http: " in out and "rolag report token" in out
+    p.configure({"http": {"tokens": p.tokens_path}})
+    assert "warn  http: 0.0.0.0" in p.run("check")[1]
+    p.start_reports()
+    assert p.get("/api/v1/reports").status == 200
+    other = p.start_role("reports", log=os.path.join(p.folder, "other.log"))     # it waits for the lock, in vain
+    assert other.wait() == PERMANENT
+    assert p.reports.stop() == 0
+    p.configure({"http": {"listen": str(port)}})
+    assert f"ok    http: {port}, for 2 tokens" in p.run("check")[1]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        reports = p.start_role("reports")
+        assert reports.wait() == TEMPORARY and "cannot listen on" in reports.text()
+    p.configure({"http": {"listen": "localhost:80"}})
+    reports = p.start_role("reports")
+    assert reports.wait() == PERMANENT and "http.listen must be" in reports.text()
+
+
+# ---- what may be asked -----------------------------------------------------------------------------------------------
+
+def test_paths_and_methods_that_are_not_there_are_said_to_be_so(web):
+    p = web
+    for path, methods in DOCUMENT["paths"].items():
+        real = path.format(id=NOBODY, norm="nrp_1", name="roles.csv")
+        for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"} - {m.upper() for m in methods}:
+            got = p.call(method, real)
+            assert got.status == 405 and got.headers["Allow"].split(", ")[0] == "GET"
+        assert p.call("GET", real + "/").status == 404 if path != "/" else True
+    for path in ("/favicon.ico", "/api/v1", "/api/v2/reports", "//", "/console.css/..", "/%2e%2e/%2e%2e/etc/passwd", "/healthz%00"):
+        assert p.get(path).status == 404
+    head = p.call("HEAD", "/api/v1/reports")
+    assert head.status == 200 and int(head.headers["Content-Length"]) == len(p.get("/api/v1/reports").body)
+
+
+def test_trap_48_no_name_of_a_request_becomes_a_path(web):
+    """What is there beside the published files, and outside, is reached by no name."""
+    p = web
+    with p.writing() as conn:
+        write_roles(conn, 1, 1)
+    run = p.asked(ROLES)
+    p.wait_ended(run)
+    with open(p.path(run, "nrp_1", "secret.csv"), "w", encoding="ascii") as f:
+        f.write("not published\n")
+    os.symlink("/etc/passwd", p.path(run, "nrp_1", "link.csv"))
+    for name in ("nrp_1/secret.csv", "nrp_1/link.csv", "manifest.json", "nrp_1/../manifest.json", "../files.sha256",
+                 "nrp_1/..%2fmanifest.json", "%2e%2e/manifest.json", "nrp_1/roles.csv%00", "nrp_1/roles.csv%00.txt", "nrp_1/ROLES.csv",
+                 "nrp_1%2froles.csv/x", "nrp_1/%72oles.csv%20", "./roles.csv", "nrp_1/.", "nrp_1/*", "nrp_1//etc/passwd"):
+        got = p.get(f"{RUNS}/{run}/files/{name}")
+        assert got.status == 404, name
+    for other in (run.upper(), run[:8], "..", "%2e%2e", run + "%00", "x' or '1'='1", NOBODY):
+        assert p.get(f"{RUNS}/{other.replace(' ', '%20')}").status == 404, other
+    assert p.get(f"{RUNS}/{run}/files/nrp_1/%72oles.csv").status == 200
+    # A published name that is a link now is not followed.
+    os.unlink(p.path(run, "nrp_1", "roles.csv"))
+    os.symlink("/etc/passwd", p.path(run, "nrp_1", "roles.csv"))
+    assert p.get(f"{RUNS}/{run}/files/nrp_1/roles.csv").status == 500
+
+
+def test_a_file_that_is_not_what_was_published_is_not_sent(web):
+    p = web
+    run = p.asked(ROLES)
+    p.wait_ended(run)
+    with open(p.path(run, "nrp_1", "roles.csv"), "a", encoding="ascii") as f:
+        f.write("one more\n")
+    assert "rolag report verify" in p.problem(500, "GET", f"{RUNS}/{run}/files/nrp_1/roles.csv")
+    os.unlink(p.path(run, "nrp_1", "roles.txt"))
+    assert "rolag report rerun" in p.problem(410, "GET", f"{RUNS}/{run}/files/nrp_1/roles.txt")
+    assert p.run("report", "rerun", run)[0] == 0
+    assert p.get(f"{RUNS}/{run}/files/nrp_1/roles.txt").status == p.get(f"{RUNS}/{run}/files/nrp_1/roles.csv").status == 200
+
+
+def test_bodies_that_cannot_be_are_refused_in_words(web):
+    p = web
+    for status, body, says in ((400, "", "no JSON"), (400, "{", "no JSON"), (400, "[]", "JSON object"), (400, {"report": 1}, "unknown key report"),
+                               (400, {"reports": []}, "1 to 1000"), (422, {"reports": ["nrp_1/01_rolse"]}, "did you mean nrp_1/01_roles"),
+                               (422, {"as_of": "2026-02-30"}, "is not a day"), (422, {"reports": ["nrp_1/02_day"]}, "needs a day"),
+                               (422, {**ROLES, "as_of": "2026-01-31"}, "takes a day"), (400, {"allow_stale": "yes"}, "true or false"),
+                               (400, b'{"reports": ["\xff"]}', "no JSON")):
+        got = p.post(body)
+        assert got.status == status and says in got.json["detail"], (body, got.body)
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""):
+        assert p.post({}, **{"Content-Type": kind}).status == 415
+    assert p.post({}, **{"Content-Type": "application/json; charset=utf-8"}).status == 202
+    for key in ("a b", "k" * 201, "\u00e9"):
+        assert p.post({}, key=key).status == 400
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
+
+
+def test_what_is_asked_for_is_what_the_row_says(web):
+    p = web
+    run = p.asked({"as_of": "2026-01-31", "allow_stale": True, "accept_quarantine": True})
+    row = p.warehouse("select reports, as_of::text, allow_stale, accept_quarantine, requester, type, idempotency_key from rolag.report_run "
+                      "where id = %s", run)[0]
+    assert row == (["nrp_1/01_roles", "nrp_1/02_day", "other/empty"], "2026-01-31", True, True, "token run", "manual", None)
+    p.wait_ended(run)
+    assert p.manifest(run)["run"]["requester"] == "token run"
+    assert p.reports.lines("asked for reports over HTTP", run, "token=run")
+
+
+# ---- asking twice ----------------------------------------------------------------------------------------------------
+
+def test_the_same_key_is_the_same_run_for_ever_and_never_another_body(web):
+    p = web
+    run = p.asked(ROLES, key="k-1")
+    assert p.asked('{"reports": ["nrp_1/01_roles", "nrp_1/01_roles"], "as_of": null}', key="k-1") == run, "in other words"
+    assert "came with another body" in p.post({}, key="k-1").json["detail"]
+    assert p.post({}, key="k-1").status == 422
+    p.wait_ended(run)
+    assert p.asked(ROLES, key="k-1") == run, "although it has ended"
+    assert p.asked(ROLES, key="k-2") != run and p.asked(ROLES) != run
+    p.make_token("other", "reports:run")
+    p.write_tokens()
+    p.reports.signal(signal.SIGHUP)
+    wait_for("the token", lambda: p.reports.lines("tokens read again", "tokens=3"))
+    assert p.asked({}, key="k-1", token="other") != run, "of somebody else"
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 4
+
+
+def test_many_at_once_with_one_key_are_one_run(web):
+    p = web
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(p.asked(ROLES, key="all"))) for _ in range(12)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(got) == 12 and len(set(got)) == 1
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
+
+
+def test_a_key_outlives_a_companion_that_is_killed_before_its_answer(make_web):  # noqa: F811
+    """kill -9 at any time around the answer: the client sends it again, and there is one run of the key."""
+    p = make_web().start()
+    for n in range(8):
+        def send(key=f"key-{n}"):
+            try:
+                p.post(ROLES, key=key)
+            except (OSError, http.client.HTTPException):
+                pass            # no answer: it does not know
+        sender = threading.Thread(target=send)
+        sender.start()
+        time.sleep(n * 0.0015)
+        p.reports.kill9()
+        sender.join()
+        p.start_reports()
+        run = p.asked(ROLES, key=f"key-{n}")
+        assert p.asked(ROLES, key=f"key-{n}") == run
+    assert p.warehouse("select count(*), count(distinct idempotency_key) from rolag.report_run") == [(8, 8)]
+    for run, in p.warehouse("select id::text from rolag.report_run"):
+        wait_for("its end", lambda r=run: p.get(f"{RUNS}/{r}").json["client_state"] == "success")
+
+
+# ---- looking ---------------------------------------------------------------------------------------------------------
+
+def past(p, count):
+    """So many runs, an hour apart, each fifth failed, each seventh scheduled; the newest was asked for an hour ago."""
+    p.warehouse("insert into rolag.report_run (pipeline, type, state, reports, requester, requested_at, ended_at, reason) select %s, "
+                "case when n %% 7 = 0 then 'scheduled' else 'manual' end, case when n %% 5 = 0 then 'failed' else 'published' end, "
+                "case when n %% 2 = 0 then '{nrp_1/01_roles}'::text[] else '{nrp_1/02_day,other/empty}' end, 'run ' || n, "
+                "date_trunc('second', now()) - n * interval '1 hour', now(), case when n %% 5 = 0 then 'why' end from generate_series(%s, 1, -1) n",
+                p.settings["pipeline"], count)
+
+
+def walk(p, query):
+    """Requesters of all pages, and how many those are."""
+    found, pages, path = [], 0, f"{RUNS}?{query}"
+    while path:
+        page = p.get(path).json
+        found += [r["requester"] for r in page["runs"]]
+        pages, path = pages + 1, page["next"]
+    return found, pages
+
+
+def test_pages_have_each_run_once_whatever_comes_meanwhile(web):
+    p = web
+    past(p, 45)
+    everything = [f"run {n}" for n in range(1, 46)]
+    assert walk(p, "limit=10") == (everything, 5) and walk(p, "") == (everything, 1) and walk(p, "limit=45") == (everything, 1)
+    assert walk(p, "limit=10&state=failed") == ([f"run {n}" for n in range(5, 46, 5)], 1)
+    assert walk(p, "limit=2&client_state=failed&type=scheduled") == (["run 35"], 1)
+    assert walk(p, "type=scheduled&limit=3") == ([f"run {n}" for n in range(7, 46, 7)], 2)
+    assert walk(p, "report=nrp_1/02_day&limit=7") == ([f"run {n}" for n in range(1, 46, 2)], 4)
+    assert walk(p, "report=nrp_1%2F02_day&limit=45") == ([f"run {n}" for n in range(1, 46, 2)], 1)
+    ten = p.warehouse("select to_char(date_trunc('second', requested_at) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') from "
+                      "rolag.report_run where requester in ('run 10', 'run 20') order by number desc")
+    assert walk(p, f"from={ten[1][0]}&to={ten[0][0]}") == ([f"run {n}" for n in range(11, 21)], 1)
+    first = p.get(f"{RUNS}?limit=20").json
+    p.asked(ROLES)
+    second = p.get(first["next"]).json
+    assert [r["requester"] for r in second["runs"]] == [f"run {n}" for n in range(21, 41)]
+    for bad in ("limit=0", "limit=201", "limit=x", "state=Failed", "state=failed&state=failed", "order=asc", "cursor=0", "from=now",
+                "to=2026-01-01%2000:00:00", "report=a", "type=", "cursor=1;drop", "limit"):
+        assert p.get(f"{RUNS}?{bad}").status == 400, bad
+
+
+def test_a_run_that_joined_another_has_its_files_and_manifest(make_web):  # noqa: F811
+    p = make_web().start()
+    assert p.reports.stop() == 0
+    runs = [p.run("report", "run", "--report", "nrp_1/01_roles")[1].strip() for _ in range(2)]
+    p.start_reports()
+    for run in runs:
+        wait_for("its end", lambda r=run: p.get(f"{RUNS}/{r}").json["client_state"] == "success")
+    leader, joined = (p.get(f"{RUNS}/{run}").json for run in runs)
+    assert joined["state"] == "superseded" and joined["served_by"] == leader["id"]
+    assert [f["sha256"] for f in joined["files"]] == [f["sha256"] for f in leader["files"]]
+    assert p.get(joined["files"][0]["url"]).body == p.get(leader["files"][0]["url"]).body
+    assert p.get(f"{RUNS}/{runs[1]}/manifest").body == p.get(f"{RUNS}/{runs[0]}/manifest").body
+
+
+def test_a_run_without_files_has_none_and_says_why(make_web):  # noqa: F811
+    p = make_web(build="select 1/0;").start()
+    run = p.asked(ROLES)
+    p.wait_ended(run, "failed")
+    one = p.get(f"{RUNS}/{run}").json
+    assert one["client_state"] == "failed" and "build command ended" in one["reason"] and one["files"] == []
+    assert p.get(f"{RUNS}/{run}/files").json == {"files": []}
+    assert "it is failed" in p.problem(404, "GET", f"{RUNS}/{run}/manifest")
+    assert p.get(f"{RUNS}/{run}/files/nrp_1/roles.csv").status == 404
+
+
+def test_status_metrics_and_definitions_are_those_of_the_commands(web):
+    p = web
+    status = p.get("/api/v1/status").json
+    code, out, _ = p.run("status", "--json")
+    assert status.keys() == json.loads(out).keys() and status["healthy"] and code == 0
+    assert status["roles"]["reports"]["life"] == "running" and status["metrics"]["reports_connected"] == 1
+    assert [(r["id"], r["formats"], r["takes_day"], r["declared_empty"]) for r in p.get("/api/v1/reports").json["reports"]] == [
+        ("nrp_1/01_roles", ["csv", "txt", "xml"], False, False), ("nrp_1/02_day", ["csv"], True, False),
+        ("other/empty", ["csv", "xml"], False, True)]
+    text = p.get("/metrics").body.decode()
+    series = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    code, out, _ = p.run("status", "--prometheus")
+    assert code == 0 and series == {line.split("{")[0].split(" ")[0] for line in out.splitlines() if not line.startswith("#")}
+    assert {"rolag_" + name for name in status["metrics"]} <= series
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert values['rolag_up{role="reports"}'] == values['rolag_up{role="capture"}'] == values["rolag_healthy"] == "1"
+    assert int(values["rolag_reports_http_requests_total"]) >= 2
+    # Each family once, its lines together, a histogram's buckets in order.
+    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(families) == len(set(families))
+    buckets = [int(v) for k, v in values.items() if k.startswith("rolag_commit_to_visible_seconds_bucket")]
+    assert buckets == sorted(buckets) and buckets[-1] == int(values["rolag_commit_to_visible_seconds_count"])
+
+
+def test_numbers_that_apply_keeps_are_in_the_json_too(web):
+    """They were looked for in capture's file: an entity in quarantine was 0 entities."""
+    p = web
+    with p.writing() as conn:
+        write_role(conn, 7, 1, type_="nobody_knows")
+    wait_for("the entity to be parked", lambda: p.get("/api/v1/status").json["metrics"]["quarantine_entities"] == 1)
+    assert json.loads(p.run("status", "--json")[1])["metrics"]["quarantine_entities"] == 1
+
+
+# ---- those who do not behave -----------------------------------------------------------------------------------------
+
+def test_bodies_and_headers_that_are_too_large_are_refused(web):
+    p = web
+    def padded(bytes_):
+        return ('{"reports": ["nrp_1/01_roles"]' + " " * bytes_)[:bytes_ - 1] + "}"
+    assert p.post(padded(65536)).status == 202
+    assert p.post(padded(65537)).status == 413 and p.post(padded(600000)).status == 413
+    pieces = [padded(70000).encode()[i:i + 7000] for i in range(0, 70000, 7000)]
+    assert p.call("POST", RUNS, body=iter(pieces), headers={"Content-Type": "application/json"}).status == 413
+    head = f"POST {RUNS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['run']}\r\nContent-Type: application/json\r\n"
+    assert p.send(head + "Content-Length: 99999999\r\n\r\n", close=False).startswith(b"HTTP/1.1 413 ")
+    assert p.send(head + "Content-Length: 70000\r\nExpect: 100-continue\r\n\r\n", close=False).startswith(b"HTTP/1.1 413 ")
+    assert p.send(f"GET /healthz HTTP/1.1\r\nHost: x\r\nX: {'x' * 60000}\r\n\r\n", close=False).startswith(b"HTTP/1.1 431 ")
+    assert p.send(f"GET /{'x' * 60000} HTTP/1.1\r\nHost: x\r\n\r\n", close=False)[:12] in (b"HTTP/1.1 414", b"HTTP/1.1 431")
+    # Without an end: it is cut at a megabyte.
+    with socket.create_connection(("127.0.0.1", p.port), timeout=60) as s, pytest.raises(OSError):
+        s.sendall((head + "Transfer-Encoding: chunked\r\n\r\n").encode())
+        for _ in range(400):
+            s.sendall(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
+            time.sleep(0.005)
+    for junk in (b"\x16\x03\x01\x02\x00\x01\x00", b"\0" * 5000, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
+                 b"GET /healthz HTTP/1.1\r\n\r\n", b"POST " + RUNS.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n"):
+        got = p.send(junk)
+        assert got == b"" or got[:9] in (b"HTTP/1.1 ", b"HTTP/1.0 ") and not got[9:12].startswith(b"2"), (junk, got)
+    assert p.get("/healthz").status == 200
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
+
+
+def drip(p, text, pause, most):
+    """Sends a byte at a time; seconds until the other side closed."""
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", p.port), timeout=60) as s:
+        s.settimeout(pause)
+        for byte in text:
+            assert time.monotonic() - began < most, "still open"
+            try:
+                s.sendall(bytes([byte]))
+                if s.recv(100) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+    return time.monotonic() - began
+
+
+def test_a_request_that_does_not_get_on_is_cut_and_takes_no_place_from_others(make_web):  # noqa: F811
+    p = make_web(keys={"request_limit": "1500 ms", "connections": 6, "connections_per_address": 6}).start()
+    slow_header = f"GET /healthz HTTP/1.1\r\nHost: {'x' * 500}\r\n\r\n".encode()
+    slow_body = (f"POST {RUNS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['run']}\r\nContent-Type: application/json\r\n"
+                 f"Content-Length: 500\r\n\r\n" + " " * 500).encode()
+    assert 1.2 < drip(p, slow_header, 0.05, 20) < 10
+    assert 1.2 < drip(p, slow_body[:-400], 0.01, 20) < 10
+    # All places are taken by those who say nothing; a seventh waits until the first of them are cut.
+    silent = [socket.create_connection(("127.0.0.1", p.port)) for _ in range(6)]
+    wait_for("an answer", lambda: p.is_served(), timeout=30)
+    for s in silent:
+        s.settimeout(30)
+        assert s.recv(1) == b""
+        s.close()
+    cut = next(line for line in p.get("/metrics").body.decode().splitlines() if line.startswith("rolag_reports_http_cut"))
+    assert int(cut.split()[1]) >= 8
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 0
+
+
+def test_one_address_has_its_share_of_connections(make_web):  # noqa: F811
+    p = make_web(keys={"connections": 20, "connections_per_address": 3}).start()
+    held = [socket.create_connection(("127.0.0.1", p.port)) for _ in range(3)]
+    time.sleep(0.2)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        p.get("/healthz")
+    with socket.create_connection(("127.0.0.1", p.port), source_address=("127.0.0.2", 0)) as other:
+        other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+    for s in held:
+        s.close()
+    wait_for("room", p.is_served)
+
+
+def test_clients_that_leave_in_the_middle_leave_nothing_behind(web):
+    p = web
+    def open_files():
+        return len(os.listdir(f"/proc/{p.reports.pid}/fd"))
+    with p.writing() as conn:
+        write_roles(conn, 1, 50)
+    run = p.asked(ROLES)
+    p.wait_ended(run)
+    before = open_files()
+    head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['run']}\r\n"
+    for n in range(60):
+        with socket.create_connection(("127.0.0.1", p.port)) as s:
+            s.sendall((f"GET {RUNS}/{run}/files/nrp_1/roles.csv {head}\r\n" if n % 3 == 0 else f"GET {RUNS} {head}\r\n" if n % 3 == 1 else
+                       f"POST {RUNS} {head}Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{{").encode())
+            if n % 2:
+                time.sleep(0.002)
+    wait_for("their descriptors to be closed", lambda: open_files() <= before)
+    assert p.get(f"{RUNS}/{run}/files/nrp_1/roles.csv").status == 200
+
+
+# ---- a warehouse that is away ----------------------------------------------------------------------------------------
+
+def processes_of(cluster):
+    """The server and all its children."""
+    with open(os.path.join(cluster.data, "postmaster.pid"), encoding="ascii") as f:
+        pid = int(f.readline())
+    found = [pid]
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        with open(path, encoding="ascii") as f:
+            found += [int(word) for word in f.read().split()]
+    return found
+
+
+def quickly(call, most=1.5):
+    began = time.monotonic()
+    got = call()
+    assert time.monotonic() - began < most
+    return got
+
+
+def test_a_warehouse_that_stands_still_holds_up_nobody(make_web, own_clusters):  # noqa: F811
+    core, warehouse = own_clusters()
+    p = make_web(core=core, warehouse=warehouse).start()
+    assert p.get("/readyz").status == 200 and p.get(RUNS).status == 200
+    with Frozen(processes_of(warehouse)):
+        time.sleep(1.5)         # the companion looks at its queue, and waits
+        for _ in range(5):
+            assert quickly(lambda: p.get("/healthz")).status == quickly(lambda: p.get("/")).status == 200
+            assert quickly(lambda: p.get("/api/v1/status")).status == 200
+        began = time.monotonic()
+        assert p.get(RUNS).status == 503 and time.monotonic() - began < 15
+        wait_for("it not to be ready", lambda: quickly(lambda: p.get("/readyz")).status == 503, timeout=30)
+        began = time.monotonic()
+        assert p.reports.stop() == 0 and time.monotonic() - began < 10, "told to stop, it does not wait for ever"
+    p.start_reports()
+    wait_for("it to be ready", lambda: p.get("/readyz").status == 200)
+    assert p.get(RUNS).status == 200
+
+
+def test_a_warehouse_that_is_away_is_said_to_be_and_comes_back(make_web, own_clusters):  # noqa: F811
+    core, warehouse = own_clusters()
+    p = make_web(core=core, warehouse=warehouse).start()
+    assert p.get(RUNS).status == 200
+    warehouse.kill9()
+    wait_for("it not to be ready", lambda: p.get("/readyz").status == 503)
+    got = p.post(ROLES, key="k")
+    assert got.status == 503 and got.headers["Retry-After"] and "Idempotency-Key" in got.json["detail"]
+    assert quickly(lambda: p.get("/healthz")).status == quickly(lambda: p.get("/api/v1/reports")).status == 200
+    warehouse.start()
+    wait_for("it to be ready", lambda: p.get("/readyz").status == 200)
+    wait_for("the run", lambda: p.post(ROLES, key="k").status == 202)
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
+    # A session that is ended while nobody asks costs nobody an answer.
+    with psycopg.connect(p.warehouse_conninfo, autocommit=True) as conn:
+        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'rolag reports http'")
+    time.sleep(0.3)
+    assert p.get(RUNS).status == 200
+
+
+def test_without_listen_there_is_no_port(make_web):  # noqa: F811
+    p = make_web()
+    p.configure({"http": {"listen": ""}})
+    super(type(p), p).start_reports()
+    p.wait_ready()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", p.port))
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        inodes = {line.split()[9] for line in f.readlines()[1:] if line.split()[3] == "0A"}
+    held = {os.readlink(path)[8:-1] for path in glob.glob(f"/proc/{p.reports.pid}/fd/*") if os.readlink(path).startswith("socket:")}
+    assert not inodes & held

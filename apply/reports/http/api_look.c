@@ -1,7 +1,8 @@
 /* api_look: what shows how it goes: page, probes, metrics, status, definitions. No warehouse is asked. */
 #include "apply/reports/http/assets.h"
 #include "apply/reports/http/inner.h"
-#include "proto/base/metrics.h"
+
+#define FRESH_US INT64_C(10000000)
 
 void api_page(struct request *r)
 {
@@ -27,7 +28,8 @@ void api_health(struct request *r)
 
 void api_ready(struct request *r)
 {
-	if (met_get(MET_REPORTS_CONNECTED) == 1)
+	const int64_t looked = *r->h->o.looked_us;
+	if (looked != 0 && rt_mono_us() - looked < FRESH_US)
 		reply_bytes(r, 200, "text/plain; charset=utf-8", slice_str("ready\n"));
 	else
 		reply_problem(r, 503, "warehouse",

@@ -1,7 +1,7 @@
 /*
  * http: the companion's page and API (the API's document is console/openapi.json),
- * by libmicrohttpd within the loop: no thread, and no turn of the loop waits
- * for a client or for the warehouse. Off where http.listen is empty.
+ * by libmicrohttpd within the loop: no thread, and nobody waits for another
+ * client or for the warehouse. Off where http.listen is empty.
  */
 #ifndef APPLY_REPORTS_HTTP_HTTP_H
 #define APPLY_REPORTS_HTTP_HTTP_H
@@ -18,6 +18,7 @@ struct http_options {
 	const struct report_pack *pack;
 	const struct pgt_zone *zone; /* of reports.time_zone; NULL: UTC */
 	const struct reports_outlook *outlook;
+	const int64_t *looked_us; /* monotonic: when the queue of runs was last looked at; 0: not */
 };
 
 /*

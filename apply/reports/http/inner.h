@@ -25,7 +25,7 @@ struct http {
 	struct token_set tokens;
 	struct ask ask;
 	struct peer *peers;
-	bool wake; /* a suspended request goes on: the daemon must run, whatever its descriptors say */
+	bool wake; /* the daemon must run, whatever its descriptors say: a suspended request goes on, or a place is free */
 	struct log_limit refused, failed;
 };
 

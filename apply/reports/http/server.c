@@ -43,6 +43,7 @@ static void on_connection(void *ctx, struct MHD_Connection *c, void **place,
 		*place = p;
 		return;
 	}
+	h->wake = true; /* only the daemon's next run takes somebody into its place */
 	if (p->next != NULL)
 		p->next->previous = p->previous;
 	if (p->previous != NULL)
@@ -427,8 +428,8 @@ int http_start(const struct http_options *o, struct loop *l, struct http **ret, 
 		http_stop(h);
 		return rc;
 	}
-	loop_add(l, (struct loop_source){"ask", &h->ask, ask_prepare, ask_dispatch});
-	loop_add(l, (struct loop_source){"http", h, http_prepare, http_dispatch});
+	loop_add_background(l, (struct loop_source){"ask", &h->ask, ask_prepare, ask_dispatch});
+	loop_add_background(l, (struct loop_source){"http", h, http_prepare, http_dispatch});
 	*ret = h;
 	return 0;
 }
