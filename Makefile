@@ -597,7 +597,7 @@ hdr-check: $(PB_HDR)
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
 	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libjansson-dev libxml2-dev libxml2-utils libmicrohttpd-dev libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
-	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash python3-selenium chromium chromium-driver openssl tzdata
+	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash python3-selenium chromium chromium-driver curl jq openssl tzdata
 
 deps:
 	@have=$$(dpkg-query -W -f=' $${Package}=$${db:Status-Status} ' $(DEBIAN_PACKAGES) 2>/dev/null); missing=; \

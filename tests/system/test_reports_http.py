@@ -4,15 +4,18 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 
 import psycopg
 import pytest
 from network import Frozen
-from pipeline import PERMANENT, TEMPORARY, entity, wait_for, write_role, write_roles
+from pipeline import PERMANENT, ROOT, TEMPORARY, entity, wait_for, write_role, write_roles
+from program import ROLAG
 from web import DOCUMENT, RUNS, make_web  # noqa: F401
 
 ROLES = {"reports": ["nrp_1/01_roles"]}
@@ -375,6 +378,36 @@ def test_numbers_that_apply_keeps_are_in_the_json_too(web):
     assert json.loads(p.run("status", "--json")[1])["metrics"]["quarantine_entities"] == 1
 
 
+def test_the_readmes_commands_do_what_it_says(web, tmp_path):
+    """The blocks as they stand, but for the places of this test and a report that it has."""
+    p = web
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        page = f.read().split("## Reports over HTTP\n", 1)[1].split("\n## ", 1)[0]
+    make, ask = re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S)
+    for old, new in (("/etc/rolag/tokens", p.tokens_path), ("$(pgrep -f 'rolag reports')", str(p.reports.pid))):
+        assert old in make
+        make = make.replace(old, new)
+    for old, new in (("127.0.0.1:8321", f"127.0.0.1:{p.port}"), ("nrp_91/01_saldo_cuenta", "nrp_1/02_day")):
+        assert old in ask
+        ask = ask.replace(old, new)
+    env = {**os.environ, "PATH": f"{os.path.dirname(ROLAG)}:{os.environ['PATH']}"}
+    def shell(text, **more):
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], cwd=tmp_path, env={**env, **more}, capture_output=True,
+                              text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+    token = shell(make).split()[0]
+    wait_for("the token", lambda: p.get("/api/v1/reports", token).status == 200)
+    assert "nrp_1/day.csv: OK" in shell(ask, TOKEN=token)
+    assert (tmp_path / "nrp_1" / "day.csv").read_text(encoding="utf-8") == "day\n20260131\n"
+    assert p.warehouse("select requester from rolag.report_run") == [("token ci",)]
+    # Every route is in the table.
+    table = re.sub(r"[`|]", " ", page)
+    for path in DOCUMENT["paths"]:
+        word = path.replace(RUNS + "/{id}", "…" if path != RUNS + "/{id}" else RUNS + "/ID").replace("{norm}/{name}", "NORM/NAME")
+        assert word in table or path.startswith("/console."), word
+
+
 # ---- those who do not behave -----------------------------------------------------------------------------------------
 
 def test_bodies_and_headers_that_are_too_large_are_refused(web):
@@ -444,9 +477,13 @@ def test_a_request_that_does_not_get_on_is_cut_and_takes_no_place_from_others(ma
 def test_one_address_has_its_share_of_connections(make_web):  # noqa: F811
     p = make_web(keys={"connections": 20, "connections_per_address": 3}).start()
     held = [socket.create_connection(("127.0.0.1", p.port)) for _ in range(3)]
-    time.sleep(0.2)
-    with pytest.raises((OSError, http.client.HTTPException)):
-        p.get("/healthz")
+    def is_refused():
+        try:
+            p.get("/healthz")
+        except (OSError, http.client.HTTPException):
+            return True
+        return False
+    wait_for("the fourth to be refused, once three were taken in", is_refused)
     with socket.create_connection(("127.0.0.1", p.port), source_address=("127.0.0.2", 0)) as other:
         other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert other.recv(100).startswith(b"HTTP/1.1 200 ")
