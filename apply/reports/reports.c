@@ -62,10 +62,8 @@ static int connect(struct companion *o, struct rt_err *err)
 {
 	int dropped = 0;
 	int rc = runs_connect(&o->c, o->s, "rolag reports", &o->loop, err);
-	if (rc == 0) {
-		pgc_wait_by(o->c, &o->loop);
+	if (rc == 0)
 		rc = migrate_check(o->c, err);
-	}
 	if (rc == 0)
 		rc = pgc_exec(o->c, NULL, err, "LISTEN " RUNS_CHANNEL);
 	if (rc == 0)

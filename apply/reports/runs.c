@@ -19,7 +19,8 @@ int runs_connect(PGconn **ret, const struct settings *s, const char *name, struc
 	struct pgc_options o = {.what = "warehouse",
 				.conninfo = s->reports.connect,
 				.application_name = name,
-				.loop = loop};
+				.loop = loop,
+				.by_loop = loop != NULL};
 	PGconn *c = NULL;
 	int rc = pgc_connect(&c, &o, err);
 	if (rc != 0)

@@ -85,7 +85,10 @@ struct runs_asked {
 	bool same;  /* false: and it was asked for with another idempotency_body */
 };
 
-/* A connection to the warehouse as runs need it (times in UTC); name: as pg_stat_activity shows it. */
+/*
+ * A connection to the warehouse as runs need it (times in UTC); name: as pg_stat_activity shows it.
+ * With a loop its statements wait by that (pgc_wait_by).
+ */
 struct loop;
 int runs_connect(PGconn **ret, const struct settings *s, const char *name, struct loop *loop,
 		 struct rt_err *err) RT_MUSTCHECK;

@@ -136,12 +136,14 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 		PQfinish(c);
 		return rc;
 	}
+	if (o->by_loop)
+		pgc_wait_by(c, o->loop);
 	if (!o->replication) {
 		/* What libpq keeps of an error, said when the connection is lost, must quote no row. */
 		PQsetErrorVerbosity(c, PQERRORS_SQLSTATE);
 		int rc = pgc_exec(c, NULL, err, "SET application_name = '%s'", o->application_name);
 		if (rc != 0) {
-			PQfinish(c);
+			pgc_close(c);
 			return rc;
 		}
 	}

@@ -21,6 +21,7 @@ struct pgc_options {
 	bool replication;	      /* a walsender session (replication=database) */
 	struct loop *
 		loop; /* NULL, or whose stop signal ends the wait; its background sources are served meanwhile */
+	bool by_loop; /* from its first statement on, as pgc_wait_by */
 };
 
 /*
@@ -40,7 +41,7 @@ void pgc_close(PGconn *c); /* NULL is fine */
  * From here on pgc_exec and pgc_query on this connection wait by the loop
  * (loop_wait): its background sources are served while there is no answer, and
  * a stop signal ends the wait with ERR_RETRY. One connection of a process has
- * that; it ends with pgc_close.
+ * that; it ends with pgc_close, or with NULL.
  */
 void pgc_wait_by(PGconn *c, struct loop *loop);
 /* Asks the server to end the statement under way, which then fails (57014). Best effort. */

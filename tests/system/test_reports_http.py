@@ -512,6 +512,36 @@ def test_clients_that_leave_in_the_middle_leave_nothing_behind(web):
     assert p.get(f"{RUNS}/{run}/files/nrp_1/roles.csv").status == 200
 
 
+def quickly(call, most=1.5):
+    began = time.monotonic()
+    got = call()
+    assert time.monotonic() - began < most
+    return got
+
+
+def test_a_large_file_is_sent_beside_everything_else(web):
+    """200 MB to one who reads and one who does not: nobody else notices."""
+    p = web
+    run = p.asked(ROLES)
+    p.wait_ended(run)
+    size = 200 << 20
+    os.truncate(p.path(run, "nrp_1", "roles.csv"), size)
+    p.warehouse("update rolag.report_file set bytes = %s where run_id = %s and path = 'nrp_1/roles.csv'", size, run)
+    path = f"{RUNS}/{run}/files/nrp_1/roles.csv"
+    with socket.create_connection(("127.0.0.1", p.port)) as idle:
+        idle.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['run']}\r\n\r\n".encode())
+        got = []
+        reader = threading.Thread(target=lambda: got.append(len(p.get(path).body)))
+        reader.start()
+        while reader.is_alive():
+            assert quickly(lambda: p.get("/healthz")).status == 200
+        assert got == [size]
+        assert idle.recv(12) == b"HTTP/1.1 200"
+    with open(f"/proc/{p.reports.pid}/status", encoding="ascii") as f:
+        peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
+    assert peak < 64 << 10, "kB: it is never in memory"
+
+
 # ---- a warehouse that is away ----------------------------------------------------------------------------------------
 
 def processes_of(cluster):
@@ -523,13 +553,6 @@ def processes_of(cluster):
         with open(path, encoding="ascii") as f:
             found += [int(word) for word in f.read().split()]
     return found
-
-
-def quickly(call, most=1.5):
-    began = time.monotonic()
-    got = call()
-    assert time.monotonic() - began < most
-    return got
 
 
 def test_a_warehouse_that_stands_still_holds_up_nobody(make_web, own_clusters):  # noqa: F811

@@ -6,6 +6,8 @@
 #define CONNECT_US   INT64_C(5000000)
 #define STATEMENT_US INT64_C(5000000) /* the server ends it; we give up a little later */
 #define GRACE_US     INT64_C(2000000)
+#define RETRY_US                                                                                   \
+	INT64_C(1000000) /* at most; until then who asks is told at once that there is no connection */
 
 void ask_init(struct ask *a, const struct settings *s)
 {
@@ -60,7 +62,7 @@ static void lose(struct ask *a, int64_t now, const char *what)
 	const char *said = a->c != NULL ? PQerrorMessage(a->c) : "";
 	(void)rt_fail(&a->lost, ERR_RETRY, "%s%s%.600s", what, said[0] != '\0' ? ": " : "", said);
 	close_connection(a);
-	a->retry_us = now + pgc_backoff_next(&a->backoff);
+	a->retry_us = now + RT_MIN(pgc_backoff_next(&a->backoff), RETRY_US);
 	tell_all(a, &a->lost);
 }
 
@@ -73,7 +75,7 @@ static void begin_connecting(struct ask *a, int64_t now)
 				      .application_name = "rolag reports http"};
 	if (pgc_connect_start(&a->c, &o, &a->lost) != 0) {
 		struct rt_err err = a->lost;
-		a->retry_us = now + pgc_backoff_next(&a->backoff);
+		a->retry_us = now + RETRY_US;
 		tell_all(a, &err);
 		return;
 	}
@@ -144,6 +146,8 @@ static void end_answer(struct ask *a, int64_t now)
 		become_idle(a);
 	} else {
 		become_idle(a);
+		if (PQstatus(a->c) != CONNECTION_OK)
+			close_connection(a);
 		tell_first(a, good ? res : NULL, &err);
 	}
 	PQclear(res);
