@@ -91,6 +91,7 @@ static int read_yesterday(const struct settings *s, char ret[11], struct rt_err 
 static const char *who_am_i(struct arena *a)
 {
 	char host[128] = "?";
+	/* cppcheck-suppress getpwuidCalled ; no threads */
 	const struct passwd *p = getpwuid(getuid());
 	gethostname(host, sizeof(host) - 1);
 	return arena_printf(a, "%s at %s", p != NULL ? p->pw_name : "?", host);
@@ -316,6 +317,7 @@ static int verify(struct cli *c, const struct settings *s, PGconn *conn, int *re
 		target_path(s->reports.target, served.id, f[i].path, path);
 		good += verify_file(path, f[i].sha256, f[i].path);
 	}
+	RT_ASSERT(served.manifest != NULL); /* else it failed above */
 	sha256_hex(slice_str(served.manifest), hash);
 	target_path(s->reports.target, served.id, MANIFEST_NAME, path);
 	good += verify_file(path, hash, MANIFEST_NAME);

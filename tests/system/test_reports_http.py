@@ -1,5 +1,4 @@
 """The companion's API over HTTP: who may come, what may be asked, and that what is sent is what was published."""
-import glob
 import hashlib
 import http.client
 import json
@@ -11,22 +10,13 @@ import subprocess
 import threading
 import time
 
-import psycopg
 import pytest
-from network import Frozen
 from pipeline import PERMANENT, ROOT, TEMPORARY, entity, wait_for, write_role, write_roles
 from program import ROLAG
-from web import DOCUMENT, RUNS, make_web  # noqa: F401
+from web import DOCUMENT, RUNS
 
 ROLES = {"reports": ["nrp_1/01_roles"]}
 NOBODY = "00000000-0000-4000-8000-000000000000"
-
-
-@pytest.fixture
-def web(make_web):  # noqa: F811
-    p = make_web().start()
-    yield p
-    assert "an answer that the API's document does not have" not in p.reports.text()
 
 
 def test_a_run_is_asked_for_followed_and_its_files_are_those_on_disk(web):
@@ -116,7 +106,7 @@ def test_tokens_are_read_again_on_hup_and_a_bad_file_changes_nothing(web):
         assert p.get("/api/v1/reports", p.token["run"]).status == 200
 
 
-def test_an_address_for_others_needs_tokens(make_web):  # noqa: F811
+def test_an_address_for_others_needs_tokens(make_web):
     p = make_web()
     port = p.port
     p.configure({"http": {"listen": f"0.0.0.0:{port}", "tokens": ""}})
@@ -255,7 +245,7 @@ def test_many_at_once_with_one_key_are_one_run(web):
     assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
 
 
-def test_a_key_outlives_a_companion_that_is_killed_before_its_answer(make_web):  # noqa: F811
+def test_a_key_outlives_a_companion_that_is_killed_before_its_answer(make_web):
     """kill -9 at any time around the answer: the client sends it again, and there is one run of the key."""
     p = make_web().start()
     for n in range(8):
@@ -275,6 +265,29 @@ def test_a_key_outlives_a_companion_that_is_killed_before_its_answer(make_web): 
     assert p.warehouse("select count(*), count(distinct idempotency_key) from rolag.report_run") == [(8, 8)]
     for run, in p.warehouse("select id::text from rolag.report_run"):
         wait_for("its end", lambda r=run: p.get(f"{RUNS}/{r}").json["client_state"] == "success")
+
+
+@pytest.mark.parametrize("point", ["http.connected", "http.before_ask", "http.sent", "http.asked"])
+def test_each_moment_of_a_request_may_be_the_last(make_web, point):
+    """The process dies there, or the connection breaks; whoever asks again, with the key, has one run."""
+    p = make_web().start()
+    for n, action in enumerate(("kill", "disconnect")):
+        if point == "http.asked" and action == "disconnect":
+            continue
+        p.reports.stop()
+        p.points = f"{point}={action}"
+        p.start_reports()
+        if action == "kill":
+            with pytest.raises((OSError, http.client.HTTPException)):
+                p.post(ROLES, key=f"key-{n}")
+            p.reports.wait()
+            p.points = ""
+            p.start_reports()
+        else:
+            assert p.post(ROLES, key=f"key-{n}").status == 503
+        run = wait_for("the run", lambda n=n: (got := p.post(ROLES, key=f"key-{n}")).status == 202 and got.json["id"])
+        assert p.warehouse("select id::text from rolag.report_run where idempotency_key like %s", f"%key-{n}") == [(run,)]
+        p.points = ""
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
@@ -320,7 +333,7 @@ def test_pages_have_each_run_once_whatever_comes_meanwhile(web):
         assert p.get(f"{RUNS}?{bad}").status == 400, bad
 
 
-def test_a_run_that_joined_another_has_its_files_and_manifest(make_web):  # noqa: F811
+def test_a_run_that_joined_another_has_its_files_and_manifest(make_web):
     p = make_web().start()
     assert p.reports.stop() == 0
     runs = [p.run("report", "run", "--report", "nrp_1/01_roles")[1].strip() for _ in range(2)]
@@ -334,7 +347,7 @@ def test_a_run_that_joined_another_has_its_files_and_manifest(make_web):  # noqa
     assert p.get(f"{RUNS}/{runs[1]}/manifest").body == p.get(f"{RUNS}/{runs[0]}/manifest").body
 
 
-def test_a_run_without_files_has_none_and_says_why(make_web):  # noqa: F811
+def test_a_run_without_files_has_none_and_says_why(make_web):
     p = make_web(build="select 1/0;").start()
     run = p.asked(ROLES)
     p.wait_ended(run, "failed")
@@ -406,202 +419,3 @@ def test_the_readmes_commands_do_what_it_says(web, tmp_path):
     for path in DOCUMENT["paths"]:
         word = path.replace(RUNS + "/{id}", "…" if path != RUNS + "/{id}" else RUNS + "/ID").replace("{norm}/{name}", "NORM/NAME")
         assert word in table or path.startswith("/console."), word
-
-
-# ---- those who do not behave -----------------------------------------------------------------------------------------
-
-def test_bodies_and_headers_that_are_too_large_are_refused(web):
-    p = web
-    def padded(bytes_):
-        return ('{"reports": ["nrp_1/01_roles"]' + " " * bytes_)[:bytes_ - 1] + "}"
-    assert p.post(padded(65536)).status == 202
-    assert p.post(padded(65537)).status == 413 and p.post(padded(600000)).status == 413
-    pieces = [padded(70000).encode()[i:i + 7000] for i in range(0, 70000, 7000)]
-    assert p.call("POST", RUNS, body=iter(pieces), headers={"Content-Type": "application/json"}).status == 413
-    head = f"POST {RUNS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['run']}\r\nContent-Type: application/json\r\n"
-    assert p.send(head + "Content-Length: 99999999\r\n\r\n", close=False).startswith(b"HTTP/1.1 413 ")
-    assert p.send(head + "Content-Length: 70000\r\nExpect: 100-continue\r\n\r\n", close=False).startswith(b"HTTP/1.1 413 ")
-    assert p.send(f"GET /healthz HTTP/1.1\r\nHost: x\r\nX: {'x' * 60000}\r\n\r\n", close=False).startswith(b"HTTP/1.1 431 ")
-    assert p.send(f"GET /{'x' * 60000} HTTP/1.1\r\nHost: x\r\n\r\n", close=False)[:12] in (b"HTTP/1.1 414", b"HTTP/1.1 431")
-    # Without an end: it is cut at a megabyte.
-    with socket.create_connection(("127.0.0.1", p.port), timeout=60) as s, pytest.raises(OSError):
-        s.sendall((head + "Transfer-Encoding: chunked\r\n\r\n").encode())
-        for _ in range(400):
-            s.sendall(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
-            time.sleep(0.005)
-    for junk in (b"\x16\x03\x01\x02\x00\x01\x00", b"\0" * 5000, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
-                 b"GET /healthz HTTP/1.1\r\n\r\n", b"POST " + RUNS.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n"):
-        got = p.send(junk)
-        assert got == b"" or got[:9] in (b"HTTP/1.1 ", b"HTTP/1.0 ") and not got[9:12].startswith(b"2"), (junk, got)
-    assert p.get("/healthz").status == 200
-    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
-
-
-def drip(p, text, pause, most):
-    """Sends a byte at a time; seconds until the other side closed."""
-    began = time.monotonic()
-    with socket.create_connection(("127.0.0.1", p.port), timeout=60) as s:
-        s.settimeout(pause)
-        for byte in text:
-            assert time.monotonic() - began < most, "still open"
-            try:
-                s.sendall(bytes([byte]))
-                if s.recv(100) == b"":
-                    break
-            except TimeoutError:
-                continue
-            except OSError:
-                break
-    return time.monotonic() - began
-
-
-def test_a_request_that_does_not_get_on_is_cut_and_takes_no_place_from_others(make_web):  # noqa: F811
-    p = make_web(keys={"request_limit": "1500 ms", "connections": 6, "connections_per_address": 6}).start()
-    slow_header = f"GET /healthz HTTP/1.1\r\nHost: {'x' * 500}\r\n\r\n".encode()
-    slow_body = (f"POST {RUNS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['run']}\r\nContent-Type: application/json\r\n"
-                 f"Content-Length: 500\r\n\r\n" + " " * 500).encode()
-    assert 1.2 < drip(p, slow_header, 0.05, 20) < 10
-    assert 1.2 < drip(p, slow_body[:-400], 0.01, 20) < 10
-    # All places are taken by those who say nothing; a seventh waits until the first of them are cut.
-    silent = [socket.create_connection(("127.0.0.1", p.port)) for _ in range(6)]
-    wait_for("an answer", lambda: p.is_served(), timeout=30)
-    for s in silent:
-        s.settimeout(30)
-        assert s.recv(1) == b""
-        s.close()
-    cut = next(line for line in p.get("/metrics").body.decode().splitlines() if line.startswith("rolag_reports_http_cut"))
-    assert int(cut.split()[1]) >= 8
-    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 0
-
-
-def test_one_address_has_its_share_of_connections(make_web):  # noqa: F811
-    p = make_web(keys={"connections": 20, "connections_per_address": 3}).start()
-    held = [socket.create_connection(("127.0.0.1", p.port)) for _ in range(3)]
-    def is_refused():
-        try:
-            p.get("/healthz")
-        except (OSError, http.client.HTTPException):
-            return True
-        return False
-    wait_for("the fourth to be refused, once three were taken in", is_refused)
-    with socket.create_connection(("127.0.0.1", p.port), source_address=("127.0.0.2", 0)) as other:
-        other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert other.recv(100).startswith(b"HTTP/1.1 200 ")
-    for s in held:
-        s.close()
-    wait_for("room", p.is_served)
-
-
-def test_clients_that_leave_in_the_middle_leave_nothing_behind(web):
-    p = web
-    def open_files():
-        return len(os.listdir(f"/proc/{p.reports.pid}/fd"))
-    with p.writing() as conn:
-        write_roles(conn, 1, 50)
-    run = p.asked(ROLES)
-    p.wait_ended(run)
-    before = open_files()
-    head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['run']}\r\n"
-    for n in range(60):
-        with socket.create_connection(("127.0.0.1", p.port)) as s:
-            s.sendall((f"GET {RUNS}/{run}/files/nrp_1/roles.csv {head}\r\n" if n % 3 == 0 else f"GET {RUNS} {head}\r\n" if n % 3 == 1 else
-                       f"POST {RUNS} {head}Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{{").encode())
-            if n % 2:
-                time.sleep(0.002)
-    wait_for("their descriptors to be closed", lambda: open_files() <= before)
-    assert p.get(f"{RUNS}/{run}/files/nrp_1/roles.csv").status == 200
-
-
-def quickly(call, most=1.5):
-    began = time.monotonic()
-    got = call()
-    assert time.monotonic() - began < most
-    return got
-
-
-def test_a_large_file_is_sent_beside_everything_else(web):
-    """200 MB to one who reads and one who does not: nobody else notices."""
-    p = web
-    run = p.asked(ROLES)
-    p.wait_ended(run)
-    size = 200 << 20
-    os.truncate(p.path(run, "nrp_1", "roles.csv"), size)
-    p.warehouse("update rolag.report_file set bytes = %s where run_id = %s and path = 'nrp_1/roles.csv'", size, run)
-    path = f"{RUNS}/{run}/files/nrp_1/roles.csv"
-    with socket.create_connection(("127.0.0.1", p.port)) as idle:
-        idle.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['run']}\r\n\r\n".encode())
-        got = []
-        reader = threading.Thread(target=lambda: got.append(len(p.get(path).body)))
-        reader.start()
-        while reader.is_alive():
-            assert quickly(lambda: p.get("/healthz")).status == 200
-        assert got == [size]
-        assert idle.recv(12) == b"HTTP/1.1 200"
-    with open(f"/proc/{p.reports.pid}/status", encoding="ascii") as f:
-        peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
-    assert peak < 64 << 10, "kB: it is never in memory"
-
-
-# ---- a warehouse that is away ----------------------------------------------------------------------------------------
-
-def processes_of(cluster):
-    """The server and all its children."""
-    with open(os.path.join(cluster.data, "postmaster.pid"), encoding="ascii") as f:
-        pid = int(f.readline())
-    found = [pid]
-    for path in glob.glob(f"/proc/{pid}/task/*/children"):
-        with open(path, encoding="ascii") as f:
-            found += [int(word) for word in f.read().split()]
-    return found
-
-
-def test_a_warehouse_that_stands_still_holds_up_nobody(make_web, own_clusters):  # noqa: F811
-    core, warehouse = own_clusters()
-    p = make_web(core=core, warehouse=warehouse).start()
-    assert p.get("/readyz").status == 200 and p.get(RUNS).status == 200
-    with Frozen(processes_of(warehouse)):
-        time.sleep(1.5)         # the companion looks at its queue, and waits
-        for _ in range(5):
-            assert quickly(lambda: p.get("/healthz")).status == quickly(lambda: p.get("/")).status == 200
-            assert quickly(lambda: p.get("/api/v1/status")).status == 200
-        began = time.monotonic()
-        assert p.get(RUNS).status == 503 and time.monotonic() - began < 15
-        wait_for("it not to be ready", lambda: quickly(lambda: p.get("/readyz")).status == 503, timeout=30)
-        began = time.monotonic()
-        assert p.reports.stop() == 0 and time.monotonic() - began < 10, "told to stop, it does not wait for ever"
-    p.start_reports()
-    wait_for("it to be ready", lambda: p.get("/readyz").status == 200)
-    assert p.get(RUNS).status == 200
-
-
-def test_a_warehouse_that_is_away_is_said_to_be_and_comes_back(make_web, own_clusters):  # noqa: F811
-    core, warehouse = own_clusters()
-    p = make_web(core=core, warehouse=warehouse).start()
-    assert p.get(RUNS).status == 200
-    warehouse.kill9()
-    wait_for("it not to be ready", lambda: p.get("/readyz").status == 503)
-    got = p.post(ROLES, key="k")
-    assert got.status == 503 and got.headers["Retry-After"] and "Idempotency-Key" in got.json["detail"]
-    assert quickly(lambda: p.get("/healthz")).status == quickly(lambda: p.get("/api/v1/reports")).status == 200
-    warehouse.start()
-    wait_for("it to be ready", lambda: p.get("/readyz").status == 200)
-    wait_for("the run", lambda: p.post(ROLES, key="k").status == 202)
-    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
-    # A session that is ended while nobody asks costs nobody an answer.
-    with psycopg.connect(p.warehouse_conninfo, autocommit=True) as conn:
-        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'rolag reports http'")
-    time.sleep(0.3)
-    assert p.get(RUNS).status == 200
-
-
-def test_without_listen_there_is_no_port(make_web):  # noqa: F811
-    p = make_web()
-    p.configure({"http": {"listen": ""}})
-    super(type(p), p).start_reports()
-    p.wait_ready()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", p.port))
-    with open("/proc/net/tcp", encoding="ascii") as f:
-        inodes = {line.split()[9] for line in f.readlines()[1:] if line.split()[3] == "0A"}
-    held = {os.readlink(path)[8:-1] for path in glob.glob(f"/proc/{p.reports.pid}/fd/*") if os.readlink(path).startswith("socket:")}
-    assert not inodes & held

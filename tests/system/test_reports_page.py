@@ -9,7 +9,6 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from web import make_web  # noqa: F401
 
 # A folder: each look of the tests leaves a picture there.
 PICTURES = os.environ.get("ROLAG_PICTURES")
@@ -92,7 +91,7 @@ def open_page(tmp_path):
         page.driver.quit()
 
 
-def test_the_button_makes_reports_and_their_file_is_downloaded(make_web, open_page):  # noqa: F811
+def test_the_button_makes_reports_and_their_file_is_downloaded(make_web, open_page):
     web = make_web().start()
     with web.writing() as conn:
         write_roles(conn, 1, 3)
@@ -123,7 +122,7 @@ def test_the_button_makes_reports_and_their_file_is_downloaded(make_web, open_pa
     assert page.complaints() == []
 
 
-def test_what_goes_wrong_is_said_in_words_and_the_page_goes_on(make_web, open_page):  # noqa: F811
+def test_what_goes_wrong_is_said_in_words_and_the_page_goes_on(make_web, open_page):
     """A token that nobody knows, one that may only look, a run that fails, a companion that is away; on a phone, in the dark."""
     web = make_web(build="select 1/0;").start()
     page = open_page(web, width=390, height=844, dark=True)
@@ -157,7 +156,7 @@ def test_what_goes_wrong_is_said_in_words_and_the_page_goes_on(make_web, open_pa
     page.seen("that somebody does", lambda: not page.at("trouble").is_displayed())
 
 
-def test_older_runs_come_when_they_are_asked_for_and_no_key_is_pressed_in_vain(make_web, open_page):  # noqa: F811
+def test_older_runs_come_when_they_are_asked_for_and_no_key_is_pressed_in_vain(make_web, open_page):
     web = make_web().start()
     web.warehouse("insert into rolag.report_run (pipeline, type, state, reports, requester, requested_at, ended_at, reason) "
                   "select %s, 'manual', 'failed', '{nrp_1/01_roles}', 'somebody', now() - n * interval '1 hour', now(), 'why ' "

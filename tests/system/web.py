@@ -9,9 +9,10 @@ import tempfile
 
 import pytest
 from companion import Companion
-from pipeline import ROLE, ROOT, wait_for
+from pipeline import ROLE, ROOT, Process, wait_for
 
 _number = itertools.count(1)
+FAIL_BINARY = os.environ.get("ROLAG_FAIL_BINARY", os.path.join(ROOT, "build", "fail", "rolag"))
 RUNS = "/api/v1/report-runs"
 # In every answer, whatever it is.
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
@@ -100,6 +101,15 @@ class Web(Companion):
     """A companion that serves HTTP, and a client with tokens: `read`, `run` (both scopes)."""
 
     port = None
+    points = ""         # of the companion; with any it is the one that has failpoints
+
+    def start_role(self, role, config=None, log=None):
+        if role != "reports" or not self.points:
+            return super().start_role(role, config, log)
+        process = Process(role, [FAIL_BINARY, role, "--config", config or self.config], os.path.join(self.folder, "reports.log"),
+                          {**self.env, "ROLAG_FAILPOINTS": self.points})
+        self.processes.append(process)
+        return process
 
     def prepare_web(self, **keys):
         self.port = free_port()
@@ -202,3 +212,10 @@ def make_web(request, core_cluster, warehouse_cluster):
     yield make
     for one in made:
         one.release()
+
+
+@pytest.fixture
+def web(make_web):  # pylint: disable=redefined-outer-name
+    p = make_web().start()
+    yield p
+    assert "an answer that the API's document does not have" not in p.reports.text()

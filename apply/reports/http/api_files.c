@@ -83,6 +83,7 @@ static void send_open_file(struct request *r, const struct run_file *f, int fd)
 			      "(rolag report verify).");
 		return;
 	}
+	log_info("a file is sent over HTTP", "run=%s file=%s token=%s", r->run.id, f->path, r->who);
 	reply_file(r, type_of(f->format), fd, (uint64_t)st.st_size);
 	set_etag(r, etag);
 	snprintf(disposition, sizeof(disposition), "attachment; filename=\"%s\"",

@@ -4,6 +4,7 @@
 #include "apply/reports/http/inner.h"
 #include "apply/reports/http/query.h"
 #include "apply/reports/run_json.h"
+#include "proto/base/failpoint.h"
 #include "transforms/report/cron.h"
 
 #define RUNS_PATH "/api/v1/report-runs/"
@@ -23,6 +24,7 @@ static void on_asked(struct request *r, const PGresult *res)
 	struct runs_asked asked;
 	char path[sizeof(RUNS_PATH) + RUNS_ID_SIZE];
 	runs_take_request(res, &asked);
+	FAILPOINT(HTTP_ASKED);
 	if (!asked.fresh && !asked.same) {
 		reply_problem(r, 422, "idempotency-key",
 			      "This Idempotency-Key came with another body before (run %s).",

@@ -3,6 +3,8 @@
 
 #include <poll.h>
 
+#include "proto/base/failpoint.h"
+
 #define CONNECT_US   INT64_C(5000000)
 #define STATEMENT_US INT64_C(5000000) /* the server ends it; we give up a little later */
 #define GRACE_US     INT64_C(2000000)
@@ -92,6 +94,7 @@ static void begin_setup(struct ask *a, int64_t now)
 	RT_ASSERT(strlen(runs_session_sql) < 512);
 	snprintf(sql, sizeof(sql), "%s; SET statement_timeout = %lld", runs_session_sql,
 		 (long long)(STATEMENT_US / 1000));
+	FAILPOINT_FD(HTTP_CONNECTED, PQsocket(a->c));
 	PQsetErrorVerbosity(a->c, PQERRORS_SQLSTATE);
 	a->state = ASK_SETTING_UP;
 	a->deadline_us = now + CONNECT_US;
@@ -113,9 +116,12 @@ static void send_first(struct ask *a, int64_t now)
 	const struct runs_ask *q = &a->first->what;
 	a->state = ASK_BUSY;
 	a->deadline_us = now + STATEMENT_US + GRACE_US;
+	FAILPOINT_FD(HTTP_BEFORE_ASK, PQsocket(a->c));
 	if (PQsendQueryParams(a->c, q->sql, q->count, NULL, q->param, NULL, NULL, 0) != 1 ||
 	    PQflush(a->c) < 0)
 		lose(a, now, "the warehouse took no statement");
+	else
+		FAILPOINT_FD(HTTP_SENT, PQsocket(a->c));
 }
 
 static void become_idle(struct ask *a)
