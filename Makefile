@@ -112,6 +112,18 @@ REPORT_SRC := \
 	transforms/report/xsd.c
 
 REPORTS_SRC := \
+	apply/reports/http/address.c \
+	apply/reports/http/api_files.c \
+	apply/reports/http/api_look.c \
+	apply/reports/http/api_runs.c \
+	apply/reports/http/ask.c \
+	apply/reports/http/assets.c \
+	apply/reports/http/body.c \
+	apply/reports/http/query.c \
+	apply/reports/http/reply.c \
+	apply/reports/http/route.c \
+	apply/reports/http/server.c \
+	apply/reports/http/token.c \
 	apply/reports/command.c \
 	apply/reports/exceptions.c \
 	apply/reports/fence.c \
@@ -124,6 +136,7 @@ REPORTS_SRC := \
 	apply/reports/queue.c \
 	apply/reports/reports.c \
 	apply/reports/rows.c \
+	apply/reports/run_json.c \
 	apply/reports/runs.c \
 	apply/reports/schedule.c \
 	apply/reports/target.c \
@@ -205,6 +218,7 @@ COMMANDS_SRC := \
 	cdc/commands/check_core.c \
 	cdc/commands/check_definitions.c \
 	cdc/commands/check_custody.c \
+	cdc/commands/check_http.c \
 	cdc/commands/check_machine.c \
 	cdc/commands/check_mirrors.c \
 	cdc/commands/check_models.c \
@@ -226,7 +240,9 @@ COMMANDS_SRC := \
 	cdc/commands/spool.c \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
+	cdc/commands/status_look.c \
 	cdc/commands/status_print.c \
+	cdc/commands/status_prometheus.c \
 	cdc/commands/status_tables.c \
 	cdc/commands/story.c \
 	cdc/commands/sync.c \
@@ -246,6 +262,7 @@ UNIT_TESTS := \
 	test_definition \
 	test_fold \
 	test_frame \
+	test_http \
 	test_json \
 	test_ledger \
 	test_mirror \
@@ -271,6 +288,7 @@ FUZZ := \
 	csv \
 	fold \
 	frame \
+	http \
 	json \
 	model \
 	pgoutput \
@@ -321,7 +339,7 @@ ifeq ($(MODE),fuzz)
 CC       := clang-14
 endif
 CC       ?= gcc
-PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1 jansson libxml-2.0
+PKGS     := libpq libprotobuf-c liblz4 libxxhash yaml-0.1 jansson libxml-2.0 libmicrohttpd
 # Quiet, since `make deps` on a new machine gets here before they are installed.
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
@@ -410,6 +428,7 @@ $(B)/%.o: %.c $(B)/flags | $(PB_HDR)
 
 # Embedded by the assembler, which tells make nothing.
 $(B)/apply/sql/migrate.o: $(wildcard apply/sql/*.sql)
+$(B)/apply/reports/http/assets.o: $(wildcard apply/reports/console/*)
 
 $(B)/librolag.a: $(LIB_OBJ) $(PB_OBJ)
 	@rm -f $@
@@ -577,9 +596,9 @@ hdr-check: $(PB_HDR)
 
 # Debian packages that building, testing and the demo need.
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
-	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libjansson-dev libxml2-dev libxml2-utils libcmocka-dev \
+	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libjansson-dev libxml2-dev libxml2-utils libmicrohttpd-dev libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
-	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash openssl tzdata
+	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash python3-selenium chromium chromium-driver curl jq openssl tzdata
 
 deps:
 	@have=$$(dpkg-query -W -f=' $${Package}=$${db:Status-Status} ' $(DEBIAN_PACKAGES) 2>/dev/null); missing=; \

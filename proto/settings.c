@@ -383,6 +383,46 @@ const struct conf_key settings_keys[] = {
 	 .init = "UTC",
 	 .help = "Time zone of the schedules and of yesterday, as in the tz database "
 		 "(America/El_Salvador)."},
+	{.name = "http.listen",
+	 .type = CONF_STRING,
+	 .offset = FIELD(http.listen),
+	 .init = "",
+	 .help = "Where the companion serves its page and its API over HTTP, as PORT (of "
+		 "127.0.0.1), "
+		 "ADDRESS:PORT or [ADDRESS]:PORT; empty: nowhere. Without TLS: an address that is "
+		 "not of this machine alone needs http.tokens, and belongs behind a proxy that has "
+		 "it."},
+	{.name = "http.tokens",
+	 .type = CONF_STRING,
+	 .offset = FIELD(http.tokens),
+	 .init = "",
+	 .help = "File of those who may come, a line each: NAME SCOPES SHA-256 (`rolag report "
+		 "token "
+		 "NAME` makes one); relative to this file. Its content is read again on SIGHUP. "
+		 "Nobody else may write it."},
+	{.name = "http.connections",
+	 .type = CONF_INT,
+	 .offset = FIELD(http.connections),
+	 .init = "64",
+	 .min = 1,
+	 .max = 1000,
+	 .help = "Connections at one time; more wait."},
+	{.name = "http.connections_per_address",
+	 .type = CONF_INT,
+	 .offset = FIELD(http.connections_per_address),
+	 .init = "32",
+	 .min = 1,
+	 .max = 1000,
+	 .help = "Of them, from one address; more are closed. A proxy is one address."},
+	{.name = "http.request_limit",
+	 .type = CONF_DURATION,
+	 .offset = FIELD(http.request_limit),
+	 .init = "10 s",
+	 .min = 100 * MS,
+	 .max = 600 * SECOND,
+	 .help = "How long a connection may take until its next request is there, whole; then it "
+		 "is "
+		 "closed."},
 	{.name = "models.path",
 	 .type = CONF_STRING,
 	 .offset = FIELD(models.path),
@@ -453,6 +493,8 @@ void settings_complete(struct settings *s, struct arena *a)
 		s->reports.connect = s->warehouse.connect;
 	if (s->reports.core_connect[0] == '\0')
 		s->reports.core_connect = s->core.connect;
+	if (s->http.tokens[0] != '\0')
+		s->http.tokens = beside(a, s->file, s->http.tokens);
 	if (s->models.path[0] != '\0')
 		s->models.path = beside(a, s->file, s->models.path);
 }

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/reports/http/http.h"
 #include "apply/reports/keep.h"
 #include "apply/reports/queue.h"
 #include "apply/reports/schedule.h"
@@ -38,9 +39,12 @@ struct companion {
 	struct worker worker;
 	struct pgc_backoff backoff;
 	int64_t retry_us, look_us; /* monotonic */
-	bool pressed;		   /* SIGUSR1 came, and is not in the queue yet */
+	int64_t looked_us; /* monotonic: of the last turn that went well; 0: not connected */
+	bool pressed;	   /* SIGUSR1 came, and is not in the queue yet */
 	int lock;
 	struct log_limit retry_limit;
+	const struct reports_outlook *outlook;
+	struct http *http; /* NULL: off */
 };
 
 /* ---- the warehouse ---- */
@@ -50,6 +54,7 @@ static void disconnect(struct companion *o)
 	worker_stop(&o->worker);
 	pgc_close(o->c);
 	o->c = NULL;
+	o->looked_us = 0;
 	met_set(MET_REPORTS_CONNECTED, 0);
 }
 
@@ -217,6 +222,8 @@ static int turn(struct companion *o, int64_t now, struct rt_err *err)
 		rc = queue_join(o->c, o->s->pipeline, o->epoch, err);
 	if (rc == 0 && o->worker.pid == 0)
 		rc = start_run(o, now, err);
+	if (rc == 0)
+		o->looked_us = rt_mono_us();
 	met_state(o->worker.pid != 0 ? "running" : "idle");
 	return rc;
 }
@@ -279,8 +286,10 @@ static int before_sleep(void *ctx, int64_t now, struct rt_err *err)
 		log_info("status", "state=%s run=%s published=%" PRIu64 " failed=%" PRIu64,
 			 met_state_now(), o->worker.pid != 0 ? o->worker.run : "none",
 			 met_get(MET_REPORTS_PUBLISHED), met_get(MET_REPORTS_FAILED));
-	if (l->reload)
+	if (l->reload) {
 		settings_reload(o->s, "reports");
+		http_reload(o->http);
+	}
 	l->usr1 = l->usr2 = l->reload = l->child = false;
 	met_tick(rt_now_us());
 	l->done = l->stop > 0;
@@ -316,13 +325,16 @@ static int set_up(struct companion *o, struct rt_err *err)
 	loop_add(&o->loop,
 		 (struct loop_source){"warehouse", o, warehouse_prepare, warehouse_dispatch});
 	loop_add(&o->loop, (struct loop_source){"worker", o, worker_prepare, worker_dispatch});
-	return 0;
+	const struct http_options h = {s, &o->pack, o->schedules.zone, o->outlook, &o->looked_us};
+	return http_start(&h, &o->loop, &o->http, err);
 }
 
-int reports_main(const struct settings *s)
+int reports_main(const struct settings *s, const struct reports_outlook *outlook)
 {
-	struct companion o = {
-		.s = s, .worker = {.fd = -1}, .retry_limit = {.interval_us = RETRY_LOG_US}};
+	struct companion o = {.s = s,
+			      .worker = {.fd = -1},
+			      .retry_limit = {.interval_us = RETRY_LOG_US},
+			      .outlook = outlook};
 	struct rt_err err;
 	settings_setup_log(s, "reports");
 	arena_init(&o.arena, 65536);
@@ -340,6 +352,7 @@ int reports_main(const struct settings *s)
 		log_info("reports stops", "published=%" PRIu64, met_get(MET_REPORTS_PUBLISHED));
 	}
 	met_state(rc < 0 ? "failed" : "stopped");
+	http_stop(o.http);
 	disconnect(&o);
 	schedule_release(&o.schedules);
 	arena_release(&o.turn);

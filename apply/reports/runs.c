@@ -8,22 +8,24 @@
 
 #define TIME(column) "to_char(" column ", 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 
+const char runs_session_sql[] =
+	"SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; "
+	"SET extra_float_digits = 1; SET bytea_output = 'hex'; SET search_path = pg_catalog; "
+	"SET synchronous_commit = on; SET statement_timeout = 0";
+
 int runs_connect(PGconn **ret, const struct settings *s, const char *name, struct loop *loop,
 		 struct rt_err *err)
 {
 	struct pgc_options o = {.what = "warehouse",
 				.conninfo = s->reports.connect,
 				.application_name = name,
-				.loop = loop};
+				.loop = loop,
+				.by_loop = loop != NULL};
 	PGconn *c = NULL;
 	int rc = pgc_connect(&c, &o, err);
 	if (rc != 0)
 		return rc;
-	rc = pgc_exec(c, NULL, err,
-		      "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = "
-		      "'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'; "
-		      "SET search_path = pg_catalog; SET synchronous_commit = on; "
-		      "SET statement_timeout = 0");
+	rc = pgc_exec(c, NULL, err, "%s", runs_session_sql);
 	if (rc != 0)
 		pgc_close(c);
 	else
@@ -65,71 +67,78 @@ static void add_array(struct buf *b, const char *const *item, size_t count)
 	buf_u8(b, '}');
 }
 
+void runs_ask_request(struct arena *a, const char *pipeline, const struct runs_request *q,
+		      struct runs_ask *ret)
+{
+	struct buf reports = buf_in_arena(a, NULL, 0);
+	add_array(&reports, q->report, q->report_count);
+	/* The DO UPDATE changes nothing: it makes RETURNING give the row that was there. */
+	*ret = (struct runs_ask){
+		"WITH r AS (INSERT INTO rolag.report_run (pipeline, type, reports, as_of, "
+		"requester, idempotency_key, schedule, due_at, allow_stale, accept_quarantine, "
+		"idempotency_body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON "
+		"CONFLICT (pipeline, idempotency_key) DO UPDATE SET idempotency_key = "
+		"excluded.idempotency_key RETURNING id, xmax = 0 AS fresh, idempotency_body IS NOT "
+		"DISTINCT FROM $11::text AS same) SELECT id, fresh, same, "
+		"pg_notify('" RUNS_CHANNEL "', $1) FROM r",
+		11,
+		{pipeline, q->type, buf_cstr(&reports), q->as_of, q->requester, q->idempotency_key,
+		 q->schedule, q->due_at, q->allow_stale ? "t" : "f",
+		 q->accept_quarantine ? "t" : "f", q->idempotency_body}};
+}
+
+void runs_take_request(const PGresult *res, struct runs_asked *ret)
+{
+	snprintf(ret->id, sizeof(ret->id), "%s", PQgetvalue(res, 0, 0));
+	ret->fresh = PQgetvalue(res, 0, 1)[0] == 't';
+	ret->same = PQgetvalue(res, 0, 2)[0] == 't';
+}
+
 int runs_request(PGconn *c, const char *pipeline, const struct runs_request *q,
 		 char ret_id[RUNS_ID_SIZE], bool *ret_new, struct rt_err *err)
 {
-	struct buf reports = BUF_INIT;
+	struct arena a;
+	struct runs_ask ask;
+	struct runs_asked asked;
 	PGresult *res;
-	add_array(&reports, q->report, q->report_count);
-	const char *params[] = {pipeline,
-				q->type,
-				buf_cstr(&reports),
-				q->as_of,
-				q->requester,
-				q->idempotency_key,
-				q->schedule,
-				q->due_at,
-				q->allow_stale ? "t" : "f",
-				q->accept_quarantine ? "t" : "f"};
-	/* The DO UPDATE changes nothing: it makes RETURNING give the row that was there. */
-	int rc = pgc_query(
-		c, &res, err,
-		"INSERT INTO rolag.report_run (pipeline, type, reports, as_of, requester, "
-		"idempotency_key, schedule, due_at, allow_stale, accept_quarantine) VALUES ($1, "
-		"$2, "
-		"$3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (pipeline, idempotency_key) DO "
-		"UPDATE "
-		"SET idempotency_key = excluded.idempotency_key RETURNING id, xmax = 0",
-		(int)ARRAY_LEN(params), params);
-	buf_release(&reports);
-	if (rc != 0)
-		return rc;
-	snprintf(ret_id, RUNS_ID_SIZE, "%s", PQgetvalue(res, 0, 0));
-	*ret_new = PQgetvalue(res, 0, 1)[0] == 't';
-	PQclear(res);
-	const char *wake[] = {RUNS_CHANNEL, pipeline};
-	return pgc_query(c, NULL, err, "SELECT pg_notify($1, $2)", 2, wake);
+	arena_init(&a, 4096);
+	runs_ask_request(&a, pipeline, q, &ask);
+	int rc = pgc_query(c, &res, err, ask.sql, ask.count, ask.param);
+	if (rc == 0) {
+		runs_take_request(res, &asked);
+		snprintf(ret_id, RUNS_ID_SIZE, "%s", asked.id);
+		*ret_new = asked.fresh;
+		PQclear(res);
+	}
+	arena_release(&a);
+	return rc;
 }
 
 /* ---- looking ---- */
 
-static const char run_columns[] =
-	"id, number, type, state, client_state, array_to_string(reports, ' '), as_of, "
-	"requester, "
-	"schedule, " TIME(
-		"due_at") ", allow_stale, accept_quarantine, kept, served_by, "
-			  "failures, " TIME("requested_at") ", " TIME("waiting_at") ", " TIME(
-				  "buil"
-				  "ding"
-				  "_at") ", " TIME("writing_at") ", " TIME("ended_at") ", "
-										       "fence_lsn, "
-										       "stale, "
-										       "watermark_"
-										       "lsn, " TIME(
-											       "wat"
-											       "erm"
-											       "ark"
-											       "_a"
-											       "t") ", "
-												    "pack"
-												    ", "
-												    "buil"
-												    "t, "
-												    "mani"
-												    "fest"
-												    ", "
-												    "reas"
-												    "on";
+/* In the order of take_run. A list leaves out what is large: what was built, and the manifest. */
+#define COLUMNS_BEFORE                                                                             \
+	"id, number, type, state, client_state, array_to_string(reports, ' '), as_of, requester, " \
+	"schedule, " TIME(                                                                         \
+		"due_at") ", allow_stale, accept_quarantine, kept, served_by, "                    \
+			  "failures, " TIME("requested_at") ", " TIME("waiting_at") ", " TIME(     \
+				  "bu"                                                             \
+				  "il"                                                             \
+				  "di"                                                             \
+				  "ng"                                                             \
+				  "_a"                                                             \
+				  "t") ", " TIME("writing_at") ", " TIME("ended_at") ", "          \
+										     "fence_lsn, " \
+										     "stale, "     \
+										     "watermark_"  \
+										     "lsn, " TIME( \
+											     "wat" \
+											     "erm" \
+											     "ark" \
+											     "_a"  \
+											     "t") ", pack, "
+#define COLUMNS_ALL   COLUMNS_BEFORE "built, manifest, reason"
+#define COLUMNS_BRIEF COLUMNS_BEFORE "NULL, NULL, reason"
 
 static const char *text_at(struct arena *a, const PGresult *res, int row, int *column)
 {
@@ -206,11 +215,10 @@ int runs_get(PGconn *c, struct arena *a, const char *pipeline, const char *id, s
 	PGresult *res;
 	if (!is_id_text(id))
 		return rt_fail(err, ERR_USAGE, "%.60s is not a run's id", id);
-	char *sql = rt_sprintf("SELECT %s FROM rolag.report_run WHERE pipeline = $1 AND "
-			       "starts_with(id::text, $2) LIMIT 2",
-			       run_columns);
-	int rc = pgc_query(c, &res, err, sql, 2, params);
-	free(sql);
+	int rc = pgc_query(c, &res, err,
+			   "SELECT " COLUMNS_ALL " FROM rolag.report_run WHERE pipeline = $1 AND "
+			   "starts_with(id::text, $2) LIMIT 2",
+			   2, params);
 	if (rc != 0)
 		return rc;
 	if (PQntuples(res) == 1)
@@ -222,32 +230,45 @@ int runs_get(PGconn *c, struct arena *a, const char *pipeline, const char *id, s
 	return rc;
 }
 
-int runs_list(PGconn *c, struct arena *a, const char *pipeline, const struct runs_filter *f,
-	      struct run **ret, size_t *ret_count, struct rt_err *err)
+#define LIST_SQL(columns)                                                                          \
+	"SELECT " columns " FROM rolag.report_run WHERE pipeline = $1 AND ($2::text IS NULL OR "   \
+	"state = $2) AND ($3::text IS NULL OR client_state = $3) AND ($4::text IS NULL OR $4 = "   \
+	"ANY (reports)) AND ($5::int8 = 0 OR number < $5) AND ($7::text IS NULL OR type = $7) "    \
+	"AND ($8::timestamptz IS NULL OR requested_at >= $8) AND ($9::timestamptz IS NULL OR "     \
+	"requested_at < $9) AND ($10::uuid IS NULL OR id = $10) ORDER BY number DESC LIMIT "       \
+	"$6::int"
+
+void runs_ask_list(struct arena *a, const char *pipeline, const struct runs_filter *f,
+		   struct runs_ask *ret)
 {
-	char before[24], limit[16];
-	PGresult *res;
-	snprintf(before, sizeof(before), "%lld", (long long)f->before);
-	snprintf(limit, sizeof(limit), "%d", f->limit);
-	const char *params[] = {pipeline, f->state, f->client_state, f->report, before, limit};
-	char *sql = rt_sprintf(
-		"SELECT %s FROM rolag.report_run WHERE pipeline = $1 AND ($2::text IS NULL OR "
-		"state "
-		"= $2) AND ($3::text IS NULL OR client_state = $3) AND ($4::text IS NULL OR $4 = "
-		"ANY (reports)) AND ($5::int8 = 0 OR number < $5) ORDER BY number DESC LIMIT "
-		"$6::int",
-		run_columns);
-	int rc = pgc_query(c, &res, err, sql, (int)ARRAY_LEN(params), params);
-	free(sql);
-	if (rc != 0)
-		return rc;
+	*ret = (struct runs_ask){f->whole ? LIST_SQL(COLUMNS_ALL) : LIST_SQL(COLUMNS_BRIEF),
+				 10,
+				 {pipeline, f->state, f->client_state, f->report,
+				  arena_printf(a, "%lld", (long long)f->before),
+				  arena_printf(a, "%d", f->limit), f->type, f->from, f->to, f->id}};
+}
+
+void runs_take_list(struct arena *a, const PGresult *res, struct run **ret, size_t *ret_count)
+{
 	size_t n = (size_t)PQntuples(res);
 	struct run *out = arena_alloc(a, (n + 1) * sizeof(*out));
 	for (size_t i = 0; i < n; i++)
 		take_run(a, res, (int)i, &out[i]);
-	PQclear(res);
 	*ret = out;
 	*ret_count = n;
+}
+
+int runs_list(PGconn *c, struct arena *a, const char *pipeline, const struct runs_filter *f,
+	      struct run **ret, size_t *ret_count, struct rt_err *err)
+{
+	struct runs_ask ask;
+	PGresult *res;
+	runs_ask_list(a, pipeline, f, &ask);
+	int rc = pgc_query(c, &res, err, ask.sql, ask.count, ask.param);
+	if (rc != 0)
+		return rc;
+	runs_take_list(a, res, ret, ret_count);
+	PQclear(res);
 	return 0;
 }
 
@@ -262,19 +283,18 @@ bool runs_format(const char *name, enum report_format *ret)
 	return false;
 }
 
-int runs_files(PGconn *c, struct arena *a, const struct run *r, struct run_file **ret,
-	       size_t *ret_count, struct rt_err *err)
+void runs_ask_files(const struct run *r, struct runs_ask *ret)
 {
-	const char *id = r->served_by != NULL ? r->served_by : r->id;
-	PGresult *res;
-	int rc =
-		pgc_query(c, &res, err,
-			  "SELECT report, format, path, rows, bytes, sha256, omitted, invalid, xsd "
-			  "FROM rolag.report_file WHERE run_id = $1 ORDER BY report COLLATE \"C\", "
-			  "format COLLATE \"C\"",
-			  1, &id);
-	if (rc != 0)
-		return rc;
+	*ret = (struct runs_ask){
+		"SELECT report, format, path, rows, bytes, sha256, omitted, invalid, xsd FROM "
+		"rolag.report_file WHERE run_id = $1 ORDER BY report COLLATE \"C\", format COLLATE "
+		"\"C\"",
+		1,
+		{r->served_by != NULL ? r->served_by : r->id}};
+}
+
+void runs_take_files(struct arena *a, const PGresult *res, struct run_file **ret, size_t *ret_count)
+{
 	size_t n = (size_t)PQntuples(res);
 	struct run_file *out = arena_zalloc(a, (n + 1) * sizeof(*out));
 	for (size_t i = 0; i < n; i++) {
@@ -290,9 +310,21 @@ int runs_files(PGconn *c, struct arena *a, const struct run *r, struct run_file 
 		out[i].invalid = text_at(a, res, row, &at);
 		out[i].xsd = text_at(a, res, row, &at);
 	}
-	PQclear(res);
 	*ret = out;
 	*ret_count = n;
+}
+
+int runs_files(PGconn *c, struct arena *a, const struct run *r, struct run_file **ret,
+	       size_t *ret_count, struct rt_err *err)
+{
+	struct runs_ask ask;
+	PGresult *res;
+	runs_ask_files(r, &ask);
+	int rc = pgc_query(c, &res, err, ask.sql, ask.count, ask.param);
+	if (rc != 0)
+		return rc;
+	runs_take_files(a, res, ret, ret_count);
+	PQclear(res);
 	return 0;
 }
 

@@ -5,13 +5,8 @@
  */
 #include "apply/sql/migrate.h"
 
+#include "proto/base/embed.h"
 #include "proto/pg/pgconn.h"
-
-/* The file's bytes and a NUL, as a symbol of this object. */
-#define EMBED(symbol, path)                                                                        \
-	__asm__(".pushsection .rodata\n" #symbol ":\n.incbin \"" path "\"\n.byte 0\n.popsection"); \
-	/* NOLINTNEXTLINE(bugprone-macro-parentheses): a declaration */                            \
-	extern const char symbol[]
 
 EMBED(migrate_sql_001, "apply/sql/001_control.sql");
 EMBED(migrate_sql_002, "apply/sql/002_lived.sql");
@@ -19,10 +14,12 @@ EMBED(migrate_sql_003, "apply/sql/003_rebuild.sql");
 EMBED(migrate_sql_004, "apply/sql/004_reports.sql");
 EMBED(migrate_sql_005, "apply/sql/005_models.sql");
 EMBED(migrate_sql_006, "apply/sql/006_published.sql");
+EMBED(migrate_sql_007, "apply/sql/007_http.sql");
 
 /* Version n is at n - 1. */
 static const char *const versions[] = {migrate_sql_001, migrate_sql_002, migrate_sql_003,
-				       migrate_sql_004, migrate_sql_005, migrate_sql_006};
+				       migrate_sql_004, migrate_sql_005, migrate_sql_006,
+				       migrate_sql_007};
 
 int migrate_latest(void)
 {

@@ -212,6 +212,7 @@ int cmd_check(struct cli *c)
 	}
 	check_models(&k, warehouse);
 	check_pair(&k);
+	check_http(&k);
 	check_machine(&k);
 	check_spool(&k);
 	pgc_close(core);

@@ -61,6 +61,8 @@ void check_warehouse_server(struct check *k, PGconn *warehouse);
 void check_spool(struct check *k);
 /* The folder of models, where one is set; warehouse NULL: that alone. */
 void check_models(struct check *k, PGconn *warehouse);
+/* Where the companion would serve HTTP, and for whom. */
+void check_http(struct check *k);
 /* Folders and free space. */
 void check_machine(struct check *k);
 

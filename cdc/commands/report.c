@@ -1,5 +1,5 @@
 /*
- * rolag report run|list|show|verify|rerun|xsd. Guarantees: a request is a row
+ * rolag report run|list|show|verify|rerun|xsd|token. Guarantees: a request is a row
  * of the queue, which the companion serves whether somebody waits or not; no
  * value of a report is shown.
  */
@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include "apply/reports/files.h"
+#include "apply/reports/http/token.h"
 #include "apply/reports/manifest.h"
 #include "apply/reports/publication.h"
+#include "apply/reports/run_json.h"
 #include "apply/reports/target.h"
 #include "cdc/commands/commands.h"
 #include "proto/base/fsio.h"
@@ -24,7 +26,7 @@
 #define MANIFEST_MAX (64u << 20)
 
 const struct cli_usage report_usage = {
-	.args = "run|list|show|verify|rerun|xsd [RUN|NORM/ID]",
+	.args = "run|list|show|verify|rerun|xsd|token [RUN|NORM/ID|NAME]",
 	.text = "Runs of reports; `rolag reports` (or `rolag run`) makes them.\n"
 		"  run          asks for reports: all of them, or those of --report. A run waits "
 		"until "
@@ -39,6 +41,9 @@ const struct cli_usage report_usage = {
 		"  rerun RUN    writes the same files again, byte for byte, from the kept "
 		"relations\n"
 		"  xsd NORM/ID  the XML schema that the report is validated against\n"
+		"  token NAME   a token for HTTP, shown once, and the line of http.tokens that "
+		"lets its "
+		"owner in\n"
 		"RUN: an id, or as much of it as only one has.\n",
 	.option =
 		{{"--report", "NORM/ID…", "run: this one; may be given again, or with commas"},
@@ -49,6 +54,8 @@ const struct cli_usage report_usage = {
 		 {"--accept-quarantine", NULL,
 		  "run: go on although entities wait; the manifest says so"},
 		 {"--reports", NULL, "list: the reports that are defined"},
+		 {"--scope", "SCOPE…",
+		  "token: reports:read (to look, the default), reports:run (to ask), or both"},
 		 {"--json", NULL, "list, show: one JSON document"}},
 };
 
@@ -84,6 +91,7 @@ static int read_yesterday(const struct settings *s, char ret[11], struct rt_err 
 static const char *who_am_i(struct arena *a)
 {
 	char host[128] = "?";
+	/* cppcheck-suppress getpwuidCalled ; no threads */
 	const struct passwd *p = getpwuid(getuid());
 	gethostname(host, sizeof(host) - 1);
 	return arena_printf(a, "%s at %s", p != NULL ? p->pw_name : "?", host);
@@ -171,42 +179,6 @@ static void print_json(json_t *o)
 	json_decref(o);
 }
 
-static json_t *text_or_null(const char *s)
-{
-	return s != NULL ? json_string(s) : json_null();
-}
-
-static json_t *run_json(const struct run *r)
-{
-	json_t *reports = json_array();
-	for (size_t i = 0; i < r->report_count; i++)
-		json_array_append_new(reports, json_string(r->report[i]));
-	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:b, s:b, s:b, s:i}", "id", r->id,
-			      "type", r->type, "state", r->state, "client_state", r->client_state,
-			      "reports", reports, "requester", r->requester, "allow_stale",
-			      r->allow_stale, "accept_quarantine", r->accept_quarantine, "kept",
-			      r->kept, "failures", r->failures);
-	const struct {
-		const char *name, *value;
-	} texts[] = {{"as_of", r->as_of},
-		     {"schedule", r->schedule},
-		     {"due_at", r->due_at},
-		     {"served_by", r->served_by},
-		     {"requested_at", r->requested_at},
-		     {"waiting_at", r->waiting_at},
-		     {"building_at", r->building_at},
-		     {"writing_at", r->writing_at},
-		     {"ended_at", r->ended_at},
-		     {"fence_lsn", r->fence_lsn},
-		     {"stale", r->stale},
-		     {"watermark_lsn", r->watermark_lsn},
-		     {"watermark_at", r->watermark_at},
-		     {"reason", r->reason}};
-	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
-		json_object_set_new(o, texts[i].name, text_or_null(texts[i].value));
-	return o;
-}
-
 static void list_defined(const struct report_pack *p)
 {
 	for (size_t i = 0; i < p->count; i++) {
@@ -244,15 +216,6 @@ static int list(struct cli *c, const struct settings *s, PGconn *conn, struct rt
 	if (count == 0)
 		printf("No reports were asked for yet (rolag report run).\n");
 	return 0;
-}
-
-static json_t *file_json(const struct run_file *f)
-{
-	return json_pack("{s:s, s:s, s:o, s:I, s:I, s:o, s:o, s:o}", "report", f->report, "format",
-			 report_format_name(f->format), "path", text_or_null(f->path), "rows",
-			 (json_int_t)f->rows, "bytes", (json_int_t)f->bytes, "sha256",
-			 text_or_null(f->sha256), "omitted", text_or_null(f->omitted), "invalid",
-			 text_or_null(f->invalid));
 }
 
 static void show_line(const char *what, const char *value)
@@ -309,7 +272,7 @@ static int show(struct cli *c, const struct settings *s, PGconn *conn, struct rt
 	}
 	json_t *o = run_json(&r), *files = json_array();
 	for (size_t i = 0; i < count; i++)
-		json_array_append_new(files, file_json(&f[i]));
+		json_array_append_new(files, run_file_json(&f[i]));
 	json_object_set_new(o, "files", files);
 	print_json(o);
 	return 0;
@@ -354,6 +317,7 @@ static int verify(struct cli *c, const struct settings *s, PGconn *conn, int *re
 		target_path(s->reports.target, served.id, f[i].path, path);
 		good += verify_file(path, f[i].sha256, f[i].path);
 	}
+	RT_ASSERT(served.manifest != NULL); /* else it failed above */
 	sha256_hex(slice_str(served.manifest), hash);
 	target_path(s->reports.target, served.id, MANIFEST_NAME, path);
 	good += verify_file(path, hash, MANIFEST_NAME);
@@ -405,12 +369,32 @@ static int xsd(struct cli *c, const struct settings *s, struct rt_err *err)
 	return rc;
 }
 
+/* ---- token ---- */
+
+static int token(struct cli *c, struct rt_err *err)
+{
+	char text[TOKEN_SIZE];
+	struct buf line = BUF_INIT;
+	unsigned scopes = TOKEN_READ;
+	const char *scope = cli_option(c, "--scope");
+	if (scope != NULL && !token_scopes_parse(slice_str(scope), &scopes))
+		return rt_fail(err, ERR_USAGE, "--scope is reports:read, reports:run, or both");
+	int rc = token_make(c->arg[1], scopes, text, &line, err);
+	if (rc == 0)
+		printf("%s\n\nThis is the token of %s; nobody can show it again. The file "
+		       "http.tokens needs the line:\n\n%s\n",
+		       text, c->arg[1], buf_cstr(&line));
+	buf_release(&line);
+	return rc;
+}
+
 /* ---- the command ---- */
 
 static const struct {
 	const char *name;
 	int args; /* behind the name */
-} actions[] = {{"run", 0}, {"list", 0}, {"show", 1}, {"verify", 1}, {"rerun", 1}, {"xsd", 1}};
+} actions[] = {{"run", 0},   {"list", 0}, {"show", 1}, {"verify", 1},
+	       {"rerun", 1}, {"xsd", 1},  {"token", 1}};
 
 static int check_words(const struct cli *c, struct rt_err *err)
 {
@@ -419,12 +403,14 @@ static int check_words(const struct cli *c, struct rt_err *err)
 			continue;
 		if (c->arg_count - 1 != actions[i].args)
 			return rt_fail(err, ERR_USAGE, "%s takes %s", c->arg[0],
-				       actions[i].args == 0	       ? "no argument"
-				       : strcmp(c->arg[0], "xsd") == 0 ? "NORM/ID"
-								       : "RUN");
+				       actions[i].args == 0		 ? "no argument"
+				       : strcmp(c->arg[0], "xsd") == 0	 ? "NORM/ID"
+				       : strcmp(c->arg[0], "token") == 0 ? "a NAME"
+									 : "RUN");
 		return 0;
 	}
-	return rt_fail(err, ERR_USAGE, "one of run, list, show, verify, rerun, xsd is needed");
+	return rt_fail(err, ERR_USAGE,
+		       "one of run, list, show, verify, rerun, xsd, token is needed");
 }
 
 static int with_warehouse(struct cli *c, const struct settings *s, int *ret_code,
@@ -452,6 +438,8 @@ int cmd_report(struct cli *c)
 	struct rt_err err;
 	int code = EXIT_OK;
 	int rc = check_words(c, &err);
+	if (rc == 0 && strcmp(c->arg[0], "token") == 0) /* it needs no configuration */
+		return token(c, &err) == 0 ? EXIT_OK : cli_fail(c, &err);
 	if (rc == 0)
 		rc = cli_settings(c, &s, &err);
 	if (rc != 0)

@@ -4,6 +4,7 @@
 #include "apply/stream/landed.h"
 #include "cdc/capture/capture.h"
 #include "cdc/commands/commands.h"
+#include "cdc/commands/status.h"
 #include "proto/base/log.h"
 
 const struct cli_usage apply_usage = {
@@ -80,11 +81,40 @@ const struct cli_usage reports_usage = {
 		"log.\n",
 };
 
+/* What the companion shows of all roles over HTTP. */
+struct outlook {
+	const struct settings *s;
+	struct status_watch watch;
+};
+
+static int show_status(void *ctx, struct buf *out, struct rt_err *err)
+{
+	struct outlook *o = ctx;
+	struct status_view v;
+	int rc = status_watch_look(&o->watch, o->s, &v, err);
+	if (rc == 0)
+		status_print_json(&o->watch.now, &v, out);
+	return rc;
+}
+
+static int show_metrics(void *ctx, struct buf *out, struct rt_err *err)
+{
+	struct outlook *o = ctx;
+	struct status_view v;
+	int rc = status_watch_look(&o->watch, o->s, &v, err);
+	if (rc == 0)
+		status_print_prometheus(&o->watch.now, &v, out);
+	return rc;
+}
+
 int cmd_reports(struct cli *c)
 {
+	static struct outlook o; /* large: not on the stack */
+	const struct reports_outlook outlook = {&o, show_status, show_metrics};
 	struct settings s;
 	struct rt_err err;
 	if (cli_settings(c, &s, &err) != 0)
 		return cli_fail(c, &err);
-	return reports_main(&s);
+	o.s = &s;
+	return reports_main(&s, &outlook);
 }

@@ -5,7 +5,6 @@
  */
 #include "cdc/commands/status.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <termios.h>
@@ -25,64 +24,24 @@ const struct cli_usage status_usage = {
 		"alarm, stalled, stopped.\nKeys of --json: healthy, state, sentence, lag_seconds, "
 		"lag_bytes, slot_lost_in_seconds (a forecast), "
 		"visible_p50_seconds,\nvisible_p99_seconds, visible_buckets (pairs of "
-		"microseconds and commits),\nroles.capture|apply.(life, pid, state, up_seconds, "
+		"microseconds and commits),\nroles.capture|apply|reports.(life, pid, state, "
+		"up_seconds, "
 		"seen_seconds_ago, note,\nnote_seconds_ago), metrics.NAME. "
 		"Unknown durations are null. Keys are only ever added.\n",
 	.option = {{"--json", NULL, "one JSON object"},
+		   {"--prometheus", NULL, "every metric of all roles, in Prometheus' text format"},
 		   {"--watch", NULL, "redraw every second, with rates; q ends"},
 		   {"--tables", NULL, "each landed table and its state; this asks the warehouse"}},
 };
 
-static const char *const role_names[STATUS_ROLES] = {"capture", "apply"};
-
-static int read_role(const struct settings *s, int role, struct status_facts *f, struct rt_err *err)
-{
-	struct status_role *r = &f->role[role];
-	char path[4096];
-	snprintf(path, sizeof(path), "%s/%s.counters", s->state_dir, role_names[role]);
-	int rc = met_read(path, &r->f, err);
-	if (rc < 0)
-		return rc;
-	if (rc == 0)
-		r->f = (struct met_file){0};
-	bool there = r->f.pid != 0 && (kill((pid_t)r->f.pid, 0) == 0 || errno == EPERM);
-	r->life = status_life(&r->f, there, f->now_us, f->heartbeat_interval_us);
-	return 0;
-}
-
-static int read_facts(const struct settings *s, struct status_facts *ret, struct rt_err *err)
-{
-	*ret = (struct status_facts){
-		.now_us = rt_now_us(),
-		.heartbeat_interval_us = s->capture.heartbeat_interval,
-		.wal_budget_bytes = s->capture.wal_budget,
-		.moving = true,
-	};
-	int rc = read_role(s, STATUS_CAPTURE, ret, err);
-	return rc == 0 ? read_role(s, STATUS_APPLY, ret, err) : rc;
-}
-
-static bool moved(const struct status_facts *now, const struct status_facts *before)
-{
-	const struct met_file *a = &now->role[STATUS_APPLY].f, *b = &before->role[STATUS_APPLY].f;
-	return memcmp(a->value, b->value, sizeof(a->value)) != 0;
-}
-
-/* Old heartbeats that come at their pace are no lag; those of a backlog come much faster. */
-static bool beats(const struct status_facts *now, const struct status_facts *before)
-{
-	int64_t beat_us = (int64_t)(now->role[STATUS_APPLY].f.value[MET_APPLY_HEARTBEAT_US] -
-				    before->role[STATUS_APPLY].f.value[MET_APPLY_HEARTBEAT_US]);
-	return beat_us > 0 &&
-	       beat_us <= 2 * (now->now_us - before->now_us) + now->heartbeat_interval_us;
-}
+enum status_form { FORM_TABLE, FORM_JSON, FORM_PROMETHEUS };
 
 /* One look; a second one where only that tells "behind" from "stuck", and both from a wrong clock. */
 static int look(const struct settings *s, struct status_facts *f, struct status_view *v,
 		struct rt_err *err)
 {
 	static struct status_facts first; /* large: not on the stack */
-	int rc = read_facts(s, f, err);
+	int rc = status_read(s, f, err);
 	if (rc != 0)
 		return rc;
 	status_judge(f, v);
@@ -90,16 +49,17 @@ static int look(const struct settings *s, struct status_facts *f, struct status_
 		return 0;
 	first = *f;
 	poll(NULL, 0, SECOND_LOOK_MS);
-	rc = read_facts(s, f, err);
+	rc = status_read(s, f, err);
 	if (rc != 0)
 		return rc;
-	f->moving = moved(f, &first);
-	f->beating = beats(f, &first);
+	f->moving = status_moved(f, &first);
+	f->beating = status_beats(f, &first);
 	status_judge(f, v);
 	return 0;
 }
 
-static int show(const struct settings *s, bool json, bool *ret_healthy, struct rt_err *err)
+static int show(const struct settings *s, enum status_form form, bool *ret_healthy,
+		struct rt_err *err)
 {
 	static struct status_facts f;
 	struct status_view v;
@@ -107,11 +67,17 @@ static int show(const struct settings *s, bool json, bool *ret_healthy, struct r
 	if (rc != 0)
 		return rc;
 	struct buf out = BUF_INIT;
-	if (json) {
-		status_print_json(&f, &v, &out);
-	} else {
+	switch (form) {
+	case FORM_TABLE:
 		buf_printf(&out, "%s\n\n", v.sentence);
 		status_print_table(&f, &v, NULL, &out);
+		break;
+	case FORM_JSON:
+		status_print_json(&f, &v, &out);
+		break;
+	case FORM_PROMETHEUS:
+		status_print_prometheus(&f, &v, &out);
+		break;
 	}
 	fputs(buf_cstr(&out), stdout);
 	buf_release(&out);
@@ -154,25 +120,22 @@ static bool pressed_q(bool keys)
 
 static int watch_turns(const struct settings *s, bool keys, bool *ret_healthy, struct rt_err *err)
 {
-	static struct status_facts now, before;
+	static struct status_watch w; /* large: not on the stack */
+	static struct status_facts last;
 	struct status_view v;
 	bool first = true;
-	int still = 0; /* seconds without a change in apply's numbers */
 	while (told_to_end == 0) {
-		int rc = read_facts(s, &now, err);
+		int rc = status_watch_look(&w, s, &v, err);
 		if (rc != 0)
 			return rc;
-		still = first || moved(&now, &before) ? 0 : still + 1;
-		now.moving = still < 2;
-		status_judge(&now, &v);
 		*ret_healthy = v.healthy;
 		struct buf out = BUF_INIT;
 		buf_printf(&out, "%s\n\n", v.sentence);
-		status_print_table(&now, &v, first ? NULL : &before, &out);
+		status_print_table(&w.now, &v, first ? NULL : &last, &out);
 		buf_str(&out, keys ? "\nq ends.\n" : "");
 		draw(buf_cstr(&out));
 		buf_release(&out);
-		before = now;
+		last = w.now;
 		first = false;
 		if (pressed_q(keys))
 			break;
@@ -216,16 +179,19 @@ int cmd_status(struct cli *c)
 	struct settings s;
 	struct rt_err err;
 	bool healthy = false;
-	bool json = cli_option(c, "--json") != NULL, again = cli_option(c, "--watch") != NULL;
+	const bool json = cli_option(c, "--json") != NULL,
+		   prometheus = cli_option(c, "--prometheus") != NULL,
+		   again = cli_option(c, "--watch") != NULL;
+	const enum status_form form = json ? FORM_JSON : prometheus ? FORM_PROMETHEUS : FORM_TABLE;
 	int rc = cli_settings(c, &s, &err);
 	const bool tables = cli_option(c, "--tables") != NULL;
-	if (rc == 0 && again && (json || tables))
-		rc = rt_fail(&err, ERR_USAGE, "--watch and %s do not go together",
-			     json ? "--json" : "--tables");
+	if (rc == 0 && (json || tables) + prometheus + again > 1)
+		rc = rt_fail(&err, ERR_USAGE, "%s, --prometheus and --watch do not go together",
+			     tables ? "--tables" : "--json");
 	if (rc == 0 && tables)
 		rc = show_tables(&s, json, &healthy, &err);
 	else if (rc == 0)
-		rc = again ? watch(&s, &healthy, &err) : show(&s, json, &healthy, &err);
+		rc = again ? watch(&s, &healthy, &err) : show(&s, form, &healthy, &err);
 	if (rc != 0)
 		return cli_fail(c, &err);
 	return healthy ? EXIT_OK : EXIT_FINDING;

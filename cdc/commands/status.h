@@ -30,6 +30,7 @@ struct status_facts {
 	bool moving;  /* false: apply's numbers stood still over the last second or more */
 	bool beating; /* heartbeats were seen to come at about their pace */
 	struct status_role role[STATUS_ROLES];
+	struct status_role reports; /* the companion, without which the pipeline is well, too */
 };
 
 enum status_state {
@@ -78,6 +79,33 @@ void status_print_table(const struct status_facts *f, const struct status_view *
 			const struct status_facts *before, struct buf *out);
 /* One JSON object; its keys are documented by `rolag status --help` and only ever added to. */
 void status_print_json(const struct status_facts *f, const struct status_view *v, struct buf *out);
+
+/* Prometheus' text format: the judgement, each role's life, and every metric by the name that --json has. */
+void status_print_prometheus(const struct status_facts *f, const struct status_view *v,
+			     struct buf *out);
+/* A counter or gauge, whichever role keeps it (each has one that does). */
+uint64_t status_value(const struct status_facts *f, enum met_id id);
+
+/* ---- looking (status_look.c): the roles' counter files in s->state_dir ---- */
+
+int status_read(const struct settings *s, struct status_facts *ret,
+		struct rt_err *err) RT_MUSTCHECK;
+
+/*
+ * For whoever looks again and again, without ever waiting: what has not moved for
+ * two seconds stands still. Zeroed before the first look; large.
+ */
+struct status_watch {
+	struct status_facts now, before; /* before: of a look at least a second older */
+	bool looked, beating;
+	int64_t moved_us;
+};
+int status_watch_look(struct status_watch *w, const struct settings *s, struct status_view *ret,
+		      struct rt_err *err) RT_MUSTCHECK;
+/* Did apply's numbers change between two looks? */
+bool status_moved(const struct status_facts *now, const struct status_facts *before);
+/* Old heartbeats that come at their pace are no lag; those of a backlog come much faster. */
+bool status_beats(const struct status_facts *now, const struct status_facts *before);
 
 /*
  * Appends what the warehouse knows of each landed table, those that are not live

@@ -286,11 +286,11 @@ static void json_seconds(struct buf *out, const char *key, int64_t us)
 		buf_printf(out, "\"%s\": %.6f", key, (double)us / 1e6);
 }
 
-static void json_role(const struct status_facts *f, int role, struct buf *out)
+static void json_role(const struct status_facts *f, const char *name, const struct status_role *r,
+		      struct buf *out)
 {
-	const struct status_role *r = &f->role[role];
 	bool ever = r->life != LIFE_NEVER;
-	buf_printf(out, "    \"%s\": {\"life\": \"%s\", \"pid\": %u, \"state\": ", role_name[role],
+	buf_printf(out, "    \"%s\": {\"life\": \"%s\", \"pid\": %u, \"state\": ", name,
 		   ever ? life_name[r->life] : "never", r->f.pid);
 	json_text(out, r->f.state);
 	buf_str(out, ", ");
@@ -305,17 +305,15 @@ static void json_role(const struct status_facts *f, int role, struct buf *out)
 	buf_u8(out, '}');
 }
 
-/* Every counter and gauge of the role that keeps it (its name's first word says which). */
+/* Every counter and gauge. */
 static void json_metrics(const struct status_facts *f, struct buf *out)
 {
 	const char *comma = "";
 	for (int i = 0; i < MET_COUNT; i++) {
 		if (met_defs[i].type == MET_HISTOGRAM)
 			continue;
-		int role =
-			strncmp(met_defs[i].name, "apply_", 6) == 0 ? STATUS_APPLY : STATUS_CAPTURE;
 		buf_printf(out, "%s\n    \"%s\": %" PRIu64, comma, met_defs[i].name,
-			   value(f, role, (enum met_id)i));
+			   status_value(f, (enum met_id)i));
 		comma = ",";
 	}
 }
@@ -354,9 +352,11 @@ void status_print_json(const struct status_facts *f, const struct status_view *v
 	buf_str(out, ",\n  ");
 	json_buckets(h, out);
 	buf_str(out, ",\n  \"roles\": {\n");
-	json_role(f, STATUS_CAPTURE, out);
+	json_role(f, "capture", &f->role[STATUS_CAPTURE], out);
 	buf_str(out, ",\n");
-	json_role(f, STATUS_APPLY, out);
+	json_role(f, "apply", &f->role[STATUS_APPLY], out);
+	buf_str(out, ",\n");
+	json_role(f, "reports", &f->reports, out);
 	buf_str(out, "\n  },\n  \"metrics\": {");
 	json_metrics(f, out);
 	buf_str(out, "\n  }\n}\n");

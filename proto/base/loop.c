@@ -10,6 +10,9 @@
 #include <signal.h>
 #include <time.h>
 
+#define STOP_GRACE_US                                                                              \
+	INT64_C(2000000) /* for an answer that is waited for when we are told to stop */
+
 static const int loop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
 static volatile sig_atomic_t signal_count[NSIG];
 static sigset_t mask_before;
@@ -53,6 +56,12 @@ void loop_add(struct loop *l, struct loop_source s)
 	l->source[l->count++] = s;
 }
 
+void loop_add_background(struct loop *l, struct loop_source s)
+{
+	l->background[l->count] = true;
+	loop_add(l, s);
+}
+
 static bool taken(int number)
 {
 	bool seen = signal_count[number] > 0;
@@ -78,38 +87,101 @@ static void take_signals(struct loop *l)
 	collect_signals(l);
 }
 
-int loop_turn(struct loop *l, struct rt_err *err)
-{
-	struct pollfd fds[LOOP_SOURCES_MAX];
+/* What the sources of a turn want, and where own stands, which is nobody's but the caller's. */
+struct turning {
+	struct pollfd fds[LOOP_SOURCES_MAX + 1];
 	struct loop_want want[LOOP_SOURCES_MAX];
-	int64_t now = rt_mono_us(), nearest = LOOP_NEVER;
+	bool background; /* only those */
+};
+
+static bool is_in(const struct loop *l, const struct turning *t, int i)
+{
+	return !t->background || l->background[i];
+}
+
+/* Waits for the nearest of all. *ret_ready: descriptors that are. */
+static int wait_for_any(struct loop *l, struct turning *t, const struct loop_want *own,
+			int *ret_ready, struct rt_err *err)
+{
+	int64_t now = rt_mono_us(), nearest = own->at_us;
 	for (int i = 0; i < l->count; i++) {
-		want[i] = (struct loop_want){.fd = -1, .at_us = LOOP_NEVER};
-		l->source[i].prepare(l->source[i].ctx, now, &want[i]);
-		fds[i] = (struct pollfd){.fd = want[i].fd, .events = want[i].events};
-		nearest = RT_MIN(nearest, want[i].at_us);
+		t->want[i] = (struct loop_want){.fd = -1, .at_us = LOOP_NEVER};
+		if (is_in(l, t, i))
+			l->source[i].prepare(l->source[i].ctx, now, &t->want[i]);
+		t->fds[i] = (struct pollfd){.fd = t->want[i].fd, .events = t->want[i].events};
+		nearest = RT_MIN(nearest, t->want[i].at_us);
 	}
+	t->fds[l->count] = (struct pollfd){.fd = own->fd, .events = own->events};
 	struct timespec ts, *timeout = NULL;
 	if (nearest != LOOP_NEVER) {
 		int64_t left = RT_MAX(nearest - now, 0);
 		ts = (struct timespec){left / 1000000, left % 1000000 * 1000};
 		timeout = &ts;
 	}
-	int n = ppoll(fds, (nfds_t)l->count, timeout, &mask_before);
-	if (n < 0 && errno != EINTR)
+	*ret_ready = ppoll(t->fds, (nfds_t)l->count + 1, timeout, &mask_before);
+	if (*ret_ready < 0 && errno != EINTR)
 		return rt_fail_errno(err, ERR_SYSTEM, "ppoll failed");
 	take_signals(l);
-	now = rt_mono_us();
+	return 0;
+}
+
+static int dispatch_all(struct loop *l, const struct turning *t, int ready, int64_t now,
+			struct rt_err *err)
+{
+	const unsigned waits = l->waits;
 	for (int i = 0; i < l->count; i++) {
+		/* It was served while another waited: what is known of its descriptor is old. */
+		if (l->background[i] && l->waits != waits)
+			continue;
 		/* NOLINTNEXTLINE(bugprone-narrowing-conversions): both are revents */
-		short revents = n > 0 ? fds[i].revents : 0;
-		if (revents == 0 && want[i].at_us > now)
+		short revents = ready > 0 ? t->fds[i].revents : 0;
+		if (!is_in(l, t, i) || (revents == 0 && t->want[i].at_us > now))
 			continue;
 		int rc = l->source[i].dispatch(l->source[i].ctx, revents, now, err);
 		if (rc < 0)
 			return rc;
 	}
-	return l->before_sleep == NULL ? 0 : l->before_sleep(l->ctx, now, err);
+	return 0;
+}
+
+int loop_turn(struct loop *l, struct rt_err *err)
+{
+	const struct loop_want nothing = {.fd = -1, .at_us = LOOP_NEVER};
+	struct turning t = {.background = false};
+	int ready;
+	int rc = wait_for_any(l, &t, &nothing, &ready, err);
+	int64_t now = rt_mono_us();
+	if (rc == 0)
+		rc = dispatch_all(l, &t, ready, now, err);
+	if (rc < 0 || l->before_sleep == NULL)
+		return rc;
+	return l->before_sleep(l->ctx, now, err);
+}
+
+int loop_wait(struct loop *l, int fd, short events, int64_t at_us, struct rt_err *err)
+{
+	struct turning t = {.background = true};
+	int64_t give_up_us = LOOP_NEVER;
+	const int stops = l->stop;
+	l->waits++;
+	for (;;) {
+		const struct loop_want own = {fd, events, RT_MIN(at_us, give_up_us)};
+		int ready;
+		int rc = wait_for_any(l, &t, &own, &ready, err);
+		int64_t now = rt_mono_us();
+		if (rc == 0)
+			rc = dispatch_all(l, &t, ready, now, err);
+		if (rc < 0)
+			return rc;
+		if (ready > 0 && t.fds[l->count].revents != 0)
+			return 1;
+		if (l->stop > 0 && give_up_us == LOOP_NEVER)
+			give_up_us = now + STOP_GRACE_US;
+		if (l->stop > RT_MAX(stops, 1) || now >= give_up_us)
+			return rt_fail(err, ERR_RETRY, "told to stop");
+		if (now >= at_us)
+			return 0;
+	}
 }
 
 int loop_run(struct loop *l, struct rt_err *err)

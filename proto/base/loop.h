@@ -38,6 +38,8 @@ struct loop_source {
 
 struct loop {
 	struct loop_source source[LOOP_SOURCES_MAX];
+	bool background[LOOP_SOURCES_MAX];
+	unsigned waits; /* counts loop_wait */
 	int count;
 	void *ctx;
 	/* End of turn, may be NULL; a negative return ends loop_run. */
@@ -56,10 +58,20 @@ int loop_init(struct loop *l, struct rt_err *err) RT_MUSTCHECK;
 /* Undoes the handlers and the mask. */
 void loop_release(struct loop *l);
 void loop_add(struct loop *l, struct loop_source s);
+/* One that is served, too, while another waits within its dispatch (loop_wait). */
+void loop_add_background(struct loop *l, struct loop_source s);
 /* One turn; waits at most until the nearest deadline. 0 or the first negative return. */
 int loop_turn(struct loop *l, struct rt_err *err) RT_MUSTCHECK;
 /* Turns until l->done, a negative return, or a second stop signal (which returns 0). */
 int loop_run(struct loop *l, struct rt_err *err) RT_MUSTCHECK;
+
+/*
+ * For a dispatch that cannot go on without an answer: waits until fd is ready
+ * for events (1) or at_us has passed (0), serving background sources meanwhile.
+ * Negative: one of those failed, or (ERR_RETRY) the process was told to stop,
+ * once more or a while ago.
+ */
+int loop_wait(struct loop *l, int fd, short events, int64_t at_us, struct rt_err *err) RT_MUSTCHECK;
 
 /* Looks for signals without waiting, for long work outside of turns: true when the process shall stop. */
 bool loop_stopping(struct loop *l);

@@ -13,7 +13,6 @@
 
 #define CONNECT_TIMEOUT_US 10000000
 #define IDENTIFY_US	   30000000
-#define STOP_POLL_US	   200000
 
 static int connect_failure(PGconn *c, const struct pgc_options *o, struct rt_err *err)
 {
@@ -40,18 +39,42 @@ static int connect_failure(PGconn *c, const struct pgc_options *o, struct rt_err
 	return rt_fail(err, ERR_RETRY, "cannot connect to the %s: %.800s", o->what, said);
 }
 
+/* The connection whose statements wait by a loop: libpq has no place for that in it. */
+static struct {
+	PGconn *c;
+	struct loop *loop;
+} waiting;
+
+void pgc_wait_by(PGconn *c, struct loop *loop)
+{
+	waiting.c = c;
+	waiting.loop = loop;
+}
+
+/* Until the socket is ready (1), the time has passed (0), or the loop is told to stop (negative). */
+static int wait_socket(PGconn *c, struct loop *loop, short events, int64_t end_us)
+{
+	struct rt_err ignored;
+	struct pollfd p = {.fd = PQsocket(c), .events = events};
+	int64_t left = end_us - rt_mono_us();
+	if (loop != NULL)
+		return loop_wait(loop, p.fd, events, end_us, &ignored);
+	return left <= 0 ? 0 : poll(&p, 1, (int)(left / 1000) + 1) > 0;
+}
+
 /* Drives PQconnectPoll until it is done, the time is up or the loop is told to stop. */
 static bool connect_wait(PGconn *c, struct loop *loop)
 {
 	int64_t end = rt_mono_us() + CONNECT_TIMEOUT_US;
 	PostgresPollingStatusType st = PGRES_POLLING_WRITING;
 	while (st != PGRES_POLLING_OK && st != PGRES_POLLING_FAILED) {
-		int64_t left = end - rt_mono_us();
-		struct pollfd p = {.fd = PQsocket(c),
-				   .events = st == PGRES_POLLING_READING ? POLLIN : POLLOUT};
-		if (left <= 0 || p.fd < 0 || (loop != NULL && loop_stopping(loop)))
+		short events = st == PGRES_POLLING_READING ? POLLIN : POLLOUT;
+		if (rt_mono_us() >= end || PQsocket(c) < 0)
 			return false;
-		if (poll(&p, 1, (int)(RT_MIN(left, STOP_POLL_US) / 1000) + 1) > 0)
+		int rc = wait_socket(c, loop, events, end);
+		if (rc < 0)
+			return false;
+		if (rc > 0)
 			st = PQconnectPoll(c);
 	}
 	return st == PGRES_POLLING_OK;
@@ -113,12 +136,14 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
 		PQfinish(c);
 		return rc;
 	}
+	if (o->by_loop)
+		pgc_wait_by(c, o->loop);
 	if (!o->replication) {
 		/* What libpq keeps of an error, said when the connection is lost, must quote no row. */
 		PQsetErrorVerbosity(c, PQERRORS_SQLSTATE);
 		int rc = pgc_exec(c, NULL, err, "SET application_name = '%s'", o->application_name);
 		if (rc != 0) {
-			PQfinish(c);
+			pgc_close(c);
 			return rc;
 		}
 	}
@@ -137,6 +162,8 @@ void pgc_cancel(PGconn *c)
 
 void pgc_close(PGconn *c)
 {
+	if (c != NULL && c == waiting.c)
+		pgc_wait_by(NULL, NULL);
 	if (c != NULL)
 		PQfinish(c);
 }
@@ -226,27 +253,14 @@ static const char *format(struct buf *b, const char *fmt, va_list ap)
 	return text;
 }
 
-int pgc_exec(PGconn *c, PGresult **ret, struct rt_err *err, const char *fmt, ...)
-{
-	struct buf sql = BUF_INIT;
-	va_list ap;
-	va_start(ap, fmt);
-	const char *text = format(&sql, fmt, ap);
-	va_end(ap);
-	int rc = finish(c, PQexec(c, text), ret, text, err);
-	buf_release(&sql);
-	return rc;
-}
-
-/* Waits until PQgetResult has something to give. False: not by then. */
-static bool answer_wait(PGconn *c, int64_t end_us)
+/* Waits until PQgetResult has something to give. False: not by then, or the loop is told to stop. */
+static bool answer_wait(PGconn *c, struct loop *loop, int64_t end_us)
 {
 	while (PQisBusy(c)) {
-		int64_t left = end_us - rt_mono_us();
-		struct pollfd p = {.fd = PQsocket(c), .events = POLLIN};
-		if (left <= 0)
+		int rc = wait_socket(c, loop, POLLIN, end_us);
+		if (rc < 0 || (rc == 0 && rt_mono_us() >= end_us))
 			return false;
-		if (poll(&p, 1, (int)(left / 1000) + 1) > 0 && PQconsumeInput(c) == 0)
+		if (rc > 0 && PQconsumeInput(c) == 0)
 			return true; /* which is an error */
 	}
 	return true;
@@ -258,14 +272,12 @@ static bool is_copy(const PGresult *res)
 	return st == PGRES_COPY_IN || st == PGRES_COPY_OUT || st == PGRES_COPY_BOTH;
 }
 
-/* As PQexec: the last result, or the first that begins a COPY. *late: there was none by then. */
-static PGresult *exec_until(PGconn *c, const char *sql, int64_t end_us, bool *late)
+/* What was sent: as PQexec, the last result, or the first that begins a COPY. *late: there was none by then. */
+static PGresult *take_result(PGconn *c, struct loop *loop, int64_t end_us, bool *late)
 {
 	PGresult *last = NULL;
 	*late = false;
-	if (PQsendQuery(c, sql) != 1)
-		return NULL;
-	while (answer_wait(c, end_us)) {
+	while (answer_wait(c, loop, end_us)) {
 		PGresult *res = PQgetResult(c);
 		if (res == NULL)
 			return last;
@@ -279,17 +291,41 @@ static PGresult *exec_until(PGconn *c, const char *sql, int64_t end_us, bool *la
 	return NULL;
 }
 
+/* The end of a statement that was sent on the connection that waits by a loop. */
+static int finish_by_loop(PGconn *c, bool sent, PGresult **ret, const char *sql, struct rt_err *err)
+{
+	bool late = false;
+	PGresult *res = sent ? take_result(c, waiting.loop, LOOP_NEVER, &late) : NULL;
+	return late ? rt_fail(err, ERR_RETRY, "%.*s: told to stop", (int)strcspn(sql, " "), sql)
+		    : finish(c, res, ret, sql, err);
+}
+
+int pgc_exec(PGconn *c, PGresult **ret, struct rt_err *err, const char *fmt, ...)
+{
+	struct buf sql = BUF_INIT;
+	va_list ap;
+	va_start(ap, fmt);
+	const char *text = format(&sql, fmt, ap);
+	va_end(ap);
+	int rc = c == waiting.c ? finish_by_loop(c, PQsendQuery(c, text) == 1, ret, text, err)
+				: finish(c, PQexec(c, text), ret, text, err);
+	buf_release(&sql);
+	return rc;
+}
+
 int pgc_exec_within(PGconn *c, int64_t limit_us, PGresult **ret, struct rt_err *err,
 		    const char *fmt, ...)
 {
 	struct buf sql = BUF_INIT;
-	bool late;
+	bool late = false;
 	int rc;
 	va_list ap;
 	va_start(ap, fmt);
 	const char *text = format(&sql, fmt, ap);
 	va_end(ap);
-	PGresult *res = exec_until(c, text, rt_mono_us() + limit_us, &late);
+	PGresult *res = PQsendQuery(c, text) == 1
+				? take_result(c, NULL, rt_mono_us() + limit_us, &late)
+				: NULL;
 	if (late)
 		rc = rt_fail(err, ERR_RETRY, "%.*s: no answer within %lld s",
 			     (int)strcspn(text, " "), text, (long long)(limit_us / 1000000));
@@ -302,6 +338,10 @@ int pgc_exec_within(PGconn *c, int64_t limit_us, PGresult **ret, struct rt_err *
 int pgc_query(PGconn *c, PGresult **ret, struct rt_err *err, const char *sql, int count,
 	      const char *const *params)
 {
+	if (c == waiting.c)
+		return finish_by_loop(
+			c, PQsendQueryParams(c, sql, count, NULL, params, NULL, NULL, 0) == 1, ret,
+			sql, err);
 	return finish(c, PQexecParams(c, sql, count, NULL, params, NULL, NULL, 0), ret, sql, err);
 }
 

@@ -19,7 +19,9 @@ struct pgc_options {
 	const char *conninfo; /* libpq connection string or URI; secrets by libpq's own means */
 	const char *application_name; /* shown in pg_stat_activity */
 	bool replication;	      /* a walsender session (replication=database) */
-	struct loop *loop;	      /* NULL, or whose stop signal ends the wait */
+	struct loop *
+		loop; /* NULL, or whose stop signal ends the wait; its background sources are served meanwhile */
+	bool by_loop; /* from its first statement on, as pgc_wait_by */
 };
 
 /*
@@ -35,6 +37,13 @@ int pgc_connect(PGconn **ret, const struct pgc_options *o, struct rt_err *err) R
  */
 int pgc_connect_start(PGconn **ret, const struct pgc_options *o, struct rt_err *err) RT_MUSTCHECK;
 void pgc_close(PGconn *c); /* NULL is fine */
+/*
+ * From here on pgc_exec and pgc_query on this connection wait by the loop
+ * (loop_wait): its background sources are served while there is no answer, and
+ * a stop signal ends the wait with ERR_RETRY. One connection of a process has
+ * that; it ends with pgc_close, or with NULL.
+ */
+void pgc_wait_by(PGconn *c, struct loop *loop);
 /* Asks the server to end the statement under way, which then fails (57014). Best effort. */
 void pgc_cancel(PGconn *c);
 

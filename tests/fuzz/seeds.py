@@ -201,6 +201,27 @@ def verify():
         seed("verify", bytes([kind]) + piece(copy([])) + copy([]))
 
 
+def http():
+    for body in ('{}', '{"reports": ["nrp_1/01_roles", "other/empty"], "as_of": "2026-01-31"}',
+                 '{"reports": null, "as_of": null, "allow_stale": true, "accept_quarantine": false}',
+                 '{"reports": ["\\u00e4/\\ud834\\udd1e"], "allow_stale": null}', '{"report": 1}', '[1]', '{"as_of": 1}'):
+        seed("http", b"\0" + body.encode())
+    pairs = [("state", "failed"), ("client_state", "success"), ("type", "scheduled"), ("report", "nrp_1/01_roles"),
+             ("from", "2026-01-31"), ("to", "2026-02-28T23:59:59.25Z"), ("limit", "200"), ("cursor", "9")]
+    for chosen in ([], pairs, [("order", "")], *([p] for p in pairs)):
+        seed("http", b"\1" + b"".join(piece(k) + piece(v) for k, v in chosen))
+    run = "/api/v1/report-runs"
+    for path in ("/", "/healthz", run, run + "/00000000-0000-4000-8000-0123456789ab", run + "/x/manifest",
+                 run + "/x/files/nrp_1/roles.csv", run + "/x/files/../../etc", "/api/v1/reports"):
+        seed("http", b"\2" + path.encode())
+    digest = hashlib.sha256(b"").hexdigest()
+    for text in ("", "# nobody\n", f"ops reports:read {digest}\n\n ci\treports:run,reports:read\t{digest}\r\n",
+                 f"a reports:read {digest}\na reports:run {digest}", "b reports:write x", "c"):
+        seed("http", b"\3" + text.encode())
+    for address in ("8321", "127.0.0.1:80", "[::1]:443", "0.0.0.0:65535", "[::", "x:1"):
+        seed("http", b"\4" + address.encode())
+
+
 def models():
     """Models and seeds of the pack, as far as they are small."""
     for target, pattern in (("model", "transforms/*/models/**/*.sql"), ("csv", "transforms/*/seeds/*.csv")):
@@ -216,3 +237,4 @@ yaml()
 fold()
 values()
 verify()
+http()

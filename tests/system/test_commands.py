@@ -211,7 +211,7 @@ def test_init_makes_everything_and_a_second_run_changes_nothing(site):
     out = site.ok("init")
     assert f"core       created publication {site.publication} of 2 tables\n" in out
     assert re.search(rf"^core       created slot {site.slot} at [0-9A-F]+/[0-9A-F]+$", out, re.M)
-    assert "warehouse  control schema rolag is now at version 6\n" in out
+    assert "warehouse  control schema rolag is now at version 7\n" in out
     assert 'created tables "raw"."core_a_events_rollup"' in out
     assert "Done." in out
     # The publication was there before the slot: the slot can decode from its first byte.
@@ -323,7 +323,7 @@ def test_init_refuses_what_making_things_cannot_mend(site):
     site.ok("init")
     site.warehouse_sql("insert into rolag.migration values (99, 'of the future')")
     code, line = site.fails("init")
-    assert code == PERMANENT and "control schema is version 99, this program knows 5" in line
+    assert code == PERMANENT and "control schema is version 99, this program knows 7" in line
 
 
 def test_init_names_a_table_that_the_core_does_not_have(site):
@@ -585,7 +585,7 @@ def test_one_side_down_does_not_hide_the_other(ready):
     code, out, _ = ready.rolag("check")
     found = findings(out)
     assert code == FINDING and len(found) == 1 and "cannot connect to the core" in found[0][0]
-    assert "ok    warehouse: control schema rolag at version 6" in out
+    assert "ok    warehouse: control schema rolag at version 7" in out
     ready.configure(warehouse=good.replace(ready.warehouse_db, "nowhere"))
     code, out, _ = ready.rolag("check")
     found = findings(out)

@@ -86,8 +86,9 @@ BULK = ("spool.piece", "spool.roll", "reader.piece", "reader.next_segment", "wri
 # Passed where the slot has moved into the newest segment: then a start keeps it, and a trim lets it go.
 OLD_SEGMENT = {"spool.unlink", "spool.generation_sync", "spool.trim_sync"}
 STOP = {"capture.finish", "stream.stop"}
-# Walked by other tests: test_custody.py, test_sync.py, test_rebuild.py, test_mirror_sync.py, test_reports_crashes.py, …
-ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked", "rebuild.", "mirror.again", "leaves.", "reports.")
+# Walked by other tests: test_custody.py, test_sync.py, test_rebuild.py, test_mirror_sync.py, test_reports_crashes.py,
+# test_reports_http.py, …
+ELSEWHERE = ("lost_slot.", "sync.gap", "sync.forked", "rebuild.", "mirror.again", "leaves.", "reports.", "http.")
 PROGRESS = {"capture.progress", "gather.progress"}
 # An entity must wait for these (and be asked for); a gap must be there for the others.
 WAITING, ASKED = {"quarantine.write"}, {"quarantine.begun", "quarantine.before_commit", "quarantine.after_commit"}

@@ -439,6 +439,88 @@ static void test_loop_hears_signals_while_input_never_ends(void **state)
 	close(fd[1]);
 }
 
+/* Sources that count how often they are served. */
+struct counted {
+	int fd, served;
+	struct loop *loop;
+	int waited; /* what loop_wait said */
+};
+
+static void counted_prepare(void *ctx, int64_t now_us, struct loop_want *ret)
+{
+	ret->fd = ((struct counted *)ctx)->fd;
+	ret->events = POLLIN;
+}
+
+static int counted_dispatch(void *ctx, short revents, int64_t now_us, struct rt_err *err)
+{
+	struct counted *c = ctx;
+	char byte;
+	c->served++;
+	return read(c->fd, &byte, 1) == 1 ? 0 : rt_fail(err, ERR_SYSTEM, "no byte");
+}
+
+/* Waits for a quarter of a second for what never comes. */
+static int waiting_dispatch(void *ctx, short revents, int64_t now_us, struct rt_err *err)
+{
+	struct counted *c = ctx;
+	c->served++;
+	c->waited = loop_wait(c->loop, -1, 0, rt_mono_us() + 250000, err);
+	c->fd = -1;
+	return 0;
+}
+
+static void test_loop_serves_the_background_while_a_source_waits(void **state)
+{
+	struct rt_err err;
+	struct loop l;
+	int fore[2], back[2];
+	assert_int_equal(pipe(fore) | pipe(back), 0);
+	assert_int_equal(write(fore[1], "xxx", 3), 3);
+	assert_int_equal(write(back[1], "xxx", 3), 3);
+	assert_rc(loop_init(&l, &err), err);
+	struct counted waits = {.fd = back[0], .loop = &l, .waited = 5}, behind = {.fd = back[0]},
+		       other = {.fd = fore[0]};
+	loop_add(&l, (struct loop_source){"waits", &waits, counted_prepare, waiting_dispatch});
+	loop_add(&l, (struct loop_source){"other", &other, counted_prepare, counted_dispatch});
+	loop_add_background(&l, (struct loop_source){"behind", &behind, counted_prepare,
+						     counted_dispatch});
+	/* All three while it waits, and not once more for what was ready before. */
+	assert_rc(loop_turn(&l, &err), err);
+	assert_int_equal(waits.served, 1);
+	assert_int_equal(waits.waited, 0);
+	assert_int_equal(other.served, 1);
+	assert_int_equal(behind.served, 3);
+	loop_release(&l);
+	for (int i = 0; i < 2; i++)
+		close(fore[i]), close(back[i]);
+}
+
+static void test_loop_waits_until_it_is_ready_or_told_to_stop(void **state)
+{
+	struct rt_err err;
+	struct loop l;
+	int fd[2];
+	assert_int_equal(pipe(fd), 0);
+	assert_rc(loop_init(&l, &err), err);
+	int64_t began = rt_mono_us();
+	assert_int_equal(loop_wait(&l, fd[0], POLLIN, began + 20000, &err), 0);
+	assert_true(rt_mono_us() - began >= 20000);
+	raise(SIGTERM);
+	began = rt_mono_us();
+	assert_int_equal(loop_wait(&l, fd[0], POLLIN, LOOP_NEVER, &err), ERR_RETRY);
+	assert_true(rt_mono_us() - began >= 1000000); /* an answer may be on its way */
+	raise(SIGTERM);
+	began = rt_mono_us();
+	assert_int_equal(loop_wait(&l, fd[0], POLLIN, LOOP_NEVER, &err), ERR_RETRY);
+	assert_true(rt_mono_us() - began < 1000000);
+	assert_int_equal(write(fd[1], "x", 1), 1);
+	assert_int_equal(loop_wait(&l, fd[0], POLLIN, LOOP_NEVER, &err), 1);
+	loop_release(&l);
+	close(fd[0]);
+	close(fd[1]);
+}
+
 static void test_metrics_file_and_quantiles(void **state)
 {
 	struct rt_err err;
@@ -492,6 +574,8 @@ int main(void)
 		cmocka_unit_test(test_metrics_file_and_quantiles),
 		cmocka_unit_test(test_metrics_file_has_its_room_from_the_start),
 		cmocka_unit_test(test_loop_hears_signals_while_input_never_ends),
+		cmocka_unit_test(test_loop_serves_the_background_while_a_source_waits),
+		cmocka_unit_test(test_loop_waits_until_it_is_ready_or_told_to_stop),
 		cmocka_unit_test(test_log_limit_counts_what_it_hides),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
