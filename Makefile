@@ -113,6 +113,7 @@ REPORT_SRC := \
 
 REPORTS_SRC := \
 	apply/reports/command.c \
+	apply/reports/earlier.c \
 	apply/reports/exceptions.c \
 	apply/reports/fence.c \
 	apply/reports/files.c \
