@@ -210,13 +210,16 @@ COMMANDS_SRC := \
 	cdc/commands/check_machine.c \
 	cdc/commands/check_mirrors.c \
 	cdc/commands/check_models.c \
+	cdc/commands/check_reports.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
+	cdc/commands/companion.c \
 	cdc/commands/config.c \
 	cdc/commands/estate.c \
 	cdc/commands/fold.c \
 	cdc/commands/init.c \
 	cdc/commands/init_core.c \
+	cdc/commands/init_reports.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
 	cdc/commands/models.c \

@@ -61,6 +61,12 @@ void check_warehouse_server(struct check *k, PGconn *warehouse);
 void check_spool(struct check *k);
 /* The folder of models, where one is set; warehouse NULL: that alone. */
 void check_models(struct check *k, PGconn *warehouse);
+/* Definitions, folder, roles and rights of the companion, where reports are configured. */
+void check_reports(struct check *k);
+/* A folder of ours: there and private, or one that can be made; forbidden: bits of its mode. */
+void check_folder(struct check *k, const char *key, const char *path, unsigned forbidden);
+/* A connection, or NULL: told as a finding. */
+PGconn *check_connect(struct check *k, const char *what, const char *conninfo);
 /* Folders and free space. */
 void check_machine(struct check *k);
 

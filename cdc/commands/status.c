@@ -22,14 +22,15 @@ const struct cli_usage status_usage = {
 		"alarm, stalled, stopped.\nKeys of --json: healthy, state, sentence, lag_seconds, "
 		"lag_bytes, slot_lost_in_seconds (a forecast), "
 		"visible_p50_seconds,\nvisible_p99_seconds, visible_buckets (pairs of "
-		"microseconds and commits),\nroles.capture|apply.(life, pid, state, up_seconds, "
+		"microseconds and commits),\nroles.capture|apply|reports.(life, pid, state, "
+		"up_seconds, "
 		"seen_seconds_ago, note,\nnote_seconds_ago), metrics.NAME. "
 		"Unknown durations are null. Keys are only ever added.\n",
 	.option = {{"--json", NULL, "one JSON object"},
 		   {"--watch", NULL, "redraw every second, with rates; q ends"}},
 };
 
-static const char *const role_names[STATUS_ROLES] = {"capture", "apply"};
+static const char *const role_names[STATUS_FILES] = {"capture", "apply", "reports"};
 
 static int read_role(const struct settings *s, int role, struct status_facts *f, struct rt_err *err)
 {
@@ -55,7 +56,10 @@ static int read_facts(const struct settings *s, struct status_facts *ret, struct
 		.moving = true,
 	};
 	int rc = read_role(s, STATUS_CAPTURE, ret, err);
-	return rc == 0 ? read_role(s, STATUS_APPLY, ret, err) : rc;
+	if (rc == 0)
+		rc = read_role(s, STATUS_APPLY, ret, err);
+	return rc == 0 && s->reports.definitions[0] != '\0' ? read_role(s, STATUS_REPORTS, ret, err)
+							    : rc;
 }
 
 static bool moved(const struct status_facts *now, const struct status_facts *before)
