@@ -11,6 +11,7 @@
 #   make install    the binary and the Lana pack below PREFIX (/usr/local)
 #   make deps       installs from Debian what is missing (quiet where nothing is)
 #   make lived      of these, a core with a past of two million events
+#   make large-report  of these, a report of five million rows in constant memory
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
 #   make test-asan  the system tests with a program under ASan and UBSan
 #   make fuzz       every fuzz target for a short while; T=json SECONDS=60 for one (clang 14)
@@ -125,6 +126,7 @@ REPORTS_SRC := \
 	apply/reports/http/server.c \
 	apply/reports/http/token.c \
 	apply/reports/command.c \
+	apply/reports/earlier.c \
 	apply/reports/exceptions.c \
 	apply/reports/fence.c \
 	apply/reports/files.c \
@@ -222,13 +224,16 @@ COMMANDS_SRC := \
 	cdc/commands/check_machine.c \
 	cdc/commands/check_mirrors.c \
 	cdc/commands/check_models.c \
+	cdc/commands/check_reports.c \
 	cdc/commands/check_warehouse.c \
 	cdc/commands/cli.c \
+	cdc/commands/companion.c \
 	cdc/commands/config.c \
 	cdc/commands/estate.c \
 	cdc/commands/fold.c \
 	cdc/commands/init.c \
 	cdc/commands/init_core.c \
+	cdc/commands/init_reports.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
 	cdc/commands/models.c \
@@ -293,6 +298,7 @@ FUZZ := \
 	model \
 	pgoutput \
 	record \
+	reports \
 	rollup \
 	spool \
 	verify
@@ -399,7 +405,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps demo \
-	demo-up demo-down test test-system lived test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
+	demo-up demo-down test test-system lived large-report test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
 	analyze-cppcheck analyze-tidy cov bench soak clean install
 
 all: $(B)/rolag
@@ -658,6 +664,12 @@ ROLAG_LIVED_EVENTS ?= 2000000
 lived: deps
 	@$(MAKE) -s --no-print-directory -j$$(nproc) MODE=release all
 	@ROLAG_LIVED_EVENTS=$(ROLAG_LIVED_EVENTS) $(SYSTEM_TESTS) tests/system/test_lived.py $(PYTEST)
+
+# A report of five million rows, and the memory that it takes; fewer in `make test`.
+ROLAG_LARGE_ROWS ?= 5000000
+large-report: deps
+	@$(MAKE) -s --no-print-directory -j$$(nproc) MODE=release all
+	@ROLAG_LARGE_ROWS=$(ROLAG_LARGE_ROWS) $(SYSTEM_TESTS) -s tests/system/test_large_report.py $(PYTEST)
 
 # The same with the sanitizers in the program; a report of theirs fails its test. test_demo is about the demo, not the program.
 test-asan: deps

@@ -138,19 +138,9 @@ static void relationships_sql(struct buf *sql, const struct model_test *t, const
 	buf_str(sql, ")");
 }
 
-static void test_sql(const struct build *b, const struct planned *p, struct buf *sql)
+/* What a row that does not hold is like. */
+static void condition_sql(const struct build *b, const struct model_test *t, struct buf *sql)
 {
-	const struct model_test *t = p->test;
-	const char *rows = b->relation[p->model];
-	if (t->where != NULL)
-		rows = arena_printf(b->a, "(SELECT * FROM %s WHERE (%s)) r", rows, t->where);
-	else
-		rows = arena_printf(b->a, "%s r", rows);
-	if (t->kind == TEST_UNIQUE) {
-		unique_sql(sql, t, rows);
-		return;
-	}
-	buf_printf(sql, "SELECT count(*) FROM %s WHERE ", rows);
 	switch (t->kind) {
 	case TEST_NOT_NULL:
 		pgc_ident(sql, t->column);
@@ -168,6 +158,60 @@ static void test_sql(const struct build *b, const struct planned *p, struct buf 
 	case TEST_UNIQUE:
 		break;
 	}
+}
+
+static void test_sql(const struct build *b, const struct planned *p, struct buf *sql)
+{
+	const struct model_test *t = p->test;
+	const char *rows = b->relation[p->model];
+	if (t->where != NULL)
+		rows = arena_printf(b->a, "(SELECT * FROM %s WHERE (%s)) r", rows, t->where);
+	else
+		rows = arena_printf(b->a, "%s r", rows);
+	if (t->kind == TEST_UNIQUE) {
+		unique_sql(sql, t, rows);
+		return;
+	}
+	buf_printf(sql, "SELECT count(*) FROM %s WHERE ", rows);
+	condition_sql(b, t, sql);
+}
+
+/* ---- several of one model by one scan ---- */
+
+#define TOGETHER_MAX 256 /* a SELECT has 1664 columns at most */
+
+/* What looks at one row by itself, wherever it looks. */
+static bool is_simple(const struct model_test *t)
+{
+	return t->where == NULL && (t->kind == TEST_NOT_NULL || t->kind == TEST_ACCEPTED_VALUES ||
+				    t->kind == TEST_EXPRESSION);
+}
+
+struct together {
+	size_t model, count;
+	struct planned test[TOGETHER_MAX];
+	struct build_test *result[TOGETHER_MAX];
+};
+
+/* Their results; an error is told of whichever it was, so by the caller. */
+static int count_together(struct build *b, const struct together *g)
+{
+	struct buf sql = BUF_INIT;
+	PGresult *res;
+	buf_str(&sql, "SELECT ");
+	for (size_t i = 0; i < g->count; i++) {
+		buf_printf(&sql, "%scount(*) FILTER (WHERE ", i > 0 ? ", " : "");
+		condition_sql(b, g->test[i].test, &sql);
+		buf_str(&sql, ")");
+	}
+	buf_printf(&sql, " FROM %s r", b->relation[g->model]);
+	int rc = build_query(b, buf_cstr(&sql), 0, NULL, &res, NULL);
+	buf_release(&sql);
+	for (size_t i = 0; rc == 0 && i < g->count; i++)
+		g->result[i]->failures = strtoll(PQgetvalue(res, 0, (int)i), NULL, 10);
+	if (rc == 0)
+		PQclear(res);
+	return rc;
 }
 
 static int run_test(struct build *b, const struct planned *p, struct build_test *t)
@@ -214,16 +258,57 @@ static int fail_tests(struct build *b, const struct planned *first, size_t faile
 	return rc;
 }
 
+/* All at once; one by one where that fails, so that the one which cannot be run is named. */
+static int end_together(struct build *b, struct together *g)
+{
+	bool alone = g->count == 1;
+	int rc = g->count > 1 ? count_together(b, g) : 0;
+	if (rc == ERR_PERMANENT) {
+		rc = build_do(b, "ROLLBACK TO SAVEPOINT tests");
+		alone = true;
+	}
+	for (size_t i = 0; rc == 0 && alone && i < g->count; i++)
+		rc = run_test(b, &g->test[i], g->result[i]);
+	g->count = 0;
+	return rc;
+}
+
+static int add_test(struct build *b, struct together *g, const struct planned *p,
+		    struct build_test *t)
+{
+	int rc = 0;
+	if (!is_simple(p->test))
+		return run_test(b, p, t);
+	if (g->count == TOGETHER_MAX || (g->count > 0 && g->model != p->model))
+		rc = end_together(b, g);
+	g->model = p->model;
+	g->test[g->count] = *p;
+	g->result[g->count++] = t;
+	return rc;
+}
+
+static int run_all(struct build *b)
+{
+	struct together *g = arena_zalloc(b->a, sizeof(*g));
+	struct planned p;
+	size_t k = 0, at = 0, n = 0;
+	int rc = build_do(b, "SAVEPOINT tests");
+	while (rc == 0 && next_test(b, &k, &at, &p)) {
+		struct build_test *t = &b->r->test[n++];
+		if (!t->reused)
+			rc = add_test(b, g, &p, t);
+	}
+	return rc == 0 ? end_together(b, g) : rc;
+}
+
 int build_run_tests(struct build *b)
 {
 	struct planned p, first = {0};
 	size_t k = 0, at = 0, failed = 0, n = 0;
-	int rc = 0;
+	int rc = run_all(b);
 	while (rc == 0 && next_test(b, &k, &at, &p)) {
-		struct build_test *t = &b->r->test[n++];
-		if (!t->reused)
-			rc = run_test(b, &p, t);
-		if (rc == 0 && t->failures > 0 && !t->warns && failed++ == 0)
+		const struct build_test *t = &b->r->test[n++];
+		if (t->failures > 0 && !t->warns && failed++ == 0)
 			first = p;
 	}
 	return rc == 0 && failed > 0 ? fail_tests(b, &first, failed) : rc;

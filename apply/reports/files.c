@@ -59,16 +59,39 @@ static int out_flush(struct out *o, struct rt_err *err)
 	return rc;
 }
 
-static int out_close(struct out *o, struct rt_err *err)
+/* Whole, and on its way to the disk. Stays open: an error of its way is told to its sync. */
+static int out_close(struct out *o, struct files *f, struct rt_err *err)
 {
 	int rc = out_flush(o, err);
-	if (rc == 0)
-		rc = FP_ERROR(REPORTS_FILE_SYNC, err);
-	if (rc == 0)
-		rc = fs_sync_data(o->fd, o->path, err);
-	close(o->fd);
+	if (rc == 0 && f->pending_count == FILES_PENDING_MAX)
+		rc = files_sync(f, err);
+	if (rc != 0)
+		return rc;
+	(void)sync_file_range(o->fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* only a hint */
+	f->pending[f->pending_count++] = (struct files_pending){o->fd, rt_strdup(o->path)};
 	o->fd = -1;
+	return 0;
+}
+
+int files_sync(struct files *f, struct rt_err *err)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < f->pending_count; i++) {
+		rc = FP_ERROR(REPORTS_FILE_SYNC, err);
+		if (rc == 0)
+			rc = fs_sync_data(f->pending[i].fd, f->pending[i].path, err);
+	}
+	files_release(f);
 	return rc;
+}
+
+void files_release(struct files *f)
+{
+	for (size_t i = 0; i < f->pending_count; i++) {
+		close(f->pending[i].fd);
+		free(f->pending[i].path);
+	}
+	f->pending_count = 0;
 }
 
 /* ---- a report ---- */
@@ -198,7 +221,7 @@ static int end_files(struct writing *w, struct rt_err *err)
 	for (size_t i = 0; rc == 0 && i < w->count; i++) {
 		if (w->out[i].format == REPORT_XML)
 			form_xml_end(&w->out[i].buf, w->r);
-		rc = out_close(&w->out[i], err);
+		rc = out_close(&w->out[i], w->f, err);
 	}
 	return rc;
 }

@@ -5,7 +5,8 @@
  */
 #include "apply/reports/publication.h"
 
-#include "apply/reports/build.h"
+#include "apply/reports/build_inner.h"
+#include "apply/reports/earlier.h"
 #include "apply/reports/files.h"
 #include "apply/reports/manifest.h"
 #include "apply/reports/queue.h"
@@ -13,7 +14,21 @@
 #include "proto/base/failpoint.h"
 #include "proto/pg/pgconn.h"
 
-static int write_files(struct making *m, const char *folder, struct rt_err *err)
+static int write_report(struct making *m, struct files *f, const struct report *r,
+			const struct earlier *e, struct rt_err *err)
+{
+	const char *schema;
+	bool done = false;
+	int rc = making_schema_of(m, r, &schema, err);
+	if (rc == 0)
+		rc = earlier_link(e, f, m->s->reports.target, r, m->file, &m->file_count, &done,
+				  err);
+	return rc == 0 && !done ? files_write(f, r, schema, m->file, &m->file_count, err) : rc;
+}
+
+/* e: what may be linked. */
+static int write_files(struct making *m, const char *folder, const struct earlier *e,
+		       struct rt_err *err)
 {
 	struct files f = {.c = m->c,
 			  .pack = &m->pack,
@@ -28,14 +43,13 @@ static int write_files(struct making *m, const char *folder, struct rt_err *err)
 	m->file_count = 0;
 	for (size_t i = 0; rc == 0 && i < m->run.report_count; i++) {
 		const struct report *r = report_find(&m->pack, m->run.report[i]);
-		const char *schema;
-		if (r == NULL)
-			return rt_fail(err, ERR_PERMANENT, "report %s is not defined any more",
-				       m->run.report[i]);
-		rc = making_schema_of(m, r, &schema, err);
-		if (rc == 0)
-			rc = files_write(&f, r, schema, m->file, &m->file_count, err);
+		rc = r == NULL ? rt_fail(err, ERR_PERMANENT, "report %s is not defined any more",
+					 m->run.report[i])
+			       : write_report(m, &f, r, e, err);
 	}
+	if (rc == 0)
+		rc = files_sync(&f, err);
+	files_release(&f);
 	return rc;
 }
 
@@ -43,9 +57,12 @@ int publication_write(struct making *m, struct rt_err *err)
 {
 	char folder[TARGET_PATH_MAX];
 	struct slice manifest;
+	struct earlier earlier;
 	int rc = target_begin(m->s->reports.target, m->run.id, folder, err);
 	if (rc == 0)
-		rc = write_files(m, folder, err);
+		rc = earlier_find(m, &earlier, err);
+	if (rc == 0)
+		rc = write_files(m, folder, &earlier, err);
 	if (rc == 0)
 		rc = files_put(folder, CHECKSUMS_NAME,
 			       manifest_checksums(m->file, m->file_count, &m->arena), err);
@@ -64,20 +81,39 @@ int publication_write(struct making *m, struct rt_err *err)
 
 /* ---- the transaction ---- */
 
-static int note_file(struct making *m, const struct run_file *f, struct rt_err *err)
+static int note_files(struct making *m, struct rt_err *err)
 {
-	const char *rows = arena_printf(&m->arena, "%lld", (long long)f->rows);
-	const char *bytes = arena_printf(&m->arena, "%lld", (long long)f->bytes);
-	const char *params[] = {m->run.id, f->report,  report_format_name(f->format),
-				f->path,   rows,       bytes,
-				f->sha256, f->omitted, f->invalid,
-				f->xsd};
-	return pgc_query(
-		m->c, NULL, err,
-		"INSERT INTO rolag.report_file (run_id, report, format, path, rows, bytes, "
-		"sha256, omitted, invalid, xsd) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, "
-		"$10)",
-		(int)ARRAY_LEN(params), params);
+	enum { REPORT, FORMAT, PATH, ROWS, BYTES, SHA256, OMITTED, INVALID, XSD, COLUMNS };
+	struct buf column[COLUMNS] = {BUF_INIT};
+	const char *params[COLUMNS + 1] = {m->run.id};
+	for (int i = 0; i < COLUMNS; i++)
+		buf_str(&column[i], "{");
+	for (size_t i = 0; i < m->file_count; i++) {
+		const struct run_file *f = &m->file[i];
+		const char *value[COLUMNS] = {
+			[REPORT] = f->report,
+			[FORMAT] = report_format_name(f->format),
+			[PATH] = f->path,
+			[ROWS] = arena_printf(&m->arena, "%lld", (long long)f->rows),
+			[BYTES] = arena_printf(&m->arena, "%lld", (long long)f->bytes),
+			[SHA256] = f->sha256,
+			[OMITTED] = f->omitted,
+			[INVALID] = f->invalid,
+			[XSD] = f->xsd};
+		for (int k = 0; k < COLUMNS; k++)
+			build_array_add(&column[k], value[k]);
+	}
+	for (int i = 0; i < COLUMNS; i++)
+		params[i + 1] = build_array_end(&column[i]);
+	int rc = pgc_query(m->c, NULL, err,
+			   "INSERT INTO rolag.report_file (run_id, report, format, path, rows, "
+			   "bytes, sha256, omitted, invalid, xsd) SELECT $1::uuid, * FROM "
+			   "unnest($2::text[], $3::text[], $4::text[], $5::int8[], $6::int8[], "
+			   "$7::text[], $8::text[], $9::text[], $10::text[])",
+			   COLUMNS + 1, params);
+	for (int i = 0; i < COLUMNS; i++)
+		buf_release(&column[i]);
+	return rc;
 }
 
 static int note_published(void *ctx, PGconn *c, struct rt_err *err)
@@ -92,8 +128,8 @@ static int note_published(void *ctx, PGconn *c, struct rt_err *err)
 			       2, params);
 	if (rc == 0)
 		rc = queue_move(c, m->run.id, "published", err);
-	for (size_t i = 0; rc == 0 && i < m->file_count; i++)
-		rc = note_file(m, &m->file[i], err);
+	if (rc == 0)
+		rc = note_files(m, err);
 	if (rc == 0)
 		rc = target_publish(m->s->reports.target, m->run.id, err);
 	FAILPOINT_FD(REPORTS_BEFORE_COMMIT, PQsocket(c));
@@ -164,7 +200,7 @@ int publication_again(struct making *m, struct rt_err *err)
 		rc = target_begin(m->s->reports.target, m->run.id, folder, err);
 	if (rc != 0)
 		return rc;
-	rc = write_files(m, folder, err);
+	rc = write_files(m, folder, &(struct earlier){0}, err); /* anew: that is what it is for */
 	if (rc == 0)
 		rc = compare(m, was, count, err);
 	if (rc == 0)

@@ -22,12 +22,17 @@ struct publish {
 	struct rt_err *err;
 };
 
+enum standing { VIEW_MISSING, VIEW_SAME, VIEW_FITS, VIEW_DIFFERS, VIEW_FOREIGN };
+
 struct stable {
 	const char *schema, *name;
 	const char *view;	   /* quoted */
 	const char *run_schema;	   /* where that is which it is to show … */
 	const char *relation;	   /* … and that, quoted */
+	const char *columns;	   /* of the relation, quoted, as a list */
+	const char *owner;	   /* of the view, quoted; NULL: we */
 	const struct model *model; /* NULL: the project has it no more */
+	enum standing standing;
 };
 
 static int query(struct publish *p, PGresult **ret, const char *sql, int count,
@@ -50,15 +55,6 @@ static int query(struct publish *p, PGresult **ret, const char *sql, int count,
 	else
 		PQclear(res);
 	return 0;
-}
-
-static int run(struct publish *p, const struct buf *sql)
-{
-	struct buf copy = BUF_INIT;
-	buf_add_slice(&copy, buf_slice(sql));
-	int rc = query(p, NULL, buf_cstr(&copy), 0, NULL);
-	buf_release(&copy);
-	return rc;
 }
 
 static int ensure_schema(struct publish *p, const char *name)
@@ -137,7 +133,7 @@ static int save_manner(struct publish *p, const struct stable *s, PGresult **ret
 		2, params);
 }
 
-static int make_anew(struct publish *p, const struct stable *s, const struct buf *create)
+static int make_anew(struct publish *p, const struct stable *s, const char *create)
 {
 	const char *others = NULL;
 	PGresult *manner = NULL;
@@ -153,150 +149,167 @@ static int make_anew(struct publish *p, const struct stable *s, const struct buf
 	if (rc == 0)
 		rc = query(p, NULL, arena_printf(p->a, "DROP VIEW %s", s->view), 0, NULL);
 	if (rc == 0)
-		rc = run(p, create);
+		rc = query(p, NULL, create, 0, NULL);
 	for (int i = 0; rc == 0 && i < PQntuples(manner); i++)
 		rc = query(p, NULL, PQgetvalue(manner, i, 1), 0, NULL);
 	PQclear(manner);
 	return rc;
 }
 
-/* ---- one view ---- */
+/* ---- what is there ---- */
 
-enum standing { VIEW_MISSING, VIEW_FITS, VIEW_DIFFERS, VIEW_FOREIGN };
+/*
+ * SAME: the view is what we would make of it (a word of the server's spelling
+ * apart, it is made again). FITS: CREATE OR REPLACE can do it: its columns are
+ * the first ones of the new relation.
+ */
+static const char look_sql[] =
+	"SELECT c.relkind, regexp_replace(pg_get_viewdef(c.oid), '\\s+', ' ', 'g') IN "
+	"(regexp_replace(format(' SELECT %s FROM %s;', a.plain, w.oid), '\\s+', ' ', 'g'), "
+	"regexp_replace(format(' SELECT %s FROM %s;', a.qualified, w.oid), '\\s+', ' ', 'g')), "
+	"NOT EXISTS (SELECT FROM pg_attribute o LEFT JOIN pg_attribute n ON n.attrelid = w.oid AND "
+	"n.attnum > 0 AND NOT n.attisdropped AND n.attnum = o.attnum AND n.attname = o.attname AND "
+	"n.atttypid = o.atttypid AND n.atttypmod = o.atttypmod AND n.attcollation = o.attcollation "
+	"WHERE o.attrelid = c.oid AND o.attnum > 0 AND NOT o.attisdropped AND n.attnum IS NULL), "
+	"a.plain, CASE WHEN r.rolname <> current_user THEN quote_ident(r.rolname) END "
+	"FROM (SELECT schema, name, relation::regclass AS oid, n FROM unnest($1::text[], "
+	"$2::text[], $3::text[]) WITH ORDINALITY AS x(schema, name, relation, n)) w "
+	"CROSS JOIN LATERAL (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS "
+	"plain, "
+	"string_agg(format('%I.%I', w.name, attname), ', ' ORDER BY attnum) AS qualified FROM "
+	"pg_attribute WHERE attrelid = w.oid AND attnum > 0 AND NOT attisdropped) a "
+	"LEFT JOIN (pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace) ON s.nspname = "
+	"w.schema "
+	"AND c.relname = w.name LEFT JOIN pg_roles r ON r.oid = c.relowner ORDER BY w.n";
 
-/* Can CREATE OR REPLACE do it: are the view's columns the first ones of the new relation? */
-static int look_at_view(struct publish *p, const struct stable *s, enum standing *ret)
+static void take_look(struct publish *p, struct stable *s, const PGresult *res, int row)
 {
-	PGresult *res;
-	const char *params[] = {s->schema, s->name, s->relation};
-	int rc = query(
-		p, &res,
-		"SELECT c.relkind, NOT EXISTS (SELECT FROM pg_attribute o LEFT JOIN pg_attribute n "
-		"ON n.attrelid = $3::regclass AND n.attnum > 0 AND NOT n.attisdropped AND n.attnum "
-		"= "
-		"o.attnum AND n.attname = o.attname AND n.atttypid = o.atttypid AND n.atttypmod = "
-		"o.atttypmod AND n.attcollation = o.attcollation WHERE o.attrelid = c.oid AND "
-		"o.attnum > 0 AND NOT o.attisdropped AND n.attnum IS NULL) FROM pg_class c JOIN "
-		"pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
-		3, params);
-	if (rc != 0)
-		return rc;
-	*ret = PQntuples(res) == 0			 ? VIEW_MISSING
-	       : PQgetvalue(res, 0, 0)[0] != 'v'	 ? VIEW_FOREIGN
-	       : strcmp(PQgetvalue(res, 0, 1), "t") == 0 ? VIEW_FITS
-							 : VIEW_DIFFERS;
-	PQclear(res);
-	return 0;
+	const char *kind = PQgetvalue(res, row, 0);
+	s->standing = PQgetisnull(res, row, 0)			  ? VIEW_MISSING
+		      : kind[0] != 'v'				  ? VIEW_FOREIGN
+		      : strcmp(PQgetvalue(res, row, 1), "t") == 0 ? VIEW_SAME
+		      : strcmp(PQgetvalue(res, row, 2), "t") == 0 ? VIEW_FITS
+								  : VIEW_DIFFERS;
+	s->columns = arena_strdup(p->a, PQgetvalue(res, row, 3));
+	s->owner = PQgetisnull(res, row, 4) ? NULL : arena_strdup(p->a, PQgetvalue(res, row, 4));
 }
 
-static int create_sql(struct publish *p, const struct stable *s, struct buf *sql)
+static int look_at_views(struct publish *p, struct stable *view, size_t count)
 {
+	enum { SCHEMA, NAME, RELATION, COLUMNS };
+	struct buf column[COLUMNS] = {BUF_INIT};
+	const char *params[COLUMNS];
 	PGresult *res;
-	int rc = query(
-		p, &res,
-		"SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
-		"WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
-		1, &s->relation);
-	if (rc != 0)
-		return rc;
-	buf_printf(sql, "CREATE OR REPLACE VIEW %s AS SELECT %s FROM %s", s->view,
-		   PQgetvalue(res, 0, 0), s->relation);
-	PQclear(res);
-	return 0;
-}
-
-static int comment(struct publish *p, const char *what, const char *name, const char *text)
-{
-	struct buf sql = BUF_INIT;
-	buf_printf(&sql, "COMMENT ON %s %s IS ", what, name);
-	pgc_literal(&sql, text);
-	int rc = run(p, &sql);
-	buf_release(&sql);
-	return rc;
-}
-
-/* What the project says of the model and its columns, where that changed. */
-static int describe(struct publish *p, const struct stable *s)
-{
-	const struct model *md = s->model;
-	PGresult *res;
-	int rc = query(
-		p, &res,
-		"SELECT '', coalesce(obj_description($1::regclass, 'pg_class'), '') UNION ALL "
-		"SELECT attname, coalesce(col_description(attrelid, attnum), '') FROM pg_attribute "
-		"WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
-		1, &s->view);
-	if (rc != 0)
-		return rc;
-	for (int i = 0; rc == 0 && i < PQntuples(res); i++) {
-		const char *name = PQgetvalue(res, i, 0), *has = PQgetvalue(res, i, 1),
-			   *text = NULL;
-		if (name[0] == '\0')
-			text = md->description;
-		for (size_t k = 0; name[0] != '\0' && k < md->column_count; k++)
-			if (strcmp(md->column[k].name, name) == 0)
-				text = md->column[k].description;
-		if (text == NULL || text[0] == '\0' || strcmp(text, has) == 0)
-			continue;
-		struct buf column = BUF_INIT;
-		buf_printf(&column, "%s.", s->view);
-		pgc_ident(&column, name);
-		rc = comment(p, name[0] == '\0' ? "VIEW" : "COLUMN",
-			     name[0] == '\0' ? s->view : buf_cstr(&column), text);
-		buf_release(&column);
+	for (int i = 0; i < COLUMNS; i++)
+		buf_str(&column[i], "{");
+	for (size_t i = 0; i < count; i++) {
+		build_array_add(&column[SCHEMA], view[i].schema);
+		build_array_add(&column[NAME], view[i].name);
+		build_array_add(&column[RELATION], view[i].relation);
 	}
+	for (int i = 0; i < COLUMNS; i++)
+		params[i] = build_array_end(&column[i]);
+	int rc = query(p, &res, look_sql, COLUMNS, params);
+	for (int i = 0; i < COLUMNS; i++)
+		buf_release(&column[i]);
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < count; i++)
+		take_look(p, &view[i], res, (int)i);
+	PQclear(res);
+	return 0;
+}
+
+/* ---- comments ---- */
+
+/* What the project says of models and columns, where the views say something else. */
+static int find_comments(struct publish *p, const struct stable *view, size_t count, PGresult **ret)
+{
+	enum { VIEW, COLUMN, TEXT, COLUMNS };
+	struct buf list[COLUMNS] = {BUF_INIT};
+	const char *params[COLUMNS];
+	for (int i = 0; i < COLUMNS; i++)
+		buf_str(&list[i], "{");
+	for (size_t i = 0; i < count; i++) {
+		const struct model *md = view[i].model;
+		for (size_t k = 0; md != NULL && k <= md->column_count; k++) {
+			const char *column = k > 0 ? md->column[k - 1].name : "";
+			const char *text = k > 0 ? md->column[k - 1].description : md->description;
+			if (text == NULL || text[0] == '\0')
+				continue;
+			build_array_add(&list[VIEW], view[i].view);
+			build_array_add(&list[COLUMN], column);
+			build_array_add(&list[TEXT], text);
+		}
+	}
+	for (int i = 0; i < COLUMNS; i++)
+		params[i] = build_array_end(&list[i]);
+	int rc = query(
+		p, ret,
+		"SELECT CASE w.col WHEN '' THEN format('COMMENT ON VIEW %s IS %L', w.view, w.said) "
+		"ELSE format('COMMENT ON COLUMN %s.%I IS %L', w.view, w.col, w.said) END FROM "
+		"(SELECT view, view::regclass AS oid, col, said FROM unnest($1::text[], "
+		"$2::text[], "
+		"$3::text[]) AS x(view, col, said)) w LEFT JOIN pg_attribute a ON a.attrelid = "
+		"w.oid AND a.attname = w.col AND a.attnum > 0 LEFT JOIN pg_description d ON "
+		"d.objoid = w.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid = "
+		"coalesce(a.attnum, 0) WHERE (w.col = '' OR a.attnum IS NOT NULL) AND "
+		"d.description IS DISTINCT FROM w.said",
+		COLUMNS, params);
+	for (int i = 0; i < COLUMNS; i++)
+		buf_release(&list[i]);
+	return rc;
+}
+
+static int describe(struct publish *p, const struct stable *view, size_t count)
+{
+	PGresult *res;
+	int rc = find_comments(p, view, count, &res);
+	if (rc != 0)
+		return rc;
+	for (int i = 0; rc == 0 && i < PQntuples(res); i++)
+		rc = query(p, NULL, PQgetvalue(res, i, 0), 0, NULL);
 	PQclear(res);
 	return rc;
 }
+
+/* ---- one view ---- */
 
 /* A view reads with its owner's rights: one that was given away keeps working. */
 static int let_owner_read(struct publish *p, const struct stable *s)
 {
-	PGresult *res = NULL;
-	int rc = query(p, &res,
-		       "SELECT quote_ident(r.rolname) FROM pg_class c JOIN pg_roles r ON r.oid = "
-		       "c.relowner "
-		       "WHERE c.oid = $1::regclass AND r.rolname <> current_user",
-		       1, &s->view);
-	if (rc == 0 && PQntuples(res) > 0) {
-		const char *owner = PQgetvalue(res, 0, 0);
-		rc = query(p, NULL,
-			   arena_printf(p->a, "GRANT USAGE ON SCHEMA %s TO %s", s->run_schema,
-					owner),
-			   0, NULL);
-		if (rc == 0)
-			rc = query(p, NULL,
-				   arena_printf(p->a, "GRANT SELECT ON %s TO %s", s->relation,
-						owner),
-				   0, NULL);
-	}
-	PQclear(res);
-	return rc;
+	if (s->owner == NULL)
+		return 0;
+	int rc =
+		query(p, NULL,
+		      arena_printf(p->a, "GRANT USAGE ON SCHEMA %s TO %s", s->run_schema, s->owner),
+		      0, NULL);
+	return rc == 0 ? query(p, NULL,
+			       arena_printf(p->a, "GRANT SELECT ON %s TO %s", s->relation,
+					    s->owner),
+			       0, NULL)
+		       : rc;
 }
 
 static int point_view(struct publish *p, const struct stable *s)
 {
-	enum standing standing;
-	struct buf sql = BUF_INIT;
 	FAILPOINT_FD(PUBLISH_VIEW, PQsocket(p->c));
-	int rc = look_at_view(p, s, &standing);
-	if (rc == 0 && standing == VIEW_FOREIGN)
+	if (s->standing == VIEW_SAME)
+		return let_owner_read(p, s); /* it may have been given away since */
+	if (s->standing == VIEW_FOREIGN)
 		return rt_fail(p->err, ERR_PERMANENT,
 			       "%s.%s is there and no view: a model's name is taken", s->schema,
 			       s->name);
-	if (rc == 0)
-		rc = create_sql(p, s, &sql);
-	if (rc == 0)
-		rc = standing == VIEW_DIFFERS ? make_anew(p, s, &sql) : run(p, &sql);
-	buf_release(&sql);
-	if (rc == 0)
-		rc = let_owner_read(p, s);
-	return rc == 0 && s->model != NULL ? describe(p, s) : rc;
+	const char *sql = arena_printf(p->a, "CREATE OR REPLACE VIEW %s AS SELECT %s FROM %s",
+				       s->view, s->columns, s->relation);
+	int rc = s->standing == VIEW_DIFFERS ? make_anew(p, s, sql) : query(p, NULL, sql, 0, NULL);
+	return rc == 0 ? let_owner_read(p, s) : rc;
 }
 
 /* ---- the transaction ---- */
 
-static int point_views(struct publish *p)
+/* In the order of their names, so that two who publish do not wait for each other. */
+static int list_views(struct publish *p, struct stable **ret, size_t *ret_count)
 {
 	PGresult *res;
 	int rc = query(
@@ -307,19 +320,34 @@ static int point_views(struct publish *p)
 		1, &p->run);
 	if (rc != 0)
 		return rc;
-	for (int i = 0; rc == 0 && i < PQntuples(res); i++) {
-		struct stable s = {.schema = PQgetvalue(res, i, 0), .name = PQgetvalue(res, i, 1)};
-		s.view = build_relation(p->a, s.schema, s.name);
-		s.run_schema = PQgetvalue(res, i, 2);
-		s.relation = build_relation(p->a, s.run_schema, s.name);
-		s.model = models_find(p->o->project, s.name);
-		if (i == 0 || strcmp(s.schema, PQgetvalue(res, i - 1, 0)) != 0)
-			rc = ensure_schema(p, s.schema);
-		if (rc == 0)
-			rc = point_view(p, &s);
+	*ret_count = (size_t)PQntuples(res);
+	*ret = arena_zalloc(p->a, (*ret_count + 1) * sizeof(**ret));
+	for (size_t i = 0; i < *ret_count; i++) {
+		struct stable *s = &(*ret)[i];
+		s->schema = arena_strdup(p->a, PQgetvalue(res, (int)i, 0));
+		s->name = arena_strdup(p->a, PQgetvalue(res, (int)i, 1));
+		s->run_schema = arena_strdup(p->a, PQgetvalue(res, (int)i, 2));
+		s->view = build_relation(p->a, s->schema, s->name);
+		s->relation = build_relation(p->a, s->run_schema, s->name);
+		s->model = models_find(p->o->project, s->name);
 	}
 	PQclear(res);
-	return rc;
+	return 0;
+}
+
+static int point_views(struct publish *p)
+{
+	struct stable *view;
+	size_t count;
+	int rc = list_views(p, &view, &count);
+	for (size_t i = 0; rc == 0 && i < count; i++)
+		if (i == 0 || strcmp(view[i].schema, view[i - 1].schema) != 0)
+			rc = ensure_schema(p, view[i].schema);
+	if (rc == 0)
+		rc = look_at_views(p, view, count);
+	for (size_t i = 0; rc == 0 && i < count; i++)
+		rc = point_view(p, &view[i]);
+	return rc == 0 ? describe(p, view, count) : rc;
 }
 
 /* *ret: 1 it is published already, 0 not. */

@@ -123,6 +123,23 @@ int queue_join(PGconn *c, const char *pipeline, int64_t epoch, struct rt_err *er
 
 /* ---- the run at hand ---- */
 
+int queue_count(PGconn *c, const char *pipeline, int64_t *ret_count, int64_t *ret_oldest_us,
+		struct rt_err *err)
+{
+	PGresult *res;
+	int rc = pgc_query(c, &res, err,
+			   "SELECT count(*), coalesce((extract(epoch FROM min(requested_at)) * "
+			   "1000000)::int8, 0) FROM rolag.report_run WHERE pipeline = $1 AND state "
+			   "IN ('queued', 'waiting', 'building', 'writing')",
+			   1, &pipeline);
+	if (rc != 0)
+		return rc;
+	*ret_count = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+	*ret_oldest_us = strtoll(PQgetvalue(res, 0, 1), NULL, 10);
+	PQclear(res);
+	return 0;
+}
+
 int queue_next(PGconn *c, const char *pipeline, int64_t epoch, char ret_id[RUNS_ID_SIZE],
 	       int64_t *ret_wait_us, struct rt_err *err)
 {

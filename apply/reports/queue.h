@@ -24,6 +24,10 @@ int queue_join(PGconn *c, const char *pipeline, int64_t epoch, struct rt_err *er
 int queue_next(PGconn *c, const char *pipeline, int64_t epoch, char ret_id[RUNS_ID_SIZE],
 	       int64_t *ret_wait_us, struct rt_err *err) RT_MUSTCHECK;
 
+/* How many requests are not answered yet, and when the oldest was made (µs since 1970; 0: none). */
+int queue_count(PGconn *c, const char *pipeline, int64_t *ret_count, int64_t *ret_oldest_us,
+		struct rt_err *err) RT_MUSTCHECK;
+
 /* ERR_PERMANENT unless the run is in that state and ours; holds its row until the transaction's end. */
 int queue_hold(PGconn *c, const char *id, int64_t epoch, const char *state,
 	       struct rt_err *err) RT_MUSTCHECK;

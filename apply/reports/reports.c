@@ -152,6 +152,7 @@ static int settle_failure(struct companion *o, const char *id, const struct rt_e
 	if (rc != 0)
 		return rc;
 	met_add(MET_REPORTS_FAILED, 1);
+	met_set(MET_REPORTS_FAILED_US, (uint64_t)rt_now_us());
 	met_note("run %s failed: %s", id, why->msg);
 	log_error("a run of reports failed", "run=%s state=%s reason=\"%s\"", id, r.state,
 		  why->msg);
@@ -203,6 +204,17 @@ static int start_run(struct companion *o, int64_t now, struct rt_err *err)
 	return worker_start(&o->worker, o->s, id, o->epoch, &o->loop, err);
 }
 
+static int note_queue(struct companion *o, struct rt_err *err)
+{
+	int64_t count, oldest_us;
+	int rc = queue_count(o->c, o->s->pipeline, &count, &oldest_us, err);
+	if (rc != 0)
+		return rc;
+	met_set(MET_REPORTS_OPEN, (uint64_t)count);
+	met_set(MET_REPORTS_OPEN_US, (uint64_t)oldest_us);
+	return 0;
+}
+
 static int turn(struct companion *o, int64_t now, struct rt_err *err)
 {
 	PGnotify *n;
@@ -222,6 +234,8 @@ static int turn(struct companion *o, int64_t now, struct rt_err *err)
 		rc = queue_join(o->c, o->s->pipeline, o->epoch, err);
 	if (rc == 0 && o->worker.pid == 0)
 		rc = start_run(o, now, err);
+	if (rc == 0)
+		rc = note_queue(o, err);
 	if (rc == 0)
 		o->looked_us = rt_mono_us();
 	met_state(o->worker.pid != 0 ? "running" : "idle");

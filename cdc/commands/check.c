@@ -66,7 +66,7 @@ void check_error(struct check *k, const char *what, const struct rt_err *err)
 		   err->msg);
 }
 
-static PGconn *connect_to(struct check *k, const char *what, const char *conninfo)
+PGconn *check_connect(struct check *k, const char *what, const char *conninfo)
 {
 	struct rt_err err;
 	PGconn *c = NULL;
@@ -166,7 +166,7 @@ static int run_definitions(struct cli *c)
 		check_error(&k, "configuration", &err);
 		return EXIT_FINDING;
 	}
-	PGconn *db = connect_to(&k, "database", k.s.core.connect);
+	PGconn *db = check_connect(&k, "database", k.s.core.connect);
 	if (db != NULL && pgc_exec(db, NULL, &err,
 				   "SET default_transaction_read_only = on; SET lock_timeout = "
 				   "'10s'") != 0)
@@ -194,7 +194,7 @@ int cmd_check(struct cli *c)
 	k.publication = arena_printf(k.arena, SETTINGS_INSERTS_FMT, k.s.pipeline);
 	check_definitions(&k);
 	check_mirror_settings(&k);
-	PGconn *core = connect_to(&k, "core", k.s.core.connect);
+	PGconn *core = check_connect(&k, "core", k.s.core.connect);
 	if (core != NULL) {
 		check_core(&k, core);
 		check_core_custody(&k, core);
@@ -203,7 +203,7 @@ int cmd_check(struct cli *c)
 		if (k.has_mirrors)
 			check_mirrors_core(&k, core);
 	}
-	PGconn *warehouse = connect_to(&k, "warehouse", k.s.warehouse.connect);
+	PGconn *warehouse = check_connect(&k, "warehouse", k.s.warehouse.connect);
 	if (warehouse != NULL) {
 		check_warehouse_server(&k, warehouse);
 		check_warehouse(&k, warehouse);
@@ -211,6 +211,7 @@ int cmd_check(struct cli *c)
 			check_mirrors_warehouse(&k, warehouse);
 	}
 	check_models(&k, warehouse);
+	check_reports(&k);
 	check_pair(&k);
 	check_http(&k);
 	check_machine(&k);

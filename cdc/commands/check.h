@@ -63,6 +63,12 @@ void check_spool(struct check *k);
 void check_models(struct check *k, PGconn *warehouse);
 /* Where the companion would serve HTTP, and for whom. */
 void check_http(struct check *k);
+/* Definitions, folder, roles and rights of the companion, where reports are configured. */
+void check_reports(struct check *k);
+/* A folder of ours: there and private, or one that can be made; forbidden: bits of its mode. */
+void check_folder(struct check *k, const char *key, const char *path, unsigned forbidden);
+/* A connection, or NULL: told as a finding. */
+PGconn *check_connect(struct check *k, const char *what, const char *conninfo);
 /* Folders and free space. */
 void check_machine(struct check *k);
 

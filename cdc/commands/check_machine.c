@@ -16,8 +16,7 @@ static const char *nearest_folder(struct arena *a, const char *path)
 	return access(p, F_OK) == 0 ? p : "/";
 }
 
-/* A folder of ours: there and private, or one that we can make. */
-static void check_folder(struct check *k, const char *key, const char *path, unsigned forbidden)
+void check_folder(struct check *k, const char *key, const char *path, unsigned forbidden)
 {
 	struct stat st;
 	const char *make =

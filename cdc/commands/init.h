@@ -54,6 +54,13 @@ void init_want_publications(struct init *in);
 bool init_is_first_of_source(const struct landed_set *set, size_t at);
 /* Does a rollup read this table? */
 bool init_is_source(const struct landed_set *set, const struct publication_table *t);
+/* init_reports.c. Grants, where the companion has a role of its own; … and what only a DBA can give it. */
+int init_reports_make(struct init *in, struct rt_err *err) RT_MUSTCHECK;
+int init_reports_print(const struct init *in, struct buf *b, const char *role,
+		       struct rt_err *err) RT_MUSTCHECK;
+/* Appends statements that make the role if it is not there, with these rights; that grant rights on the database. */
+void init_sql_role(struct buf *b, const char *role, const char *rights);
+void init_sql_grant(struct buf *b, const char *rights, const char *database, const char *role);
 /* Appends the statement, without semicolon. */
 void init_sql_create_publication(const struct init_publication *p, struct buf *out);
 

@@ -3,22 +3,10 @@
  * least rights that the roles work with, and statements that run twice
  * without harm (but for CREATE PUBLICATION, which says that it exists).
  */
+#include "cdc/commands/companion.h"
 #include "cdc/commands/init.h"
 
-/* A parameter of a connection string, or otherwise where it does not say. */
-static const char *from_conninfo(struct arena *a, const char *conninfo, const char *key,
-				 const char *otherwise)
-{
-	const char *found = otherwise;
-	PQconninfoOption *all = PQconninfoParse(conninfo, NULL);
-	for (PQconninfoOption *o = all; o != NULL && o->keyword != NULL; o++)
-		if (strcmp(o->keyword, key) == 0 && o->val != NULL && o->val[0] != '\0')
-			found = arena_strdup(a, o->val);
-	PQconninfoFree(all);
-	return found;
-}
-
-static void role_sql(struct buf *b, const char *role, const char *rights)
+void init_sql_role(struct buf *b, const char *role, const char *rights)
 {
 	buf_str(b, "DO $do$ BEGIN\n    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE "
 		   "rolname = ");
@@ -30,9 +18,9 @@ static void role_sql(struct buf *b, const char *role, const char *rights)
 	buf_printf(b, " %s;\n", rights);
 }
 
-static void grant_connect(struct buf *b, const char *database, const char *role)
+void init_sql_grant(struct buf *b, const char *rights, const char *database, const char *role)
 {
-	buf_str(b, "GRANT CONNECT ON DATABASE ");
+	buf_printf(b, "GRANT %s ON DATABASE ", rights);
 	pgc_ident(b, database);
 	buf_str(b, " TO ");
 	pgc_ident(b, role);
@@ -94,8 +82,8 @@ static void print_changes(const struct init *in, struct buf *b)
 
 static void print_core(const struct init *in, struct buf *b)
 {
-	const char *role = from_conninfo(in->arena, in->s.core.connect, "user", "rolag");
-	const char *database = from_conninfo(in->arena, in->s.core.connect, "dbname", role);
+	const char *role = conninfo_value(in->arena, in->s.core.connect, "user", "rolag");
+	const char *database = conninfo_value(in->arena, in->s.core.connect, "dbname", role);
 	buf_printf(b,
 		   "-- Core, database %s, pipeline %s.\n"
 		   "-- The server needs wal_level = logical (a restart), a free replication slot "
@@ -108,8 +96,8 @@ static void print_core(const struct init *in, struct buf *b)
 		   "-- The role: replication and reading, nothing else. Give it a password with "
 		   "\\password.\n",
 		   database, in->s.pipeline);
-	role_sql(b, role, "LOGIN REPLICATION");
-	grant_connect(b, database, role);
+	init_sql_role(b, role, "LOGIN REPLICATION");
+	init_sql_grant(b, "CONNECT", database, role);
 	buf_str(b, "\n-- Reading is for the first load of each table.\n");
 	grant_reading(b, in, role);
 	buf_str(b,
@@ -144,20 +132,29 @@ static void print_core(const struct init *in, struct buf *b)
 		"primary_slot_name to have it.\n-- wal_sender_timeout must not be 0 (60 s is "
 		"good), "
 		"and idle_replication_slot_timeout must be.\n");
+	const char *fence = companion_core_role(in->arena, &in->s);
+	if (fence == NULL)
+		return;
+	buf_str(b,
+		"\n-- The companion of reports sends one message through the core's WAL for each "
+		"run: it may log in, and no more.\n");
+	init_sql_role(b, fence, "LOGIN");
+	init_sql_grant(b, "CONNECT", database, fence);
 }
 
-static void print_warehouse(const struct init *in, struct buf *b)
+static int print_warehouse(const struct init *in, struct buf *b, struct rt_err *err)
 {
-	const char *role = from_conninfo(in->arena, in->s.warehouse.connect, "user", "rolag");
-	const char *database = from_conninfo(in->arena, in->s.warehouse.connect, "dbname", role);
+	const char *companion = companion_role(in->arena, &in->s);
+	const bool builds = in->s.models.path[0] != '\0' && companion == NULL;
+	const char *role = conninfo_value(in->arena, in->s.warehouse.connect, "user", "rolag");
+	const char *database = conninfo_value(in->arena, in->s.warehouse.connect, "dbname", role);
 	buf_printf(b,
 		   "-- Warehouse, database %s, pipeline %s.\n"
 		   "-- The role owns two schemas and needs no right on the database but CONNECT%s. "
 		   "`rolag init` makes\n-- the tables in them.\n",
-		   database, in->s.pipeline,
-		   in->s.models.path[0] != '\0' ? " (and, for models, CREATE)" : "");
-	role_sql(b, role, "LOGIN");
-	grant_connect(b, database, role);
+		   database, in->s.pipeline, builds ? " (and, for models, CREATE)" : "");
+	init_sql_role(b, role, "LOGIN");
+	init_sql_grant(b, "CONNECT", database, role);
 	const char *schemas[] = {"rolag", in->s.warehouse.schema};
 	for (size_t i = 0; i < ARRAY_LEN(schemas); i++) {
 		buf_str(b, "CREATE SCHEMA IF NOT EXISTS ");
@@ -166,8 +163,10 @@ static void print_warehouse(const struct init *in, struct buf *b)
 		pgc_ident(b, role);
 		buf_str(b, ";\n");
 	}
-	if (in->s.models.path[0] == '\0')
-		return;
+	if (companion != NULL)
+		return init_reports_print(in, b, companion, err);
+	if (!builds)
+		return 0;
 	buf_str(b,
 		"-- Models are built into a schema of each run, and shown in staging, intermediate "
 		"and outputs.\nGRANT CREATE ON DATABASE ");
@@ -175,6 +174,7 @@ static void print_warehouse(const struct init *in, struct buf *b)
 	buf_str(b, " TO ");
 	pgc_ident(b, role);
 	buf_str(b, ";\n");
+	return 0;
 }
 
 int init_print_sql(const struct init *in, const char *side, FILE *out, struct rt_err *err)
@@ -188,9 +188,9 @@ int init_print_sql(const struct init *in, const char *side, FILE *out, struct rt
 		print_core(in, &b);
 	if (core && warehouse)
 		buf_str(&b, "\n");
-	if (warehouse)
-		print_warehouse(in, &b);
-	fputs(buf_cstr(&b), out);
+	int rc = warehouse ? print_warehouse(in, &b, err) : 0;
+	if (rc == 0)
+		fputs(buf_cstr(&b), out);
 	buf_release(&b);
-	return 0;
+	return rc;
 }

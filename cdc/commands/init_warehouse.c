@@ -123,5 +123,5 @@ int init_warehouse_make(struct init *in, struct rt_err *err)
 		rc = make_position(in, err);
 	if (rc == 0)
 		rc = make_landed(in, err);
-	return rc;
+	return rc == 0 ? init_reports_make(in, err) : rc;
 }

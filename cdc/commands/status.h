@@ -16,7 +16,8 @@ enum status_life {
 	LIFE_RUNNING,
 };
 
-enum { STATUS_CAPTURE, STATUS_APPLY, STATUS_ROLES };
+/* The companion stands behind the roles that the stream needs: it is judged by itself, where it is known here. */
+enum { STATUS_CAPTURE, STATUS_APPLY, STATUS_ROLES, STATUS_REPORTS = STATUS_ROLES, STATUS_FILES };
 
 struct status_role {
 	enum status_life life;
@@ -29,8 +30,7 @@ struct status_facts {
 	uint64_t wal_budget_bytes;
 	bool moving;  /* false: apply's numbers stood still over the last second or more */
 	bool beating; /* heartbeats were seen to come at about their pace */
-	struct status_role role[STATUS_ROLES];
-	struct status_role reports; /* the companion, without which the pipeline is well, too */
+	struct status_role role[STATUS_FILES];
 };
 
 enum status_state {

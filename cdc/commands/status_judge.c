@@ -7,7 +7,7 @@
 
 #include "cdc/commands/status.h"
 
-static const char *const role_name[STATUS_ROLES] = {"capture", "apply"};
+static const char *const role_name[STATUS_FILES] = {"capture", "apply", "reports"};
 
 void status_duration(struct buf *out, int64_t us)
 {
@@ -475,6 +475,39 @@ static void judge_rebuild(struct judging *j)
 	j->v->healthy &= waits == 0;
 }
 
+/*
+ * The companion, where it has ever run here: that it is gone, or that its newest run failed. What the stream does is
+ * said first; it is well without reports.
+ */
+static void judge_reports(struct judging *j)
+{
+	const struct status_role *r = &j->f->role[STATUS_REPORTS];
+	uint64_t failed = value(j, STATUS_REPORTS, MET_REPORTS_FAILED_US);
+	if (j->v->state == STATUS_STOPPED || r->life == LIFE_NEVER)
+		return;
+	if (r->life != LIFE_RUNNING) {
+		conclude(j, j->v->healthy ? STATUS_ALARM : j->v->state, false);
+		buf_printf(&j->text, " The companion of reports (pid %u) %s ", r->f.pid,
+			   r->life == LIFE_ENDED ? "is not running, since" : "has not moved for");
+		status_duration(&j->text, RT_MAX(j->f->now_us - r->f.updated_us, 0));
+		buf_u8(&j->text, '.');
+		add_note(j, STATUS_REPORTS);
+	} else if (failed > value(j, STATUS_REPORTS, MET_REPORTS_PUBLISHED_US)) {
+		buf_str(&j->text, " The newest run of reports failed (rolag report list).");
+	}
+}
+
+/* The sentence begins with what is wrong, not with what is well. */
+static void tell(struct judging *j)
+{
+	const char *text = buf_cstr(&j->text), *well = "Healthy";
+	if (!j->v->healthy && j->v->state == STATUS_ALARM && strncmp(text, well, strlen(well)) == 0)
+		snprintf(j->v->sentence, sizeof(j->v->sentence), "Alarm, the stream is healthy%s",
+			 text + strlen(well));
+	else
+		snprintf(j->v->sentence, sizeof(j->v->sentence), "%s", text);
+}
+
 void status_judge(const struct status_facts *f, struct status_view *ret)
 {
 	struct judging j = {.f = f, .v = ret, .text = BUF_INIT};
@@ -485,8 +518,9 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 		judge_flow(&j);
 	judge_parked(&j);
 	judge_rebuild(&j);
+	judge_reports(&j);
 	if (is_slot_near_loss(&j))
 		ret->healthy = false;
-	snprintf(ret->sentence, sizeof(ret->sentence), "%s", buf_cstr(&j.text));
+	tell(&j);
 	buf_release(&j.text);
 }

@@ -34,7 +34,7 @@ int status_read(const struct settings *s, struct status_facts *ret, struct rt_er
 	int rc = read_role(s, "capture", ret, &ret->role[STATUS_CAPTURE], err);
 	if (rc == 0)
 		rc = read_role(s, "apply", ret, &ret->role[STATUS_APPLY], err);
-	return rc == 0 ? read_role(s, "reports", ret, &ret->reports, err) : rc;
+	return rc == 0 ? read_role(s, "reports", ret, &ret->role[STATUS_REPORTS], err) : rc;
 }
 
 bool status_moved(const struct status_facts *now, const struct status_facts *before)

@@ -4,7 +4,7 @@
 #include "cdc/commands/status.h"
 #include "proto/lsn.h"
 
-static const char *const role_name[STATUS_ROLES] = {"capture", "apply"};
+static const char *const role_name[STATUS_FILES] = {"capture", "apply", "reports"};
 static const char *const life_name[] = {
 	[LIFE_NEVER] = "never started",
 	[LIFE_ENDED] = "ended",
@@ -198,6 +198,39 @@ static void print_mirrors(const struct status_facts *f, const struct status_fact
 	buf_printf(out, ", %.0f/s%s\n", all, before != NULL ? "" : " on average since its start");
 }
 
+static void ago(const struct status_facts *f, const char *what, enum met_id id, struct buf *out)
+{
+	uint64_t at = value(f, STATUS_REPORTS, id);
+	if (at == 0)
+		return;
+	buf_printf(out, ", %s ", what);
+	status_duration(out, RT_MAX(f->now_us - (int64_t)at, 0));
+	buf_str(out, " ago");
+}
+
+/* Runs of the companion since its start; nothing where there is none here. */
+static void print_reports(const struct status_facts *f, struct buf *out)
+{
+	uint64_t open = value(f, STATUS_REPORTS, MET_REPORTS_OPEN);
+	uint64_t failed = value(f, STATUS_REPORTS, MET_REPORTS_FAILED);
+	uint64_t retries = value(f, STATUS_REPORTS, MET_REPORTS_RETRIES);
+	if (f->role[STATUS_REPORTS].life == LIFE_NEVER)
+		return;
+	buf_printf(out, "  reports    %" PRIu64 " runs published",
+		   value(f, STATUS_REPORTS, MET_REPORTS_PUBLISHED));
+	ago(f, "last", MET_REPORTS_PUBLISHED_US, out);
+	buf_printf(out, "; %" PRIu64 " open", open);
+	if (open > 0)
+		ago(f, "the oldest asked for", MET_REPORTS_OPEN_US, out);
+	if (failed > 0) {
+		buf_printf(out, "; %" PRIu64 " FAILED", failed);
+		ago(f, "last", MET_REPORTS_FAILED_US, out);
+	}
+	if (retries > 0)
+		buf_printf(out, "; %" PRIu64 " tried again", retries);
+	buf_u8(out, '\n');
+}
+
 /* What may be wrong with the data; lines only where there is something. */
 static void print_oddities(const struct status_facts *f, struct buf *out)
 {
@@ -223,8 +256,10 @@ static void print_oddities(const struct status_facts *f, struct buf *out)
 
 static void print_roles(const struct status_facts *f, struct buf *out)
 {
-	for (int i = 0; i < STATUS_ROLES; i++) {
+	for (int i = 0; i < STATUS_FILES; i++) {
 		const struct status_role *r = &f->role[i];
+		if (i == STATUS_REPORTS && r->life == LIFE_NEVER)
+			continue; /* not every pipeline has reports, and they may be another machine's */
 		buf_printf(out, "  %-10s %s", role_name[i], life_name[r->life]);
 		if (r->life == LIFE_NEVER) {
 			buf_u8(out, '\n');
@@ -257,6 +292,7 @@ void status_print_table(const struct status_facts *f, const struct status_view *
 	print_stores(f, out);
 	print_mirrors(f, before, out);
 	print_verified(f, out);
+	print_reports(f, out);
 	print_oddities(f, out);
 	print_roles(f, out);
 }
@@ -356,7 +392,7 @@ void status_print_json(const struct status_facts *f, const struct status_view *v
 	buf_str(out, ",\n");
 	json_role(f, "apply", &f->role[STATUS_APPLY], out);
 	buf_str(out, ",\n");
-	json_role(f, "reports", &f->reports, out);
+	json_role(f, "reports", &f->role[STATUS_REPORTS], out);
 	buf_str(out, "\n  },\n  \"metrics\": {");
 	json_metrics(f, out);
 	buf_str(out, "\n  }\n}\n");

@@ -15,7 +15,7 @@ uint64_t status_value(const struct status_facts *f, enum met_id id)
 {
 	/* Those that do not keep it have 0. */
 	return f->role[STATUS_CAPTURE].f.value[id] + f->role[STATUS_APPLY].f.value[id] +
-	       f->reports.f.value[id];
+	       f->role[STATUS_REPORTS].f.value[id];
 }
 
 static void head(struct buf *out, const char *name, const char *type, const char *help)
@@ -48,7 +48,7 @@ static void print_roles(const struct status_facts *f, struct buf *out)
 		const struct status_role *role;
 	} roles[] = {{"capture", &f->role[STATUS_CAPTURE]},
 		     {"apply", &f->role[STATUS_APPLY]},
-		     {"reports", &f->reports}};
+		     {"reports", &f->role[STATUS_REPORTS]}};
 	head(out, "up", "gauge", "1 while the role runs and turns");
 	for (size_t i = 0; i < ARRAY_LEN(roles); i++)
 		if (roles[i].role->life != LIFE_NEVER)
@@ -65,7 +65,7 @@ static void print_histogram(const struct status_facts *f, enum met_id id, struct
 {
 	const struct met_histogram *part[] = {met_histogram(&f->role[STATUS_CAPTURE].f, id),
 					      met_histogram(&f->role[STATUS_APPLY].f, id),
-					      met_histogram(&f->reports.f, id)};
+					      met_histogram(&f->role[STATUS_REPORTS].f, id)};
 	const char *name = met_defs[id].name;
 	uint64_t below = 0, count = 0, sum_us = 0;
 	unsigned n = 0;

@@ -14,6 +14,7 @@ from collections import namedtuple
 import backlog
 from contestants import Recvlogical, Rolag, Subscription, Triggers, query
 from procs import Watch, children, wait_until
+from reports import reports
 from waltime import commits, percentile
 
 Section = namedtuple("Section", "title run")
@@ -470,4 +471,5 @@ ALL = {
     "entities": Section("Entities that memory does not hold", entities),
     "huge": Section("One huge transaction", huge),
     "mirrors": Section("Catching up with changes of a plain table", mirrors),
+    "reports": Section("All reports", reports),
 }

@@ -123,6 +123,18 @@ def yaml():
     for path in glob.glob("deploy/*.yaml"):
         with open(path, "rb") as f:
             seed("config", f.read())
+    with open("transforms/lana/reports.yaml", encoding="utf-8") as f:
+        head, *reports = f.read().split("\n  - id: ")
+    for report in reports:
+        seed("reports", head + "\n  - id: " + report)
+    kinds = ["{name: a, type: text, max_length: 3, min_length: 1, overflow: cut_left, space: collapse, pattern: 'a+'}",
+             "{name: a, type: text, enum: [x, ''], nillable: true}", "{name: a, type: int, min: -1, max: 9}",
+             "{name: a, type: date, format: compact, min: 2000-01-01}", "{name: a, type: timestamp}",
+             "{name: a, type: boolean}", "{name: a, type: json}", "{name: a, type: short}",
+             "{name: a, type: decimal, digits: 5, fraction: 2, zeros: trim, max: 99.5}"]
+    for kind in kinds:
+        seed("reports", "language: 1\nreports:\n  - id: n/a\n    name: a\n    title: t\n    model: m\n    formats: [csv, txt, xml]\n"
+             "    order: [a]\n    xml: {schema: s, namespace: urn:n, root: r, row: w, min_rows: 1}\n    columns:\n      - " + kind + "\n")
     head = "pipeline: lana\nstate_dir: /var/lib/rolag\n"
     seed("config", head + "core: {connect: a}\nwarehouse: {connect: b, schema: raw}\nrollups: {path: r, land: [a, b]}\n")
     seed("config", head + "core:\n  connect: a\n  slot: s\nwarehouse:\n  connect: b\nspool:\n  quota: 10 GB\n"

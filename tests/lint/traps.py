@@ -60,6 +60,7 @@ TRAPS = {
     40: "half of a batch to be seen",
     41: "a report made now, from data of yesterday",
     42: "a second request meets the first one's placeholder",
+    43: "names of states that two systems spell differently, and a reader that tries again for ever",
     44: "a job that can never work is tried without end",
     45: "everything made anew for one changed row",
     46: "tests of the data that run when it has been seen, or never",

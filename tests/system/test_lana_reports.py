@@ -256,3 +256,73 @@ def test_reports_are_selectors_of_models(bank):
     code, out, err = bank.run("report", "list", "--reports")
     assert code == 0 and len(out.splitlines()) == REPORTS, err
     assert [line.split()[0] for line in out.splitlines()] == [r["id"] for r in definitions()]
+
+
+# ---- what did not change --------------------------------------------------------------------------
+
+def built_by(p, run):
+    """Names of the models whose relations a run has made itself."""
+    return {name for name, in p.warehouse("select name from rolag.model where run_id = %s and not reused and "
+                                          "relation_schema is not null", run)}
+
+
+def inodes(p, run):
+    return {path: os.stat(p.path(run, path)).st_ino for path in reports_of(p, run)}
+
+
+def test_a_second_run_with_nothing_changed_builds_nothing_and_publishes(bank):
+    """No model, no test, and no file is made again; but it is a run of its own, whole."""
+    before = bank.ask_all()
+    run = bank.ask_all()
+    assert built_by(bank, run) == set()
+    assert bank.warehouse("select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = "
+                          "'rolag_run_' || replace(%s, '-', '')", run) == [(0,)]
+    manifest = bank.check_whole(run)
+    assert all(t["reused"] for t in manifest["build"]["tests"]) and all(
+        m["reused"] for m in manifest["build"]["models"] if m["name"] in made_by_reports(bank))
+    assert bank.state(run) == "published" and reports_of(bank, run) == reports_of(bank, before)
+    of_models = {
+        f"{r['id'].split('/')[0]}/{r['name']}.{form}" for r in definitions() if "model" in r for form in r["formats"]}
+    linked, old = inodes(bank, run), inodes(bank, before)
+    assert {path for path in linked if linked[path] == old[path]} == of_models
+    assert bank.manifest(before)["freshness"]["fence_lsn"] < manifest["freshness"]["fence_lsn"]
+
+
+def made_by_reports(p):
+    """Models that have a relation of their own in some run."""
+    return {name for name, in p.warehouse("select distinct name from rolag.model where relation_schema is not null")}
+
+
+def test_a_published_file_that_was_tampered_with_is_not_linked(bank):
+    before = bank.ask_all()
+    good = reports_of(bank, before)
+    path = "nrp_92/referencia.csv"
+    with open(bank.path(before, path), "ab") as f:
+        f.write(b"x")
+    run = bank.ask_all()
+    assert reports_of(bank, run) == good and bank.check_whole(run)
+    changed = {p for p, inode in inodes(bank, run).items() if inode != inodes(bank, before)[p]}
+    assert {path, "nrp_92/referencia.xml"} <= changed and "uif_07/diario_otros_medios_electronicos.csv" not in changed
+    code, out, err = bank.run("report", "verify", before)
+    assert code == 1 and path in out + err
+    # Written anew, the run has files of its own.
+    code, out, err = bank.run("report", "rerun", run)
+    assert code == 0, out + err
+    assert reports_of(bank, run) == good and not set(inodes(bank, run).values()) & set(inodes(bank, before).values())
+
+
+def test_one_changed_source_builds_what_is_downstream_and_nothing_else(bank):
+    bank.ask_all()
+    with psycopg.connect(bank.core_conninfo) as core:
+        id_, sequence = core.execute("select id, max(sequence) from core_party_events group by id order by id limit 1").fetchone()
+        core.execute("insert into core_party_events (id, sequence, event_type, event, recorded_at) values (%s, %s, "
+                     "'telegram_handle_updated', '{\"type\": \"telegram_handle_updated\", \"telegram_handle\": \"@new\"}', now())",
+                     (id_, sequence + 1))
+    run = bank.ask_all()
+    code, out, err = bank.run("models", "ls", "stg_core_party_events_rollup+", "stg_core_party_events_rollup_latest+")
+    assert code == 0, err
+    downstream = {line.split()[0] for line in out.splitlines()}
+    built = built_by(bank, run)
+    assert "report_nrsf_03_01_cliente" in built and built <= downstream
+    assert built == downstream & made_by_reports(bank)
+    assert bank.state(run) == "published" and bank.check_whole(run)

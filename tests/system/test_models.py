@@ -363,7 +363,7 @@ def test_publishing_waits_for_a_long_reader_in_small_bites(models):
     models.build()
     models.sql("update raw.core_thing set cents = 300 where id = 1")
     with psycopg.connect(models.pipeline.warehouse_conninfo) as reader:
-        reader.execute("select * from outputs.report_prices").fetchall()       # its lock stays
+        reader.execute("select * from outputs.report_things").fetchall()       # its lock stays
         build = models.failing("", "build")
         looks = 0
         while build.running():      # nobody stands behind it for long

@@ -3,6 +3,7 @@ import csv
 import io
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ import threading
 import time
 import xml.etree.ElementTree
 
+import psycopg
 import pytest
 from companion import BUILD, DEFINITIONS, Companion
 from pipeline import ROLE, entity, lsn, wait_for, write_role, write_roles
@@ -217,6 +219,33 @@ def texts(values):
     """SQL of a build whose one table holds them, and a NULL."""
     rows = ", ".join(f"({n}, convert_from('\\x{v.encode().hex()}', 'UTF8'))" for n, v in enumerate(values))
     return f'create table :"schema".texts (n int, "ñame" text); insert into :"schema".texts values {rows}, (1000, null);'
+
+
+CLIENTS = {"queued": "queued", "waiting": "queued", "building": "running", "writing": "running", "failed": "failed",
+           "published": "success", "superseded": "success"}
+
+
+def test_trap_43_states_are_two_closed_lists_of_words_and_an_end_is_an_end(make_companion):
+    """A client with four words understands every state; another spelling cannot get in, so nobody waits for it to end."""
+    p = make_companion()
+    check, = p.warehouse("select pg_get_constraintdef(oid) from pg_constraint where conrelid = 'rolag.report_run'::regclass "
+                         "and contype = 'c' and pg_get_constraintdef(oid) like '%%superseded%%'")[0]
+    assert set(re.findall(r"'(\w+)'", check)) == set(CLIENTS)
+    insert = ("insert into rolag.report_run (pipeline, type, state, reports, requester, ended_at, reason) values "
+              "(%s, 'manual', %s, '{other/empty}', 'test', now(), 'said') returning id::text, client_state")
+    ended = {}
+    for state, client in CLIENTS.items():
+        if client in ("success", "failed"):
+            (ended[state], got), = p.warehouse(insert, p.name, state)
+            assert got == client and (p.one(ended[state])["state"], p.one(ended[state])["client_state"]) == (state, client)
+    for other in ("cancelled", "CANCELED", "Published", "success", "running", ""):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            p.warehouse(insert, p.name, other)
+    p.start()
+    p.wait_ended(p.ask("--report", "other/empty"))
+    # The companion has gone over its queue since, and let what had ended be.
+    assert {state: p.state(id_) for state, id_ in ended.items()} == {state: state for state in ended}
+    assert p.warehouse("select count(*) from rolag.report_run where failures > 0 or epoch is not null and reason = 'said'") == [(0,)]
 
 
 def test_trap_48_hostile_values_come_back_as_they_were(make_companion):

@@ -299,10 +299,12 @@ def test_trap_47_runs_of_a_schedule_do_not_overlap(make_failing):
     p.warehouse("insert into rolag.report_schedule values (%s, '* * * * * nrp_1/02_day', now() - interval '1 day')", p.name)
     shim = Shim(p.folder, os.path.join(p.folder, "nowhere"))
     p.env = shim.env
+    shift = int((61 - time.time() % 60) * 1_000_000)    # from the beginning of a minute on: none begins by itself
+    shim.set(clock_us=shift)
     p.start_reports()
     wait_for("a run", lambda: scheduled(p))
     for minutes in range(1, 10):        # nine more are due while it builds
-        shim.set(clock_us=minutes * 60_000_000)
+        shim.set(clock_us=shift + minutes * 60_000_000)
         time.sleep(0.05)
     assert len(scheduled(p)) == 1
     wait_for("the one that catches up", lambda: len(scheduled(p)) == 2 and scheduled(p)[1][1] == "published")

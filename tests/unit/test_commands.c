@@ -339,6 +339,56 @@ static void test_status_stopped(void **state)
 	       "core_x_events: unknown event");
 }
 
+static void test_status_of_the_companion(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_role *r = &f->role[STATUS_REPORTS];
+	struct status_view v;
+	struct buf out = BUF_INIT;
+	(void)state;
+	/* None here: nothing is said of it. */
+	status_judge(f, &v);
+	status_print_table(f, &v, NULL, &out);
+	assert_true(v.healthy);
+	assert_null(strstr(v.sentence, "reports"));
+	assert_null(strstr(buf_cstr(&out), "reports"));
+	r->life = LIFE_RUNNING;
+	r->f.pid = 77;
+	r->f.updated_us = NOW;
+	r->f.value[MET_REPORTS_PUBLISHED] = 3;
+	r->f.value[MET_REPORTS_PUBLISHED_US] = NOW - 60 * SECOND;
+	r->f.value[MET_REPORTS_OPEN] = 2;
+	r->f.value[MET_REPORTS_OPEN_US] = NOW - 5 * SECOND;
+	buf_clear(&out);
+	status_judge(f, &v);
+	status_print_table(f, &v, NULL, &out);
+	assert_true(v.healthy);
+	assert_non_null(strstr(buf_cstr(&out),
+			       "reports    3 runs published, last 60 s ago; 2 open, the "
+			       "oldest asked for 5.0 s ago\n"));
+	/* The stream is well, whatever becomes of a run; but it is said. */
+	r->f.value[MET_REPORTS_FAILED] = 1;
+	r->f.value[MET_REPORTS_FAILED_US] = NOW - 1 * SECOND;
+	status_judge(f, &v);
+	assert_true(v.healthy);
+	assert_non_null(strstr(v.sentence, "The newest run of reports failed"));
+	r->f.value[MET_REPORTS_PUBLISHED_US] = NOW;
+	status_judge(f, &v);
+	assert_null(strstr(v.sentence, "failed"));
+	r->life = LIFE_ENDED;
+	r->f.updated_us = NOW - 300 * SECOND;
+	status_judge(f, &v);
+	assert_false(v.healthy);
+	assert_string_equal(status_state_name(v.state), "alarm");
+	assert_true(strncmp(v.sentence, "Alarm, the stream is healthy", 28) == 0);
+	assert_non_null(strstr(v.sentence, "The companion of reports (pid 77) is not running"));
+	buf_clear(&out);
+	status_print_json(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "\"reports_open_runs\": 2"));
+	assert_non_null(strstr(buf_cstr(&out), "\"reports\": {\"life\": \"ended\""));
+	buf_release(&out);
+}
+
 static void test_status_life_of_a_role(void **state)
 {
 	static struct met_file f;
@@ -454,6 +504,7 @@ int main(void)
 		cmocka_unit_test(test_status_space),
 		cmocka_unit_test(test_status_syncing_and_starting),
 		cmocka_unit_test(test_status_stopped),
+		cmocka_unit_test(test_status_of_the_companion),
 		cmocka_unit_test(test_status_life_of_a_role),
 		cmocka_unit_test(test_status_units),
 		cmocka_unit_test(test_status_rates_come_from_differences),
