@@ -158,7 +158,8 @@ int loop_turn(struct loop *l, struct rt_err *err)
 	return l->before_sleep(l->ctx, now, err);
 }
 
-int loop_wait(struct loop *l, int fd, short events, int64_t at_us, struct rt_err *err)
+int loop_wait(struct loop *l, int fd, short events, int64_t at_us, int64_t grace_us,
+	      struct rt_err *err)
 {
 	struct turning t = {.background = true};
 	int64_t give_up_us = LOOP_NEVER;
@@ -176,7 +177,7 @@ int loop_wait(struct loop *l, int fd, short events, int64_t at_us, struct rt_err
 		if (ready > 0 && t.fds[l->count].revents != 0)
 			return 1;
 		if (l->stop > 0 && give_up_us == LOOP_NEVER)
-			give_up_us = now + STOP_GRACE_US;
+			give_up_us = now + grace_us;
 		if (l->stop > RT_MAX(stops, 1) || now >= give_up_us)
 			return rt_fail(err, ERR_RETRY, "told to stop");
 		if (now >= at_us)

@@ -69,9 +69,10 @@ int loop_run(struct loop *l, struct rt_err *err) RT_MUSTCHECK;
  * For a dispatch that cannot go on without an answer: waits until fd is ready
  * for events (1) or at_us has passed (0), serving background sources meanwhile.
  * Negative: one of those failed, or (ERR_RETRY) the process was told to stop,
- * once more or a while ago.
+ * grace_us ago or once more.
  */
-int loop_wait(struct loop *l, int fd, short events, int64_t at_us, struct rt_err *err) RT_MUSTCHECK;
+int loop_wait(struct loop *l, int fd, short events, int64_t at_us, int64_t grace_us,
+	      struct rt_err *err) RT_MUSTCHECK;
 
 /* Looks for signals without waiting, for long work outside of turns: true when the process shall stop. */
 bool loop_stopping(struct loop *l);

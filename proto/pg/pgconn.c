@@ -13,6 +13,8 @@
 
 #define CONNECT_TIMEOUT_US 10000000
 #define IDENTIFY_US	   30000000
+#define ANSWER_GRACE_US                                                                            \
+	2000000 /* for an answer that is waited for by a loop, when that is told to stop */
 
 static int connect_failure(PGconn *c, const struct pgc_options *o, struct rt_err *err)
 {
@@ -51,14 +53,19 @@ void pgc_wait_by(PGconn *c, struct loop *loop)
 	waiting.loop = loop;
 }
 
+static bool waits_by_loop(const PGconn *c)
+{
+	return waiting.loop != NULL && c == waiting.c;
+}
+
 /* Until the socket is ready (1), the time has passed (0), or the loop is told to stop (negative). */
-static int wait_socket(PGconn *c, struct loop *loop, short events, int64_t end_us)
+static int wait_socket(PGconn *c, struct loop *loop, short events, int64_t end_us, int64_t grace_us)
 {
 	struct rt_err ignored;
 	struct pollfd p = {.fd = PQsocket(c), .events = events};
 	int64_t left = end_us - rt_mono_us();
 	if (loop != NULL)
-		return loop_wait(loop, p.fd, events, end_us, &ignored);
+		return loop_wait(loop, p.fd, events, end_us, grace_us, &ignored);
 	return left <= 0 ? 0 : poll(&p, 1, (int)(left / 1000) + 1) > 0;
 }
 
@@ -71,7 +78,7 @@ static bool connect_wait(PGconn *c, struct loop *loop)
 		short events = st == PGRES_POLLING_READING ? POLLIN : POLLOUT;
 		if (rt_mono_us() >= end || PQsocket(c) < 0)
 			return false;
-		int rc = wait_socket(c, loop, events, end);
+		int rc = wait_socket(c, loop, events, end, 0);
 		if (rc < 0)
 			return false;
 		if (rc > 0)
@@ -162,7 +169,7 @@ void pgc_cancel(PGconn *c)
 
 void pgc_close(PGconn *c)
 {
-	if (c != NULL && c == waiting.c)
+	if (waits_by_loop(c))
 		pgc_wait_by(NULL, NULL);
 	if (c != NULL)
 		PQfinish(c);
@@ -257,7 +264,7 @@ static const char *format(struct buf *b, const char *fmt, va_list ap)
 static bool answer_wait(PGconn *c, struct loop *loop, int64_t end_us)
 {
 	while (PQisBusy(c)) {
-		int rc = wait_socket(c, loop, POLLIN, end_us);
+		int rc = wait_socket(c, loop, POLLIN, end_us, ANSWER_GRACE_US);
 		if (rc < 0 || (rc == 0 && rt_mono_us() >= end_us))
 			return false;
 		if (rc > 0 && PQconsumeInput(c) == 0)
@@ -307,8 +314,8 @@ int pgc_exec(PGconn *c, PGresult **ret, struct rt_err *err, const char *fmt, ...
 	va_start(ap, fmt);
 	const char *text = format(&sql, fmt, ap);
 	va_end(ap);
-	int rc = c == waiting.c ? finish_by_loop(c, PQsendQuery(c, text) == 1, ret, text, err)
-				: finish(c, PQexec(c, text), ret, text, err);
+	int rc = waits_by_loop(c) ? finish_by_loop(c, PQsendQuery(c, text) == 1, ret, text, err)
+				  : finish(c, PQexec(c, text), ret, text, err);
 	buf_release(&sql);
 	return rc;
 }
@@ -338,7 +345,7 @@ int pgc_exec_within(PGconn *c, int64_t limit_us, PGresult **ret, struct rt_err *
 int pgc_query(PGconn *c, PGresult **ret, struct rt_err *err, const char *sql, int count,
 	      const char *const *params)
 {
-	if (c == waiting.c)
+	if (waits_by_loop(c))
 		return finish_by_loop(
 			c, PQsendQueryParams(c, sql, count, NULL, params, NULL, NULL, 0) == 1, ret,
 			sql, err);

@@ -3,6 +3,7 @@ that is away or stands still."""
 import glob
 import http.client
 import os
+import random
 import socket
 import threading
 import time
@@ -41,6 +42,31 @@ def test_bodies_and_headers_that_are_too_large_are_refused(web):
         assert got == b"" or got[:9] in (b"HTTP/1.1 ", b"HTTP/1.0 ") and not got[9:12].startswith(b"2"), (junk, got)
     assert p.get("/healthz").status == 200
     assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 1
+
+
+def test_requests_with_random_faults_get_an_answer_or_none_and_harm_nobody(make_web):
+    """Bytes of good requests are changed, left out, doubled; the server is there for the next one."""
+    p = make_web(keys={"request_limit": "100 ms"}).start()
+    seed = int.from_bytes(os.urandom(4), "big")
+    print("seed", seed)
+    chance = random.Random(seed)
+    head = f" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {p.token['read']}\r\nConnection: close\r\n"
+    good = [f"GET {path}{head}\r\n" for path in ("/", "/metrics", f"{RUNS}?limit=3&state=failed", "/api/v1/reports")]
+    good.append(f"POST {RUNS}{head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}")
+    good.append(f"POST {RUNS}{head}Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n")
+    statuses = set()
+    for _ in range(500):
+        text = bytearray(chance.choice(good).encode())
+        for _ in range(chance.choice((0, 1, 1, 2, 8))):
+            at, few = chance.randrange(len(text) + 1), chance.randrange(1, 12)
+            text[at:at + chance.choice((0, 1, few))] = chance.choice((b"", bytes(chance.randrange(256) for _ in range(few)), text[at:at + few] * 3,
+                                                                     b"%00", b"\r\n", b"\0", b"99999999999999999999"))
+        got = p.send(bytes(text))
+        if got:
+            assert got[:7] == b"HTTP/1.", got[:100]
+            statuses.add(int(got[9:12]))
+    assert statuses >= {200, 400, 401, 403, 404} and 500 not in statuses and p.get("/healthz").status == 200
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 0, "that token may not ask"
 
 
 def drip(p, text, pause, most):

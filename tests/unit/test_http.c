@@ -337,7 +337,13 @@ static void test_a_body_that_is_not_understood_is_refused(void **state)
 		{"{\"accept_quarantine\": \"true\"}", "accept_quarantine must be true or false"},
 	};
 	struct arena a;
+	static char deep[BODY_MAX];
+	struct body none;
+	struct rt_err why;
 	arena_init(&a, 4096);
+	memset(deep, '[', sizeof(deep));
+	assert_int_equal(body_parse(slice_of(deep, sizeof(deep)), &a, &none, &why), ERR_USAGE);
+	assert_says(why, "no JSON");
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct body b;
 		struct rt_err err;

@@ -12,6 +12,7 @@ const state = {
   next: null,           // path of the older runs
   timer: null,
   key: null,            // Idempotency-Key of a press that has no answer yet, and its body
+  healthy: null,        // as it was said last
   asked: null,          // id of the run that was asked for here
 };
 
@@ -131,6 +132,9 @@ function say(node, text, className) {
 // ---- how it goes ----
 
 function showStatus(s) {
+  // The sentence changes all the time; who listens hears when it goes well, or no more.
+  if (state.healthy !== s.healthy) say(at("news"), s.healthy ? "The pipeline is healthy." : s.sentence);
+  state.healthy = s.healthy;
   say(at("sentence"), s.sentence, "notice " + (s.healthy ? "good" : "bad"));
   const m = s.metrics;
   const figures = [
