@@ -166,6 +166,8 @@ int loop_wait(struct loop *l, int fd, short events, int64_t at_us, int64_t grace
 	const int stops = l->stop;
 	l->waits++;
 	for (;;) {
+		if (l->stop > 0 && give_up_us == LOOP_NEVER)
+			give_up_us = rt_mono_us() + grace_us;
 		const struct loop_want own = {fd, events, RT_MIN(at_us, give_up_us)};
 		int ready;
 		int rc = wait_for_any(l, &t, &own, &ready, err);
@@ -176,8 +178,6 @@ int loop_wait(struct loop *l, int fd, short events, int64_t at_us, int64_t grace
 			return rc;
 		if (ready > 0 && t.fds[l->count].revents != 0)
 			return 1;
-		if (l->stop > 0 && give_up_us == LOOP_NEVER)
-			give_up_us = now + grace_us;
 		if (l->stop > RT_MAX(stops, 1) || now >= give_up_us)
 			return rt_fail(err, ERR_RETRY, "told to stop");
 		if (now >= at_us)
