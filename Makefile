@@ -158,6 +158,7 @@ APPLY_SRC := \
 	apply/stream/landed_ensure.c \
 	apply/stream/leaves.c \
 	apply/stream/ledger.c \
+	apply/stream/linger.c \
 	apply/stream/mirror.c \
 	apply/stream/mirror_batch.c \
 	apply/stream/mirror_sql.c \
