@@ -173,6 +173,7 @@ APPLY_SRC := \
 	apply/stream/landed_ensure.c \
 	apply/stream/leaves.c \
 	apply/stream/ledger.c \
+	apply/stream/linger.c \
 	apply/stream/mirror.c \
 	apply/stream/mirror_batch.c \
 	apply/stream/mirror_sql.c \
@@ -205,9 +206,13 @@ APPLY_SRC := \
 	apply/stream/sync_unit.c \
 	apply/stream/sync_worker.c \
 	apply/stream/verify.c \
+	apply/stream/verify_all.c \
 	apply/stream/verify_compare.c \
+	apply/stream/verify_core.c \
 	apply/stream/verify_fence.c \
+	apply/stream/verify_judge.c \
 	apply/stream/verify_keys.c \
+	apply/stream/verify_list.c \
 	apply/stream/verify_mirror.c \
 	apply/stream/verify_mirror_rows.c \
 	apply/stream/verify_rows.c \

@@ -10,6 +10,7 @@
 #include <poll.h>
 
 #include "apply/stream/gather.h"
+#include "apply/stream/linger.h"
 #include "apply/stream/quarantine.h"
 #include "apply/stream/rebuild.h"
 #include "apply/stream/remake.h"
@@ -79,8 +80,9 @@ struct applier {
 	bool asking;   /* the writer asks for the WAL position only */
 	bool distrust; /* a key was there already: fetch states of all entities */
 	bool connected;
-	bool serving;	/* somebody asked for a retry: nothing is taken until it is done */
-	bool core_away; /* `making` waits for the core, to fill a gap */
+	struct linger linger; /* of `making` */
+	bool serving;	      /* somebody asked for a retry: nothing is taken until it is done */
+	bool core_away;	      /* `making` waits for the core, to fill a gap */
 	struct pgc_backoff backoff, repair_backoff;
 	int64_t retry_us, look_us, ask_us, quarantine_us, repair_us; /* monotonic */
 	int64_t remake_us; /* monotonic: entities may wait to be made anew; LOOP_NEVER: none does */
@@ -112,6 +114,7 @@ static void forget(struct applier *a)
 	a->flying = NULL;
 	a->stage = STAGE_GATHER;
 	a->full = a->more = a->asking = a->connected = a->serving = a->core_away = false;
+	a->linger = (struct linger){0};
 	a->fatal = 0; /* it will be met again */
 	met_set(MET_APPLY_CONNECTED, 0);
 }
@@ -401,13 +404,19 @@ static bool remake_is_due(const struct applier *a)
 	return rt_mono_us() >= a->remake_us && a->loop.stop == 0;
 }
 
+/* Does `making` take what the spool has? */
+static bool takes_more(const struct applier *a)
+{
+	if (a->full || a->fatal != 0 || a->core_away || sync_holds(&a->sync))
+		return false;
+	return a->making->open || (a->loop.stop == 0 && !a->serving &&
+				   a->rebuild.due == REBUILD_NOTHING && !remake_is_due(a));
+}
+
 /* Takes what the spool has; an error is kept until what came before it is written. */
 static void gather_more(struct applier *a)
 {
-	if (a->full || a->fatal != 0 || a->core_away || sync_holds(&a->sync) ||
-	    ((a->loop.stop > 0 || a->serving || a->rebuild.due != REBUILD_NOTHING ||
-	      remake_is_due(a)) &&
-	     !a->making->open))
+	if (!takes_more(a))
 		return;
 	enum gather_result r =
 		gather_turn(&a->gather, a->making,
@@ -574,6 +583,17 @@ static void prepare_full(struct applier *a)
 		mirror_batch_plan(&b->mirrors, &a->mirrors, &b->arena);
 }
 
+/* `making` could be written: does it wait for more? */
+static bool lingers(struct applier *a)
+{
+	const struct batch *b = a->making;
+	if (takes_more(a) && !b->open)
+		return linger_for_more(&a->linger, b->event_count + b->mirrors.count,
+				       rt_now_us() - b->commit_us, rt_mono_us());
+	a->linger = (struct linger){0};
+	return false;
+}
+
 /*
  * Moves everything as far as it goes without waiting. 1: what came before the
  * change that cannot be applied (a->fatal_err) is written, or nothing of its
@@ -619,7 +639,7 @@ static int pump(struct applier *a, struct rt_err *err)
 				return rc;
 			continue;
 		}
-		if (!worth)
+		if (!worth || lingers(a))
 			return 0;
 		rc = take_off(a, err);
 		if (rc != 0)
@@ -679,8 +699,10 @@ static void spool_prepare(void *ctx, int64_t now, struct loop_want *ret)
 	/* Where nothing is taken (a full batch waits for the writer; it stops): looking at the spool would only spin. */
 	bool looks = !a->full && a->stage != STAGE_FETCH && a->fatal == 0 && a->loop.stop == 0 &&
 		     !sync_holds(&a->sync) && !a->core_away;
-	ret->events = looks ? POLLIN : 0;
-	ret->at_us = a->more && looks ? now : RT_MAX(a->look_us, now);
+	/* Nor is there any use in each piece that comes while a batch lingers. */
+	const bool lingers = looks && linger_is_on(&a->linger) && !writer_is_busy(&a->writer);
+	ret->events = looks && !lingers ? POLLIN : 0;
+	ret->at_us = a->more && looks ? now : RT_MAX(lingers ? a->linger.look_us : a->look_us, now);
 }
 
 static int spool_dispatch(void *ctx, short revents, int64_t now, struct rt_err *err)

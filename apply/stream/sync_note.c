@@ -281,6 +281,9 @@ int sync_note_piece(PGconn *c, const struct settings *s, const struct sync_unit 
 		    int (*fill)(void *ctx, struct rt_err *err), void *ctx, struct rt_err *err)
 {
 	int rc = begin_held(c, s, l, err);
+	/* A crash loses a piece with its note, and what comes behind: nothing waits for the disk but the end. */
+	if (rc == 0)
+		rc = pgc_exec(c, NULL, err, "SET LOCAL synchronous_commit = off");
 	if (rc == 0)
 		rc = fill(ctx, err);
 	if (rc == 0)

@@ -11,7 +11,7 @@
 #include "proto/base/yaml.h"
 #include "proto/pg/pgconn.h"
 
-#define LOOK_MS	     500
+#define LOOK_MS	     100
 #define SAY_EVERY_US INT64_C(2000000)
 #define TAKEN_UP_US  INT64_C(15000000)
 

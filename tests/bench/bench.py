@@ -3,7 +3,7 @@
 
   bench.py [--events 1000000] [--repeats 3] [--only catchup,latency,…] [--json FILE]
 
-Sections: catchup latency writers load verify entities huge mirrors reports. See README.md here for what each measures and how.
+Sections: catchup latency writers load verify entities huge mirrors resync reports. See README.md here for what each measures and how.
 """
 import argparse
 import glob

@@ -303,7 +303,12 @@ def copied(site):
     site.clone("sub_template", "copied")
     tables = [t for t, in site.query("select tablename from pg_publication_tables where pubname = %s order by 1",
                                      f"{site.name}_inserts")]
-    psql, target = f"{site.core.bin}/psql -X -q", site.warehouse.conninfo("copied")
+    return piped(site, tables, "copied")
+
+
+def piped(site, tables, database):
+    """Seconds of psql COPY to psql COPY, binary, into a database of the warehouse."""
+    psql, target = f"{site.core.bin}/psql -X -q", site.warehouse.conninfo(database)
     options = {**os.environ, "PGOPTIONS": "-c session_replication_role=replica"}
     began = time.monotonic()
     for table in tables:
@@ -450,16 +455,49 @@ class MirrorSubscription(Subscription):
     publication, template = "changes", "sub_mirrors"
 
 
+def the_line(servers, a):
+    """The site with the changes of a plain table, made at first use: (site, target)."""
+    if not hasattr(servers, "line"):
+        site = servers.new_site("mirrors", LINE, {"mirrors": {"tables": ["line"]}})
+        site.clone("template0", MirrorSubscription.template)
+        query(site.warehouse.conninfo(MirrorSubscription.template), LINE)
+        site.query(MIX.format(events=a.events))
+        target = site.mark()
+        site.query("insert into line values (0, gen_random_uuid(), 0, null, 'mark', now())")    # which all see go by
+        servers.line = site, target
+    return servers.line
+
+
 def mirrors(servers, a):
-    site = servers.new_site("mirrors", LINE, {"mirrors": {"tables": ["line"]}})
-    site.clone("template0", MirrorSubscription.template)
-    query(site.warehouse.conninfo(MirrorSubscription.template), LINE)
-    site.query(MIX.format(events=a.events))
-    target = site.mark()
-    site.query("insert into line values (0, gen_random_uuid(), 0, null, 'mark', now())")     # which all see go by
+    site, target = the_line(servers, a)
     found = interleaved(site, a.repeats, target, (MirrorLimit, MirrorSubscription, Rolag))
     return CATCHUP, catchup_rows(found, a.events), (
         f"About {a.events:,} changes of one table, in transactions of ten: six inserts, three updates, one delete."), found
+
+
+def resync(servers, a):
+    """A mirror read anew while it goes on following, beside a copy of its source."""
+    site, target = the_line(servers, a)
+    rolag = site.rolag
+    rolag.attach(site.new_slot())
+    wait_until(lambda: rolag.reached(target), "rolag")
+    rows = site.query("select count(*) from line")[0][0]
+    copies, syncs = [], []
+    for _ in range(a.repeats):
+        site.clone(MirrorSubscription.template, "copied_line")
+        servers.quiesce()
+        copies.append(piped(site, ["line"], "copied_line"))
+        servers.quiesce()
+        began = time.monotonic()
+        rolag.command("sync", "line", "--wait")
+        syncs.append(time.monotonic() - began)
+    rolag.detach()
+    ours, peer = med(syncs), med(copies)
+    return (["", "rows/s", "rolag ÷ this"],
+            [["psql COPY, binary, to psql COPY", f"{rows / peer:,.0f}", f"{peer / ours:.2f}"],
+             ["rolag sync line --wait", f"{rows / ours:,.0f}", "1.00"]],
+            f"{rows:,} rows of one table, from the command to the swap; of rolag with ANALYZE, which COPY leaves to "
+            "autovacuum.", {"copy": copies, "sync": syncs})
 
 
 ALL = {
@@ -471,5 +509,6 @@ ALL = {
     "entities": Section("Entities that memory does not hold", entities),
     "huge": Section("One huge transaction", huge),
     "mirrors": Section("Catching up with changes of a plain table", mirrors),
+    "resync": Section("A mirror read anew", resync),
     "reports": Section("All reports", reports),
 }

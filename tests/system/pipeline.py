@@ -377,8 +377,8 @@ class Pipeline:
 
     def applied(self):
         """The ledger's position as a number."""
-        rows = self.warehouse("select applied_lsn::text from rolag.ledger where pipeline = %s "
-                              "order by applied_lsn desc limit 1", self.name)
+        rows = self.warehouse("select max(applied_lsn)::text from rolag.ledger where pipeline = %s "
+                              "having count(*) > 0", self.name)
         return lsn(rows[0][0]) if rows else 0
 
     def slot(self):

@@ -250,7 +250,7 @@ def test_sighup_names_the_keys_that_take_a_restart(make_pipeline):
         process.signal(signal.SIGHUP)
         line = wait_for("the keys", lambda: process.lines("warn", "only a start reads"))[0]
         assert 'keys="rollups.land sync.chunk"' in line and f'mend="rolag init, then start {process.name} again"' in line
-    p.configure({"rollups": {"land": [ROLE]}, "sync": {"chunk": 20000}})
+    p.configure({"rollups": {"land": [ROLE]}, "sync": {"chunk": 50000}})
     for process in (p.capture, p.apply):
         process.signal(signal.SIGHUP)
         wait_for("the second reading", lambda: len(process.lines("configuration read again")) == 2)

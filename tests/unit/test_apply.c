@@ -4,6 +4,7 @@
 #include "apply/stream/batch.h"
 #include "apply/stream/landed.h"
 #include "apply/stream/ledger.h"
+#include "apply/stream/linger.h"
 #include "apply/stream/source.h"
 #include "apply/stream/writer_rows.h"
 
@@ -661,6 +662,39 @@ static void test_committed_at_of_a_loaded_row_is_null(void **state)
 	buf_release(&out);
 }
 
+/* ---- batches that wait for more ---- */
+
+static void test_a_batch_lingers_only_while_the_stream_is_late_and_dense(void **state)
+{
+	struct linger l = {0};
+	assert_false(linger_for_more(&l, 5000, LINGER_LATE_US - 1, 10)); /* not late */
+	assert_false(linger_for_more(&l, LINGER_CHANGES - 1, 10 * LINGER_LATE_US, 10)); /* sparse */
+	assert_false(linger_is_on(&l));
+	assert_true(linger_for_more(&l, 500, LINGER_LATE_US, 10));
+	assert_true(linger_is_on(&l));
+	assert_int_equal(l.look_us, 10 + LINGER_LOOK_US);
+	assert_true(linger_for_more(&l, 500, LINGER_LATE_US, l.look_us - 1)); /* no look yet */
+	assert_true(linger_for_more(&l, 500 + LINGER_CHANGES, LINGER_LATE_US, l.look_us));
+	/* Too few came: it goes after one look. */
+	assert_false(linger_for_more(&l, 500 + 2 * LINGER_CHANGES - 1, LINGER_LATE_US, l.look_us));
+	assert_false(linger_is_on(&l));
+}
+
+static void test_a_batch_lingers_for_a_bounded_time(void **state)
+{
+	struct linger l = {0};
+	int64_t now = 10;
+	uint32_t changes = 100;
+	while (linger_for_more(&l, changes, LINGER_LATE_US, now)) {
+		now = l.look_us;
+		changes += 1000;
+	}
+	assert_in_range(now, 10 + LINGER_MOST_US, 10 + LINGER_MOST_US + LINGER_LOOK_US);
+	/* One that is no longer late goes at the next look. */
+	assert_true(linger_for_more(&l, 100, LINGER_LATE_US, now));
+	assert_false(linger_for_more(&l, 9000, 0, l.look_us));
+}
+
 /* ---- tables ---- */
 
 static void test_ddl_says_what_every_column_is(void **state)
@@ -706,6 +740,8 @@ int main(void)
 		T(test_parked_counts_are_those_of_what_waits),
 		T(test_rows_as_copy_and_as_arrays),
 		T(test_committed_at_of_a_loaded_row_is_null),
+		T(test_a_batch_lingers_only_while_the_stream_is_late_and_dense),
+		T(test_a_batch_lingers_for_a_bounded_time),
 		T(test_ddl_says_what_every_column_is),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
