@@ -139,6 +139,9 @@ int build_drop(PGconn *c, const char *run_id, struct rt_err *err) RT_MUSTCHECK;
  */
 int build_sweep(PGconn *c, int *ret_dropped, struct rt_err *err) RT_MUSTCHECK;
 
+/* Appends the query that counts the rows for which a test of the model does not hold; relation: of models, quoted. */
+void build_test_sql(const struct model_test *t, const char *const *relation, size_t model,
+		    struct arena *a, struct buf *sql);
 /* Reads the folder (s->models.path) into *ret, which lives in the arena. */
 int build_read_project(struct arena *a, const char *path, struct models **ret,
 		       struct rt_err *err) RT_MUSTCHECK;

@@ -139,7 +139,7 @@ static void relationships_sql(struct buf *sql, const struct model_test *t, const
 }
 
 /* What a row that does not hold is like. */
-static void condition_sql(const struct build *b, const struct model_test *t, struct buf *sql)
+static void condition_sql(const char *const *relation, const struct model_test *t, struct buf *sql)
 {
 	switch (t->kind) {
 	case TEST_NOT_NULL:
@@ -150,7 +150,7 @@ static void condition_sql(const struct build *b, const struct model_test *t, str
 		accepted_sql(sql, t);
 		break;
 	case TEST_RELATIONSHIPS:
-		relationships_sql(sql, t, b->relation[t->to_model]);
+		relationships_sql(sql, t, relation[t->to_model]);
 		break;
 	case TEST_EXPRESSION:
 		buf_printf(sql, "NOT (%s)", t->expression);
@@ -160,20 +160,20 @@ static void condition_sql(const struct build *b, const struct model_test *t, str
 	}
 }
 
-static void test_sql(const struct build *b, const struct planned *p, struct buf *sql)
+void build_test_sql(const struct model_test *t, const char *const *relation, size_t model,
+		    struct arena *a, struct buf *sql)
 {
-	const struct model_test *t = p->test;
-	const char *rows = b->relation[p->model];
+	const char *rows = relation[model];
 	if (t->where != NULL)
-		rows = arena_printf(b->a, "(SELECT * FROM %s WHERE (%s)) r", rows, t->where);
+		rows = arena_printf(a, "(SELECT * FROM %s WHERE (%s)) r", rows, t->where);
 	else
-		rows = arena_printf(b->a, "%s r", rows);
+		rows = arena_printf(a, "%s r", rows);
 	if (t->kind == TEST_UNIQUE) {
 		unique_sql(sql, t, rows);
 		return;
 	}
 	buf_printf(sql, "SELECT count(*) FROM %s WHERE ", rows);
-	condition_sql(b, t, sql);
+	condition_sql(relation, t, sql);
 }
 
 /* ---- several of one model by one scan ---- */
@@ -201,7 +201,7 @@ static int count_together(struct build *b, const struct together *g)
 	buf_str(&sql, "SELECT ");
 	for (size_t i = 0; i < g->count; i++) {
 		buf_printf(&sql, "%scount(*) FILTER (WHERE ", i > 0 ? ", " : "");
-		condition_sql(b, g->test[i].test, &sql);
+		condition_sql(b->relation, g->test[i].test, &sql);
 		buf_str(&sql, ")");
 	}
 	buf_printf(&sql, " FROM %s r", b->relation[g->model]);
@@ -218,7 +218,7 @@ static int run_test(struct build *b, const struct planned *p, struct build_test 
 {
 	struct buf sql = BUF_INIT;
 	PGresult *res;
-	test_sql(b, p, &sql);
+	build_test_sql(p->test, b->relation, p->model, b->a, &sql);
 	int rc = build_query(b, buf_cstr(&sql), 0, NULL, &res, NULL);
 	buf_release(&sql);
 	if (rc == 0) {

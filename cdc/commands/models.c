@@ -28,6 +28,7 @@ const struct cli_usage models_usage = {
 		"when "
 		"only warnings were found by\ntests.\n",
 	.option = {{"--as-of", "DATE", "what var('as_of') is (today, in UTC)"},
+		   {"--tests", NULL, "compile: the SQL of the model's tests instead"},
 		   {"--full-refresh", NULL, "build what did not change, too"},
 		   {"--no-publish", NULL, "build only; the views stay as they are"}},
 };
@@ -138,6 +139,19 @@ static const char *quoted(struct arena *a, const char *schema, const char *name)
 	return text;
 }
 
+/* Each counts the rows that do not hold. */
+static void render_tests(struct command *k, const struct model *md, const char *const *relation,
+			 struct buf *out)
+{
+	for (size_t i = 0; i < md->test_count; i++) {
+		const struct model_test *t = &md->test[i];
+		buf_printf(out, "-- %s%s%s\n", model_test_name(t->kind),
+			   t->column != NULL ? " " : "", t->column != NULL ? t->column : "");
+		build_test_sql(t, relation, (size_t)(md - k->m->model), &k->c->arena, out);
+		buf_str(out, ";\n");
+	}
+}
+
 static int compile(struct command *k)
 {
 	struct arena *a = &k->c->arena;
@@ -163,7 +177,10 @@ static int compile(struct command *k)
 				     .as_of = render_as_of(a, k->as_of),
 				     .run_at = render_run_at(a, k->run_at_us)};
 	struct buf out = BUF_INIT;
-	model_render(m, md, &names, &out, NULL);
+	if (cli_option(k->c, "--tests") != NULL)
+		render_tests(k, md, model, &out);
+	else
+		model_render(m, md, &names, &out, NULL);
 	printf("%s%s", buf_cstr(&out), out.len > 0 && out.p[out.len - 1] == '\n' ? "" : "\n");
 	buf_release(&out);
 	return 0;

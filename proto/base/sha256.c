@@ -20,28 +20,43 @@ static inline uint32_t ror(uint32_t v, int n)
 	return v >> n | v << (32 - n);
 }
 
+/* One round; instead of the variables moving on, the next round is given them in other places. */
+static inline void turn(const uint32_t *v, uint32_t *d, uint32_t *h, uint32_t round)
+{
+	const uint32_t a = v[0], b = v[1], c = v[2], e = v[3], f = v[4], g = v[5];
+	uint32_t t1 = *h + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & f) ^ (~e & g)) + round;
+	*d += t1;
+	*h = t1 + (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+}
+
+#define TURN(a, b, c, d, e, f, g, h, i)                                                            \
+	turn((const uint32_t[]){a, b, c, e, f, g}, &(d), &(h), k[i] + w[i])
+
 static void take_block(struct sha256 *s, const uint8_t *p)
 {
-	uint32_t w[64], v[8];
+	uint32_t w[64];
+	uint32_t a = s->state[0], b = s->state[1], c = s->state[2], d = s->state[3];
+	uint32_t e = s->state[4], f = s->state[5], g = s->state[6], h = s->state[7];
 	for (size_t i = 0; i < 16; i++)
 		w[i] = be32_get(p + 4 * i);
 	for (size_t i = 16; i < 64; i++) {
-		uint32_t a = w[i - 15], b = w[i - 2];
-		w[i] = w[i - 16] + (ror(a, 7) ^ ror(a, 18) ^ a >> 3) + w[i - 7] +
-		       (ror(b, 17) ^ ror(b, 19) ^ b >> 10);
+		uint32_t x = w[i - 15], y = w[i - 2];
+		w[i] = w[i - 16] + (ror(x, 7) ^ ror(x, 18) ^ x >> 3) + w[i - 7] +
+		       (ror(y, 17) ^ ror(y, 19) ^ y >> 10);
 	}
-	memcpy(v, s->state, sizeof(v));
-	for (size_t i = 0; i < 64; i++) {
-		uint32_t t1 = v[7] + (ror(v[4], 6) ^ ror(v[4], 11) ^ ror(v[4], 25)) +
-			      ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
-		uint32_t t2 = (ror(v[0], 2) ^ ror(v[0], 13) ^ ror(v[0], 22)) +
-			      ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-		memmove(v + 1, v, 7 * sizeof(v[0]));
-		v[4] += t1;
-		v[0] = t1 + t2;
+	for (size_t i = 0; i < 64; i += 8) {
+		TURN(a, b, c, d, e, f, g, h, i);
+		TURN(h, a, b, c, d, e, f, g, i + 1);
+		TURN(g, h, a, b, c, d, e, f, i + 2);
+		TURN(f, g, h, a, b, c, d, e, i + 3);
+		TURN(e, f, g, h, a, b, c, d, i + 4);
+		TURN(d, e, f, g, h, a, b, c, i + 5);
+		TURN(c, d, e, f, g, h, a, b, i + 6);
+		TURN(b, c, d, e, f, g, h, a, i + 7);
 	}
+	const uint32_t after[8] = {a, b, c, d, e, f, g, h};
 	for (size_t i = 0; i < 8; i++)
-		s->state[i] += v[i];
+		s->state[i] += after[i];
 }
 
 void sha256_init(struct sha256 *s)

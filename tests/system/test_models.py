@@ -159,6 +159,9 @@ def test_compile_shows_the_sql(models):
     assert (code, out) == (0, "select id, label, usd, '2026-01-31'::date as as_of from "
                               '"intermediate"."int_thing" order by id\n')
     assert 'from "raw"."core_thing"' in models.run("compile", "stg_thing")[1]
+    code, out, _ = models.run("compile", "int_thing", "--tests")
+    assert code == 0 and out.count(";\n") == out.count("-- ") > 0
+    assert "SELECT count(*) FROM" in out or "SELECT coalesce(sum" in out
     assert "did you mean stg_thing?" in models.refuses("compile", "stg_thingy", code=2)
 
 
