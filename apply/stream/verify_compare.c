@@ -19,7 +19,7 @@ bool verify_equal(const struct fold_row *a, const struct fold_row *b)
 /* Takes the next field of two rows; NULL (p == NULL) differs from the empty value. */
 static bool next_differs(struct rd *a, struct rd *b)
 {
-	struct slice s[2];
+	struct slice s[2] = {{NULL, 0}, {NULL, 0}};
 	struct rd *in[2] = {a, b};
 	for (int i = 0; i < 2; i++) {
 		uint32_t len = rd_u32(in[i]);

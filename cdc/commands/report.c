@@ -306,10 +306,11 @@ static int verify(struct cli *c, const struct settings *s, PGconn *conn, int *re
 	served = r;
 	if (rc == 0 && r.served_by != NULL)
 		rc = runs_get(conn, &c->arena, s->pipeline, r.served_by, &served, err);
-	if (rc == 0 && served.manifest == NULL)
-		rc = rt_fail(err, ERR_USAGE, "run %s published nothing (it is %s)", r.id, r.state);
 	if (rc != 0)
 		return rc;
+	if (served.manifest == NULL)
+		return rt_fail(err, ERR_USAGE, "run %s published nothing (it is %s)", r.id,
+			       r.state);
 	for (size_t i = 0; i < count; i++) {
 		if (f[i].path == NULL)
 			continue;
