@@ -8,8 +8,8 @@
 #   make sim        a minute of simulated schedules from a random seed (tests/sim/README.md)
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
-#   make install    the binary and the Lana pack below PREFIX (/usr/local)
-#   make deps       installs from Debian what is missing (quiet where nothing is)
+#   make install    binary, man pages, completions and the Lana pack below PREFIX (/usr/local); DESTDIR for packagers
+#   make deps       installs from Debian what is missing (quiet where nothing is); make deps-test: for tests, too
 #   make lived      of these, a core with a past of two million events
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
 #   make test-asan  the system tests with a program under ASan and UBSan
@@ -19,6 +19,8 @@
 #   make MODE=asan|cov|fail|fuzz …   other flavours, each in its own folder under build/
 
 VERSION := 0.1.0
+# Of this version, for its manual pages: they must not depend on the day of a build.
+RELEASE_DATE := 2026-11-30
 MODE    ?= release
 PYTHON  := /usr/bin/python3
 
@@ -217,6 +219,9 @@ COMMANDS_SRC := \
 	cdc/commands/init_core.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/manual.c \
+	cdc/commands/manual_completions.c \
+	cdc/commands/manual_pages.c \
 	cdc/commands/models.c \
 	cdc/commands/quarantine.c \
 	cdc/commands/report.c \
@@ -359,7 +364,7 @@ DEFINE_cov    := -DROLAG_FAILPOINTS
 WARN_fuzz     := -Wno-unknown-warning-option -Wno-format-nonliteral -Wno-implicit-fallthrough
 WARN_asan     := -Wno-null-dereference -Wno-format-truncation -Wno-maybe-uninitialized
 
-CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS) \
+CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -DROLAG_DATE='"$(RELEASE_DATE)"' -I. -I$(GEN) $(PKG_CFLAGS) \
 	$(DEFINE_$(MODE))
 CFLAGS   += -std=gnu17 $(FLAGS_$(MODE)) $(WARN) $(WARN_$(MODE)) -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS  += $(LINK_$(MODE))
@@ -380,7 +385,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps demo \
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps deps-test demo \
 	demo-up demo-down test test-system lived test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
 	analyze-cppcheck analyze-tidy cov bench soak clean install
 
@@ -593,7 +598,14 @@ deps:
 		DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing > /dev/null; \
 	fi
 
-test: deps
+# What the tests of man pages, completions, units, rules and packaging read them with; where one is missing, its
+# test is skipped and says so.
+TEST_PACKAGES := fish groff-base mandoc zsh
+
+deps-test: deps
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="$(TEST_PACKAGES)"
+
+test: deps-test
 	$(MAKE) --no-print-directory check
 	$(MAKE) --no-print-directory test-system
 
@@ -660,11 +672,12 @@ demo-up: deps
 demo-down: deps
 	@exec $(PYTHON) deploy/demo/demo.py down
 
-# The program, and the Lana pack beside it; no configuration, no service.
+# The program, its man pages and completions, and the Lana pack; no configuration, no service (make deb has them).
 install: $(B)/rolag
 	install -D -m 755 $(B)/rolag $(DESTDIR)$(PREFIX)/bin/rolag
 	install -d $(DESTDIR)$(PREFIX)/share/rolag/lana
 	cp -R transforms/lana/. $(DESTDIR)$(PREFIX)/share/rolag/lana/
+	$(B)/rolag manual $(DESTDIR)$(PREFIX)/share
 
 clean:
 	rm -rf build
