@@ -47,6 +47,7 @@ BASE_SRC := \
 	proto/base/log.c \
 	proto/base/loop.c \
 	proto/base/metrics.c \
+	proto/base/notify.c \
 	proto/base/rt.c \
 	proto/base/sha256.c \
 	proto/base/yaml.c
@@ -255,6 +256,7 @@ UNIT_TESTS := \
 	test_ledger \
 	test_mirror \
 	test_models \
+	test_notify \
 	test_pgoutput \
 	test_progress \
 	test_recheck \

@@ -10,6 +10,8 @@
 #include <signal.h>
 #include <time.h>
 
+#include "proto/base/notify.h"
+
 static const int loop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
 static volatile sig_atomic_t signal_count[NSIG];
 static sigset_t mask_before;
@@ -36,12 +38,14 @@ int loop_init(struct loop *l, struct rt_err *err)
 	signal(SIGPIPE, SIG_IGN);
 	if (sigprocmask(SIG_BLOCK, &block, &mask_before) != 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot block signals");
+	notify_open();
 	return 0;
 }
 
 void loop_release(struct loop *l)
 {
 	(void)l;
+	notify_close();
 	for (size_t i = 0; i < ARRAY_LEN(loop_signals); i++)
 		signal(loop_signals[i], SIG_DFL);
 	sigprocmask(SIG_SETMASK, &mask_before, NULL);
@@ -78,11 +82,20 @@ static void take_signals(struct loop *l)
 	collect_signals(l);
 }
 
+/* The service manager hears what signals have asked for. */
+static void announce(const struct loop *l, int64_t now_us)
+{
+	if (l->stop > 0)
+		notify_stopping();
+	else if (l->reload)
+		notify_reloading(now_us);
+}
+
 int loop_turn(struct loop *l, struct rt_err *err)
 {
 	struct pollfd fds[LOOP_SOURCES_MAX];
 	struct loop_want want[LOOP_SOURCES_MAX];
-	int64_t now = rt_mono_us(), nearest = LOOP_NEVER;
+	int64_t now = rt_mono_us(), nearest = notify_due();
 	for (int i = 0; i < l->count; i++) {
 		want[i] = (struct loop_want){.fd = -1, .at_us = LOOP_NEVER};
 		l->source[i].prepare(l->source[i].ctx, now, &want[i]);
@@ -100,6 +113,7 @@ int loop_turn(struct loop *l, struct rt_err *err)
 		return rt_fail_errno(err, ERR_SYSTEM, "ppoll failed");
 	take_signals(l);
 	now = rt_mono_us();
+	announce(l, now);
 	for (int i = 0; i < l->count; i++) {
 		/* NOLINTNEXTLINE(bugprone-narrowing-conversions): both are revents */
 		short revents = n > 0 ? fds[i].revents : 0;
@@ -118,7 +132,12 @@ int loop_run(struct loop *l, struct rt_err *err)
 		int rc = loop_turn(l, err);
 		if (rc < 0)
 			return rc;
+		notify_turn(rt_mono_us());
+		if (l->stop == 0)
+			(void)!notify_ready(); /* where it was not heard: at the next turn */
 	}
+	if (l->stop > 0)
+		notify_stopping();
 	return 0;
 }
 
