@@ -602,7 +602,7 @@ deps:
 
 # What the tests of man pages, completions, units, rules and packaging read them with; where one is missing, its
 # test is skipped and says so.
-TEST_PACKAGES := fish groff-base mandoc zsh
+TEST_PACKAGES := fish groff-base mandoc systemd zsh
 
 deps-test: deps
 	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="$(TEST_PACKAGES)"
