@@ -389,7 +389,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps deps-test demo \
 	demo-up demo-down test test-system lived test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
-	analyze-cppcheck analyze-tidy cov bench soak clean install
+	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb
 
 all: $(B)/rolag
 
@@ -680,6 +680,22 @@ install: $(B)/rolag
 	install -d $(DESTDIR)$(PREFIX)/share/rolag/lana
 	cp -R transforms/lana/. $(DESTDIR)$(PREFIX)/share/rolag/lana/
 	$(B)/rolag manual $(DESTDIR)$(PREFIX)/share
+
+# ---- the Debian package: build/deb/rolag_VERSION_ARCH.deb, made by debhelper in a tree of its own ----
+
+DEB_TREE := build/deb/rolag-$(VERSION)
+DEB      := build/deb/rolag_$(VERSION)-1_$(shell dpkg --print-architecture 2>/dev/null).deb
+DEB_PACKAGES := debhelper dpkg-dev fakeroot lintian
+
+deb: deps
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="$(DEB_PACKAGES)"
+	@rm -rf build/deb && mkdir -p $(DEB_TREE)
+	@git ls-files -z | xargs -0 cp --parents -t $(DEB_TREE)
+	@cp -R deploy/debian $(DEB_TREE)/debian
+	@cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS dpkg-buildpackage -b -uc -us --jobs=auto > ../build.log 2>&1 \
+		|| { tail -30 ../build.log; exit 1; }
+	@lintian --allow-root --fail-on error,warning $(DEB)
+	@echo $(DEB)
 
 clean:
 	rm -rf build
