@@ -10,6 +10,7 @@
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
 #   make install    binary, man pages, completions and the Lana pack below PREFIX (/usr/local); DESTDIR for packagers
 #   make deps       installs from Debian what is missing (quiet where nothing is); make deps-test: for tests, too
+#   make deb        build/deb/rolag_….deb, lintian clean; make test-deb installs it on a fresh Debian and uses it
 #   make lived      of these, a core with a past of two million events
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
 #   make test-asan  the system tests with a program under ASan and UBSan
@@ -387,7 +388,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps deps-test demo \
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps dashboard dashboard-check shellcheck config deps deps-test demo \
 	demo-up demo-down test test-system lived test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
 	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb
 
@@ -545,7 +546,7 @@ sim:
 	@$(MAKE) --no-print-directory -j$$(nproc) MODE=release build/release/tests/sim/sim
 	@build/release/tests/sim/sim --seconds $(SIM_SECONDS)
 
-lint: fmt-check layers hdr-check failpoints-check config-check traps-check
+lint: fmt-check layers hdr-check failpoints-check config-check traps-check dashboard-check shellcheck
 
 fmt:
 	@clang-format -i $(C_FILES)
@@ -565,6 +566,17 @@ traps-check:
 
 traps:
 	@$(PYTHON) tests/lint/traps.py --write
+
+# deploy/grafana/rolag.json is what its program prints (`make dashboard` writes it).
+dashboard-check:
+	@$(PYTHON) deploy/grafana/make_dashboard.py | diff -q deploy/grafana/rolag.json - > /dev/null || { echo "stale: make dashboard"; exit 1; }
+
+dashboard:
+	$(PYTHON) deploy/grafana/make_dashboard.py > deploy/grafana/rolag.json
+
+shellcheck:
+	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*)
+	@shellcheck .ci/run
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
 config-check:
@@ -586,7 +598,7 @@ hdr-check: $(PB_HDR)
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
 	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libjansson-dev libxml2-dev libxml2-utils libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
-	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash openssl tzdata
+	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash openssl shellcheck tzdata
 
 deps:
 	@have=$$(dpkg-query -W -f=' $${Package}=$${db:Status-Status} ' $(DEBIAN_PACKAGES) 2>/dev/null); missing=; \
@@ -604,8 +616,15 @@ deps:
 # test is skipped and says so.
 TEST_PACKAGES := fish groff-base mandoc systemd zsh
 
-deps-test: deps
+deps-test: deps build/tools/promtool
 	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="$(TEST_PACKAGES)"
+
+# Out of Debian's package, which would start a server if it were installed.
+build/tools/promtool:
+	@mkdir -p build/tools/unpacked
+	@if command -v promtool > /dev/null; then ln -sf "$$(command -v promtool)" $@; else \
+		cd build/tools && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb unpacked && \
+		ln -sf unpacked/usr/bin/promtool promtool || echo "no promtool: its tests are skipped"; fi
 
 test: deps-test
 	$(MAKE) --no-print-directory check
@@ -696,6 +715,11 @@ deb: deps
 		|| { tail -30 ../build.log; exit 1; }
 	@lintian --allow-root --fail-on error,warning $(DEB)
 	@echo $(DEB)
+
+# On a fresh Debian (debootstrap) that boots a systemd of its own in namespaces; as root, minutes. PYTEST as elsewhere.
+test-deb: deb
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap util-linux"
+	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/deb $(PYTEST)
 
 clean:
 	rm -rf build

@@ -74,8 +74,10 @@ def test_users_and_folders(tmp_path):
     done = run("systemd-tmpfiles", f"--root={tmp_path}", "--create", os.path.join(SYSTEMD, "rolag.tmpfiles"))
     assert done.returncode == 0, done.stderr
     uid = {name: int(rest.split(":")[1]) for name, rest in users.items()}
-    for path, mode, user in [("var/lib/rolag", 0o3770, None), ("var/lib/rolag/spool", 0o700, "rolag"),
-                             ("var/lib/rolag/reports", 0o2750, "rolag-reports"), ("etc/rolag/pgpass", 0o600, None),
+    for path, mode, user in [("var/lib/rolag", 0o750, "rolag"), ("var/lib/rolag/spool", 0o700, "rolag"),
+                             ("var/lib/rolag/reports", 0o2750, "rolag-reports"),
+                             ("var/lib/rolag/reports.counters", 0o640, "rolag-reports"),
+                             ("var/lib/rolag/reports.lock", 0o600, "rolag-reports"), ("etc/rolag/pgpass", 0o600, None),
                              ("etc/rolag/pgpass-reports", 0o600, None)]:
         seen = os.stat(tmp_path / path)
         assert (seen.st_mode & 0o7777, seen.st_uid) == (mode, uid.get(user, 0)), path
