@@ -45,7 +45,7 @@ def test_systemd_finds_nothing_wrong(tmp_path):
     shutil.copytree("/usr/lib/systemd/system", units, symlinks=True)
     for name in os.listdir(SYSTEMD):
         shutil.copy(os.path.join(SYSTEMD, name), units)
-    for program in (ROLAG, "/bin/kill"):
+    for program in (ROLAG, "/bin/kill", "/usr/bin/install"):
         for folder in ("usr/bin", "bin"):
             (tmp_path / folder).mkdir(exist_ok=True)
             shutil.copy(program, tmp_path / folder / os.path.basename(program))
@@ -89,7 +89,7 @@ def test_restarts_follow_the_exit_codes():
         assert "\nRestart=on-failure\n" in text and "\nRestartPreventExitStatus=100 2\n" in text
         assert "\nStartLimitIntervalSec=0\n" in text     # 111 is tried for ever
         assert "\nType=notify\n" in text and re.search(r"\nWatchdogSec=\d+min\n", text)
-        assert re.search(r"\nLoadCredential=pgpass:/etc/rolag/", text) and "\nEnvironment=PGPASSFILE=%d/pgpass\n" in text
+        assert re.search(r"\nLoadCredential=pgpass:/etc/rolag/", text) and "\nEnvironment=PGPASSFILE=%t/rolag-" in text
     assert "InaccessiblePaths=-/var/lib/rolag/spool" in text    # of rolag-reports, the last one
 
 
