@@ -89,7 +89,7 @@ def test_restarts_follow_the_exit_codes():
         assert "\nRestart=on-failure\n" in text and "\nRestartPreventExitStatus=100 2\n" in text
         assert "\nStartLimitIntervalSec=0\n" in text     # 111 is tried for ever
         assert "\nType=notify\n" in text and re.search(r"\nWatchdogSec=\d+min\n", text)
-        assert re.search(r"\nLoadCredential=pgpass:/etc/rolag/", text) and "\nEnvironment=PGPASSFILE=%t/rolag-" in text
+        assert re.search(r"\nExecStartPre=\+/usr/bin/install -m 600 .* /etc/rolag/pgpass", text) and "\nEnvironment=PGPASSFILE=%t/rolag-" in text
     assert "InaccessiblePaths=-/var/lib/rolag/spool" in text    # of rolag-reports, the last one
 
 
