@@ -8,8 +8,9 @@
 #   make sim        a minute of simulated schedules from a random seed (tests/sim/README.md)
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
-#   make install    the binary and the Lana pack below PREFIX (/usr/local)
-#   make deps       installs from Debian what is missing (quiet where nothing is)
+#   make install    binary, man pages, completions and the Lana pack below PREFIX (/usr/local); DESTDIR for packagers
+#   make deps       installs from Debian what is missing (quiet where nothing is); make deps-test: for tests, too
+#   make deb        build/deb/rolag_….deb, lintian clean; make test-deb installs it on a fresh Debian and uses it
 #   make lived      of these, a core with a past of two million events
 #   make large-report  of these, a report of five million rows in constant memory
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
@@ -20,6 +21,8 @@
 #   make MODE=asan|cov|fail|fuzz …   other flavours, each in its own folder under build/
 
 VERSION := 0.1.0
+# Of this version, for its manual pages: they must not depend on the day of a build.
+RELEASE_DATE := 2026-11-30
 MODE    ?= release
 PYTHON  := /usr/bin/python3
 
@@ -46,6 +49,7 @@ BASE_SRC := \
 	proto/base/log.c \
 	proto/base/loop.c \
 	proto/base/metrics.c \
+	proto/base/notify.c \
 	proto/base/rt.c \
 	proto/base/sha256.c \
 	proto/base/yaml.c
@@ -241,6 +245,9 @@ COMMANDS_SRC := \
 	cdc/commands/init_reports.c \
 	cdc/commands/init_sql.c \
 	cdc/commands/init_warehouse.c \
+	cdc/commands/manual.c \
+	cdc/commands/manual_completions.c \
+	cdc/commands/manual_pages.c \
 	cdc/commands/models.c \
 	cdc/commands/quarantine.c \
 	cdc/commands/report.c \
@@ -277,6 +284,7 @@ UNIT_TESTS := \
 	test_ledger \
 	test_mirror \
 	test_models \
+	test_notify \
 	test_pgoutput \
 	test_progress \
 	test_recheck \
@@ -388,7 +396,7 @@ DEFINE_cov    := -DROLAG_FAILPOINTS
 WARN_fuzz     := -Wno-unknown-warning-option -Wno-format-nonliteral -Wno-implicit-fallthrough
 WARN_asan     := -Wno-null-dereference -Wno-format-truncation -Wno-maybe-uninitialized
 
-CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -I. -I$(GEN) $(PKG_CFLAGS) \
+CPPFLAGS += -D_GNU_SOURCE -DROLAG_VERSION='"$(VERSION)"' -DROLAG_DATE='"$(RELEASE_DATE)"' -I. -I$(GEN) $(PKG_CFLAGS) \
 	$(DEFINE_$(MODE))
 CFLAGS   += -std=gnu17 $(FLAGS_$(MODE)) $(WARN) $(WARN_$(MODE)) -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS  += $(LINK_$(MODE))
@@ -409,9 +417,9 @@ say = $(if $(V),,@echo "  $(1)	$@")
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps config deps demo \
+.PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps dashboard dashboard-check shellcheck config deps deps-test demo \
 	demo-up demo-down test test-system lived large-report test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
-	analyze-cppcheck analyze-tidy cov bench soak clean install
+	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb
 
 all: $(B)/rolag
 
@@ -568,7 +576,7 @@ sim:
 	@$(MAKE) --no-print-directory -j$$(nproc) MODE=release build/release/tests/sim/sim
 	@build/release/tests/sim/sim --seconds $(SIM_SECONDS)
 
-lint: fmt-check layers hdr-check failpoints-check config-check traps-check
+lint: fmt-check layers hdr-check failpoints-check config-check traps-check dashboard-check shellcheck
 
 fmt:
 	@clang-format -i $(C_FILES)
@@ -588,6 +596,17 @@ traps-check:
 
 traps:
 	@$(PYTHON) tests/lint/traps.py --write
+
+# deploy/grafana/rolag.json is what its program prints (`make dashboard` writes it).
+dashboard-check:
+	@$(PYTHON) deploy/grafana/make_dashboard.py | diff -q deploy/grafana/rolag.json - > /dev/null || { echo "stale: make dashboard"; exit 1; }
+
+dashboard:
+	$(PYTHON) deploy/grafana/make_dashboard.py > deploy/grafana/rolag.json
+
+shellcheck:
+	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*)
+	@shellcheck .ci/run
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
 config-check:
@@ -609,7 +628,7 @@ hdr-check: $(PB_HDR)
 DEBIAN_PACKAGES := gcc make pkg-config libpq-dev libprotobuf-c-dev protobuf-c-compiler \
 	protobuf-compiler libaio-dev liblz4-dev libxxhash-dev libyaml-dev uthash-dev libjansson-dev libxml2-dev libxml2-utils libmicrohttpd-dev libcmocka-dev \
 	clang-format-14 git postgresql-15 postgresql-client-15 python3 python3-yaml python3-pytest \
-	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash python3-selenium chromium chromium-driver curl jq openssl tzdata
+	python3-pytest-xdist python3-pytest-rerunfailures python3-psycopg python3-protobuf python3-lz4 python3-xxhash python3-selenium chromium chromium-driver curl jq openssl shellcheck tzdata
 
 deps:
 	@have=$$(dpkg-query -W -f=' $${Package}=$${db:Status-Status} ' $(DEBIAN_PACKAGES) 2>/dev/null); missing=; \
@@ -623,7 +642,21 @@ deps:
 		DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing > /dev/null; \
 	fi
 
-test: deps
+# What the tests of man pages, completions, units, rules and packaging read them with; where one is missing, its
+# test is skipped and says so.
+TEST_PACKAGES := fish groff-base mandoc systemd zsh
+
+deps-test: deps build/tools/promtool
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="$(TEST_PACKAGES)"
+
+# Out of Debian's package, which would start a server if it were installed.
+build/tools/promtool:
+	@mkdir -p build/tools/unpacked
+	@if command -v promtool > /dev/null; then ln -sf "$$(command -v promtool)" $@; else \
+		cd build/tools && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb unpacked && \
+		ln -sf unpacked/usr/bin/promtool promtool || echo "no promtool: its tests are skipped"; fi
+
+test: deps-test
 	$(MAKE) --no-print-directory check
 	$(MAKE) --no-print-directory test-system
 
@@ -696,11 +729,33 @@ demo-up: deps
 demo-down: deps
 	@exec $(PYTHON) deploy/demo/demo.py down
 
-# The program, and the Lana pack beside it; no configuration, no service.
+# The program, its man pages and completions, and the Lana pack; no configuration, no service (make deb has them).
 install: $(B)/rolag
 	install -D -m 755 $(B)/rolag $(DESTDIR)$(PREFIX)/bin/rolag
 	install -d $(DESTDIR)$(PREFIX)/share/rolag/lana
 	cp -R transforms/lana/. $(DESTDIR)$(PREFIX)/share/rolag/lana/
+	$(B)/rolag manual $(DESTDIR)$(PREFIX)/share
+
+# ---- the Debian package: build/deb/rolag_VERSION_ARCH.deb, made by debhelper in a tree of its own ----
+
+DEB_TREE := build/deb/rolag-$(VERSION)
+DEB      := build/deb/rolag_$(VERSION)-1_$(shell dpkg --print-architecture 2>/dev/null).deb
+DEB_PACKAGES := debhelper dpkg-dev fakeroot lintian
+
+deb: deps
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="$(DEB_PACKAGES)"
+	@rm -rf build/deb && mkdir -p $(DEB_TREE)
+	@git ls-files -z | xargs -0 cp --parents -t $(DEB_TREE)
+	@cp -R deploy/debian $(DEB_TREE)/debian
+	@cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS dpkg-buildpackage -b -uc -us --jobs=auto > ../build.log 2>&1 \
+		|| { tail -30 ../build.log; exit 1; }
+	@lintian --allow-root --fail-on error,warning $(DEB)
+	@echo $(DEB)
+
+# On a fresh Debian (debootstrap) that boots a systemd of its own in namespaces; as root, minutes. PYTEST as elsewhere.
+test-deb: deb
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap util-linux"
+	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/deb $(PYTEST)
 
 clean:
 	rm -rf build

@@ -33,6 +33,7 @@ static const struct cli_command commands[] = {
 	 cmd_fold},
 	{"config", "print the configuration with every key, or check one", &config_usage,
 	 cmd_config},
+	{"manual", "write the man pages and the shells' completions", &manual_usage, cmd_manual},
 	{"version", "print the version", &version_usage, cmd_version},
 };
 

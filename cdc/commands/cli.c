@@ -121,7 +121,10 @@ static int take_option(struct cli *c, int argc, char **argv, int *i, struct rt_e
 int cli_parse(struct cli *c, const struct cli_command *table, size_t count, int argc, char **argv,
 	      const char *default_config, struct rt_err *err)
 {
-	*c = (struct cli){.program = argc > 0 ? argv[0] : "rolag", .config = default_config};
+	*c = (struct cli){.table = table,
+			  .table_count = count,
+			  .program = argc > 0 ? argv[0] : "rolag",
+			  .config = default_config};
 	arena_init(&c->arena, 16384);
 	c->arg = arena_alloc(&c->arena, (size_t)(argc + 1) * sizeof(*c->arg));
 	bool options = true;
@@ -161,9 +164,17 @@ static void print_option(FILE *out, const struct cli_option *o)
 	fprintf(out, "  %-20s %s\n", left, o->help);
 }
 
-static const struct cli_option config_option = {
+const struct cli_option cli_config_option = {
 	"--config", "FILE", "configuration (default: $ROLAG_CONFIG, then /etc/rolag/rolag.yaml)"};
-static const struct cli_option help_option = {"--help", NULL, "this help"};
+const struct cli_option cli_help_option = {"--help", NULL, "this help"};
+const struct cli_exit cli_exits[] = {
+	{EXIT_OK, "done"},
+	{EXIT_FINDING, "a check found something"},
+	{EXIT_USAGE, "usage"},
+	{EXIT_PERMANENT, "a person must act"},
+	{EXIT_TEMPORARY, "temporary, try again"},
+	{0, NULL},
+};
 
 void cli_print_help(FILE *out, const struct cli_command *table, size_t count)
 {
@@ -173,11 +184,12 @@ void cli_print_help(FILE *out, const struct cli_command *table, size_t count)
 	for (size_t i = 0; i < count; i++)
 		fprintf(out, "  %-10s %s\n", table[i].name, table[i].help);
 	fputs("\nOptions:\n", out);
-	print_option(out, &config_option);
-	print_option(out, &help_option);
-	fputs("\n`rolag COMMAND --help` says more. Exit codes: 0 done; 1 a check found something; "
-	      "2 usage;\n100 a person must act; 111 temporary, try again.\n",
-	      out);
+	print_option(out, &cli_config_option);
+	print_option(out, &cli_help_option);
+	fputs("\n`rolag COMMAND --help` says more.\nExit codes:", out);
+	for (const struct cli_exit *e = cli_exits; e->says != NULL; e++)
+		fprintf(out, "%s %d %s", e == cli_exits ? "" : ";", e->code, e->says);
+	fputs(".\n", out);
 }
 
 void cli_print_command_help(FILE *out, const struct cli_command *command)
@@ -188,8 +200,8 @@ void cli_print_command_help(FILE *out, const struct cli_command *command)
 		command->help, u->text);
 	for (int i = 0; i < CLI_OPTIONS_MAX && u->option[i].name != NULL; i++)
 		print_option(out, &u->option[i]);
-	print_option(out, &config_option);
-	print_option(out, &help_option);
+	print_option(out, &cli_config_option);
+	print_option(out, &cli_help_option);
 }
 
 const char *cli_option(const struct cli *c, const char *name)

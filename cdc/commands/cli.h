@@ -32,8 +32,20 @@ struct cli_command {
 	int (*run)(struct cli *c); /* returns an enum rt_exit */
 };
 
+/* An exit code of the program, and what it says; ends at the first without text. */
+struct cli_exit {
+	int code; /* enum rt_exit */
+	const char *says;
+};
+
+extern const struct cli_exit cli_exits[];
+/* Options that stand with every command. */
+extern const struct cli_option cli_config_option, cli_help_option;
+
 /* A parsed command line. */
 struct cli {
+	const struct cli_command *table; /* all commands, as given to cli_parse */
+	size_t table_count;
 	const struct cli_command *command; /* NULL: none was given */
 	const char *program;		   /* argv[0] */
 	const char *config;		   /* path of the configuration */

@@ -5,8 +5,9 @@
 #include "cdc/commands/cli.h"
 
 extern const struct cli_usage apply_usage, capture_usage, check_usage, config_usage, fold_usage,
-	init_usage, models_usage, quarantine_usage, rebuild_usage, report_usage, reports_usage,
-	run_usage, spool_usage, status_usage, story_usage, sync_usage, verify_usage, version_usage;
+	init_usage, manual_usage, models_usage, quarantine_usage, rebuild_usage, report_usage,
+	reports_usage, run_usage, spool_usage, status_usage, story_usage, sync_usage, verify_usage,
+	version_usage;
 
 int cmd_apply(struct cli *c);
 int cmd_capture(struct cli *c);
@@ -14,6 +15,7 @@ int cmd_check(struct cli *c);
 int cmd_config(struct cli *c);
 int cmd_fold(struct cli *c);
 int cmd_init(struct cli *c);
+int cmd_manual(struct cli *c);
 int cmd_models(struct cli *c);
 int cmd_quarantine(struct cli *c);
 int cmd_rebuild(struct cli *c);

@@ -15,6 +15,7 @@
 
 #include "proto/base/log.h"
 #include "proto/base/loop.h"
+#include "proto/base/metrics.h"
 #include "proto/pg/pgconn.h"
 
 #define STEADY_US 60000000 /* a child that lived this long starts with a fresh backoff */
@@ -69,6 +70,23 @@ static void become(const struct child *c, pid_t parent)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execv("/proc/self/exe", (char *const *)argv); /* it changes none of them */
 	_exit(EXIT_TEMPORARY);
+}
+
+/* For the service manager's status line (notify.h). */
+static void say_children(const struct runner *r)
+{
+	char text[128] = "";
+	size_t n = 0;
+	for (size_t i = 0; i < ROLES; i++) {
+		const struct child *c = &r->child[i];
+		const char *how = c->pid != 0			 ? "up"
+				  : c->start_at_us == LOOP_NEVER ? "off"
+								 : "to start again";
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s %s", n > 0 ? ", " : "",
+				      c->role, how);
+	}
+	met_state(r->stopping ? "stopping" : "running");
+	met_note("%s", text);
 }
 
 static int start(struct child *c, int64_t now_us, struct rt_err *err)
@@ -185,6 +203,7 @@ static int handle_signals(void *ctx, int64_t now_us, struct rt_err *err)
 	l->done = r->stopping;
 	for (size_t i = 0; i < ROLES; i++)
 		l->done &= r->child[i].pid == 0;
+	say_children(r);
 	return 0;
 }
 

@@ -316,20 +316,20 @@ static void print_comment(struct buf *out, const char *indent, const char *text)
 	}
 }
 
-static void print_facts(const struct conf_key *k, const char *indent, struct buf *out)
+void conf_print_facts(const struct conf_key *k, const char *prefix, struct buf *out)
 {
 	if (k->type == CONF_ENUM) {
-		buf_printf(out, "%s# One of: ", indent);
+		buf_printf(out, "%sOne of: ", prefix);
 		print_names(k, out);
 		buf_str(out, ".\n");
 	}
 	if (k->min != 0 || k->max != 0) {
-		buf_printf(out, "%s# Range: ", indent);
+		buf_printf(out, "%sRange: ", prefix);
 		print_range(k, out);
 		buf_str(out, ".\n");
 	}
 	if (k->reload)
-		buf_printf(out, "%s# Takes effect on SIGHUP.\n", indent);
+		buf_printf(out, "%sTakes effect on SIGHUP.\n", prefix);
 }
 
 void conf_print_example(const struct conf_key *keys, size_t count, struct buf *out)
@@ -347,7 +347,7 @@ void conf_print_example(const struct conf_key *keys, size_t count, struct buf *o
 		section = k->name;
 		section_len = len;
 		print_comment(out, indent, k->help);
-		print_facts(k, indent, out);
+		conf_print_facts(k, dot != NULL ? "  # " : "# ", out);
 		const char *leaf = dot != NULL ? dot + 1 : k->name;
 		if (k->type == CONF_LIST)
 			buf_printf(out, "%s%s: []\n", indent, leaf);

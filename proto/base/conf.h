@@ -48,6 +48,8 @@ int conf_parse(const struct conf_key *keys, size_t count, const char *path, stru
 /* Appends the names of keys that SIGHUP does not take (reload is false) and whose values differ, with spaces between. */
 void conf_needs_restart(const struct conf_key *keys, size_t count, const void *was, const void *is,
 			struct buf *out);
+/* What a value may be, and when it takes effect: at most three lines, each beginning with prefix. */
+void conf_print_facts(const struct conf_key *k, const char *prefix, struct buf *out);
 /* The whole commented example file: every key, its default, range and unit. */
 void conf_print_example(const struct conf_key *keys, size_t count, struct buf *out);
 

@@ -10,6 +10,8 @@
 #include <signal.h>
 #include <time.h>
 
+#include "proto/base/notify.h"
+
 #define STOP_GRACE_US                                                                              \
 	INT64_C(2000000) /* for an answer that is waited for when we are told to stop */
 
@@ -39,12 +41,14 @@ int loop_init(struct loop *l, struct rt_err *err)
 	signal(SIGPIPE, SIG_IGN);
 	if (sigprocmask(SIG_BLOCK, &block, &mask_before) != 0)
 		return rt_fail_errno(err, ERR_SYSTEM, "cannot block signals");
+	notify_open();
 	return 0;
 }
 
 void loop_release(struct loop *l)
 {
 	(void)l;
+	notify_close();
 	for (size_t i = 0; i < ARRAY_LEN(loop_signals); i++)
 		signal(loop_signals[i], SIG_DFL);
 	sigprocmask(SIG_SETMASK, &mask_before, NULL);
@@ -87,6 +91,15 @@ static void take_signals(struct loop *l)
 	collect_signals(l);
 }
 
+/* The service manager hears what signals have asked for. */
+static void announce(const struct loop *l)
+{
+	if (l->stop > 0)
+		notify_stopping();
+	else if (l->reload)
+		notify_reloading(rt_mono_us());
+}
+
 /* What the sources of a turn want, and where own stands, which is nobody's but the caller's. */
 struct turning {
 	struct pollfd fds[LOOP_SOURCES_MAX + 1];
@@ -103,7 +116,7 @@ static bool is_in(const struct loop *l, const struct turning *t, int i)
 static int wait_for_any(struct loop *l, struct turning *t, const struct loop_want *own,
 			int *ret_ready, struct rt_err *err)
 {
-	int64_t now = rt_mono_us(), nearest = own->at_us;
+	int64_t now = rt_mono_us(), nearest = RT_MIN(own->at_us, notify_due());
 	for (int i = 0; i < l->count; i++) {
 		t->want[i] = (struct loop_want){.fd = -1, .at_us = LOOP_NEVER};
 		if (is_in(l, t, i))
@@ -122,6 +135,7 @@ static int wait_for_any(struct loop *l, struct turning *t, const struct loop_wan
 	if (*ret_ready < 0 && errno != EINTR)
 		return rt_fail_errno(err, ERR_SYSTEM, "ppoll failed");
 	take_signals(l);
+	announce(l);
 	return 0;
 }
 
@@ -176,6 +190,7 @@ int loop_wait(struct loop *l, int fd, short events, int64_t at_us, int64_t grace
 			rc = dispatch_all(l, &t, ready, now, err);
 		if (rc < 0)
 			return rc;
+		notify_turn(now);
 		if (ready > 0 && t.fds[l->count].revents != 0)
 			return 1;
 		if (l->stop > RT_MAX(stops, 1) || now >= give_up_us)
@@ -191,7 +206,12 @@ int loop_run(struct loop *l, struct rt_err *err)
 		int rc = loop_turn(l, err);
 		if (rc < 0)
 			return rc;
+		notify_turn(rt_mono_us());
+		if (l->stop == 0)
+			(void)!notify_ready(); /* where it was not heard: at the next turn */
 	}
+	if (l->stop > 0)
+		notify_stopping();
 	return 0;
 }
 

@@ -6,6 +6,8 @@
  *
  * SIGTERM and SIGINT (stop), SIGHUP (reload), SIGUSR1, SIGUSR2 and SIGCHLD arrive between
  * turns as flags; they are blocked except inside ppoll.
+ *
+ * A service manager hears of a role by its loop (notify.h): ready after the first turn, alive with each.
  */
 #ifndef PROTO_BASE_LOOP_H
 #define PROTO_BASE_LOOP_H

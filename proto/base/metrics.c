@@ -126,6 +126,11 @@ void met_note(const char *fmt, ...)
 	met->note_us = met->note[0] == '\0' ? 0 : rt_now_us();
 }
 
+const char *met_note_now(void)
+{
+	return met->note;
+}
+
 void met_tick(int64_t now_us)
 {
 	met->updated_us = now_us;

@@ -67,6 +67,7 @@ void met_state(const char *state);
 const char *met_state_now(void);
 /* Notes an error or a wait for `rolag status`; "" clears it. */
 void met_note(const char *fmt, ...) RT_PRINTF(1, 2);
+const char *met_note_now(void);
 /* Once a turn: says that the process lives. */
 void met_tick(int64_t now_us);
 

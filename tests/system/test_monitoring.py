@@ -1,0 +1,102 @@
+"""The Prometheus rules, the Grafana dashboard and the runbook: tested by promtool, and none lacks what another has."""
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from conftest import ROOT
+
+PROMETHEUS = os.path.join(ROOT, "deploy", "prometheus")
+
+
+def read(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as f:
+        return f.read()
+
+
+def promtool(*words):
+    tool = shutil.which("promtool") or shutil.which("promtool", path=os.path.join(ROOT, "build", "tools"))
+    if tool is None:
+        pytest.skip("promtool is not installed (make deps-test)")
+    return subprocess.run([tool, *words], cwd=PROMETHEUS, capture_output=True, text=True, timeout=120, check=False)
+
+
+def rules():
+    return [r for g in yaml.safe_load(read("deploy/prometheus/rolag.rules.yml"))["groups"] for r in g["rules"]]
+
+
+def alerts():
+    return [r for r in rules() if "alert" in r]
+
+
+def metrics():
+    found = re.findall(r'^METRIC\(\w+, MET_(\w+), "(\w+)"', read("proto/base/metrics.def"), re.M)
+    assert len(found) > 70
+    return {f"rolag_{name}": kind for kind, name in found}
+
+
+def queries():
+    """Every expression of the dashboard and of the rules."""
+    panels = [p for p in json.loads(read("deploy/grafana/rolag.json"))["panels"] if p["type"] != "row"]
+    return [t["expr"] for p in panels for t in p["targets"]] + [r["expr"] for r in rules()]
+
+
+def test_promtool_takes_the_rules():
+    done = promtool("check", "rules", "rolag.rules.yml")
+    assert done.returncode == 0 and "SUCCESS" in done.stdout, done.stdout + done.stderr
+
+
+def test_rules_say_what_they_should():
+    done = promtool("test", "rules", "rolag.tests.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_would_see_a_rule_that_is_wrong(tmp_path):
+    """A test that passes with any rules says nothing."""
+    text = read("deploy/prometheus/rolag.rules.yml")
+    assert "rolag_spool_full == 1" in text
+    (tmp_path / "rolag.rules.yml").write_text(text.replace("rolag_spool_full == 1", "rolag_spool_full == 2"))
+    (tmp_path / "rolag.tests.yml").write_text(read("deploy/prometheus/rolag.tests.yml"))
+    done = promtool("test", "rules", str(tmp_path / "rolag.tests.yml"))
+    assert done.returncode != 0 and "RolagSpoolFull" in done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_quiet_and_firing_and_has_its_runbook():
+    tested = read("deploy/prometheus/rolag.tests.yml")
+    parts = re.findall(r"^## (\w+)$", read("deploy/RUNBOOK.md"), re.M)
+    assert parts == [a["alert"] for a in alerts()]
+    for a in alerts():
+        name = a["alert"]
+        assert len(re.findall(rf'alertname="{name}".*samples: \[\]', tested)) == 1, name
+        assert len(re.findall(rf'alertname="{name}".*value: 1', tested)) == 1, name
+        assert a["annotations"]["runbook"] == f"RUNBOOK.md#{name.lower()}"
+        assert a["labels"]["severity"] in ("critical", "warning", "info")
+
+
+def test_the_runbook_says_of_each_what_it_means_what_it_risks_and_what_to_do():
+    for part in read("deploy/RUNBOOK.md").split("\n## ")[1:]:
+        assert "\n*Risk.* " in part and "\n*Do.* " in part, part[:40]
+
+
+def test_every_metric_is_shown_or_watched_and_none_is_invented():
+    known, asked = metrics(), set(re.findall(r"\brolag_\w+", " ".join(queries())))
+    series = {name + ("_bucket" if kind == "HISTOGRAM" else "") for name, kind in known.items()}
+    assert sorted(series - asked) == []
+    assert sorted(asked - series) == []
+
+
+def test_recorded_series_that_are_asked_for_are_recorded():
+    asked = set(re.findall(r"\brolag:[\w:]+", " ".join(queries())))
+    assert asked <= {r["record"] for r in rules() if "record" in r}
+
+
+def test_the_dashboard_is_what_its_program_prints():
+    done = subprocess.run(["/usr/bin/python3", "deploy/grafana/make_dashboard.py"], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    assert done.stdout == read("deploy/grafana/rolag.json"), "stale: make dashboard"
+    ids = [p["id"] for p in json.loads(done.stdout)["panels"]]
+    assert len(ids) == len(set(ids))
