@@ -306,14 +306,22 @@ def copied(site):
     return piped(site, tables, "copied")
 
 
-def piped(site, tables, database):
-    """Seconds of psql COPY to psql COPY, binary, into a database of the warehouse."""
+def written(site):
+    """Seconds of psql COPY to psql COPY of the rows that rolag's load has made: what writing them costs whoever does it."""
+    site.clone(site.rolag.template, "copied")
+    source = site.warehouse.conninfo(site.rolag.database)
+    tables = [f"raw.{t}" for t, in query(source, "select tablename from pg_tables where schemaname = 'raw' order by 1")]
+    return piped(site, tables, "copied", source)
+
+
+def piped(site, tables, database, source=None):
+    """Seconds of psql COPY to psql COPY, binary, from the core (or another source) into a database of the warehouse."""
     psql, target = f"{site.core.bin}/psql -X -q", site.warehouse.conninfo(database)
     options = {**os.environ, "PGOPTIONS": "-c session_replication_role=replica"}
     began = time.monotonic()
     for table in tables:
         subprocess.run(["bash", "-c", f'set -o pipefail; {psql} -c "copy {table} to stdout (format binary)" "$0" | '
-                        f'{psql} -c "copy {table} from stdin (format binary)" "$1"', site.conninfo(), target],
+                        f'{psql} -c "copy {table} from stdin (format binary)" "$1"', source or site.conninfo(), target],
                        check=True, env=options)
     return time.monotonic() - began
 
@@ -335,18 +343,22 @@ def loaded(site):
 
 def load(servers, a):
     site, (events, *_), _ = the_backlog(servers, a)
-    copies, loads = [], []
+    copies, loads, writes = [], [], []
     for _ in range(a.repeats):
         servers.quiesce()
         copies.append(copied(site))
         servers.quiesce()
         loads.append(loaded(site))
-    ours, peer = med(s for s, _ in loads), med(copies)
-    rows = [["psql COPY, binary, to psql COPY", f"{events / peer:,.0f}", f"{peer / ours:.2f}", ""],
+        servers.quiesce()
+        writes.append(written(site))
+    ours, peer, rows_alone = med(s for s, _ in loads), med(copies), med(writes)
+    rows = [["psql COPY, binary, to psql COPY: the events", f"{events / peer:,.0f}", f"{peer / ours:.2f}", ""],
+            ["the same, of the rows that rolag has made", f"{events / rows_alone:,.0f}", f"{rows_alone / ours:.2f}", ""],
             ["rolag", f"{events / ours:,.0f}", "1.00", f"{med(p for _, p in loads) / MIB:.0f}"]]
     return (["", "events/s", "rolag ÷ this", "peak PSS MiB"], rows,
             "All tables, one after the other, on both sides. COPY copies the events; rolag folds them into history and "
-            "latest rows.", {"copy": copies, "load": loads})
+            "latest rows, which are more bytes; copying those from one database to another is the second line.",
+            {"copy": copies, "load": loads, "written": writes})
 
 
 # ---- verify -------------------------------------------------------------------------------------------
