@@ -209,9 +209,10 @@ def look_at_an_upgrade(page):
     m = page.machine
     before = show(m, "rolag-capture", "MainPID")["MainPID"]
     config = m.run("sha256sum /etc/rolag/rolag.yaml")[1]
-    m.run("apt-get install -y --reinstall ./root/rolag_*.deb")
+    said = m.run("cd /root && apt-get install -y --reinstall ./rolag_*.deb")[1]
     after = show(m, "rolag-capture", "MainPID", "ActiveState")
-    assert after["ActiveState"] == "active" and after["MainPID"] not in (before, "0")
+    assert after["ActiveState"] == "active" and after["MainPID"] not in (before, "0"), \
+        said + m.run("journalctl --no-pager -n 30 -o cat")[1]
     assert m.run("sha256sum /etc/rolag/rolag.yaml")[1] == config
     assert mode(m, "/etc/rolag/rolag.yaml") == ("640", "root", "rolag")
     m.run("until rolag status | grep '^Healthy'; do sleep 1; done")
