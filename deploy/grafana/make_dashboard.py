@@ -101,7 +101,13 @@ ROWS = [
     ("Reports", [
         ("Runs", "short", [("published", plain("rolag_reports_published_runs_total")), ("failed", plain("rolag_reports_failed_runs_total")),
                            ("tried again", plain("rolag_reports_retries_total"))]),
-        ("Newest published", "s", [("ago", age("rolag_reports_published_time_us"))]),
+        ("Open requests", "short", [("open", plain("rolag_reports_open_runs"))]),
+        ("Newest published, newest failed, oldest open", "s", [
+            ("published, ago", age("rolag_reports_published_time_us")), ("failed, ago", age("rolag_reports_failed_time_us")),
+            ("asked for, ago", age("rolag_reports_open_time_us"))]),
+        ("HTTP", "short", [("requests", plain("rolag_reports_http_requests_total")),
+                           ("failed", plain("rolag_reports_http_failed_requests_total")),
+                           ("connections cut", plain("rolag_reports_http_cut_connections_total"))]),
     ]),
 ]
 
