@@ -18,7 +18,7 @@ import time
 import psycopg
 
 from button import ask_outside
-from estate import Estate, Failed
+from estate import Estate, Failed, private
 from steps import Ended, catch_up, explain, prepare, show_proof
 import proof as proof_
 
@@ -109,6 +109,8 @@ def keep(screen, a):
     os.write(lock, str(os.getpid()).encode())
     estate = Estate(a.folder, a.rolag)
     try:
+        note(a.folder, "token", estate.serve_page())
+        note(a.folder, "page", f"http://127.0.0.1:{estate.port}/")
         prepare(screen, estate, a.history, a.rate, reconnect=3600)
         estate.load.order()
         with psycopg.connect(estate.warehouse.conninfo(), autocommit=True) as warehouse:
@@ -133,7 +135,7 @@ def keep(screen, a):
 
 
 def note(path, name, text):
-    with open(os.path.join(path, name), "w", encoding="utf-8") as out:
+    with open(os.path.join(path, name), "w", encoding="utf-8", opener=private) as out:
         out.write(text + "\n")
 
 
@@ -157,6 +159,7 @@ def invite(screen, a, path):
     entry("warehouse", f"psql -h {path}/warehouse -p 5432 -U postgres warehouse")
     entry("config", f"{path}/rolag.yaml")
     entry("logs", f"{path}/rolag.log  core.log  warehouse.log  load.log")
+    entry("page", f"{noted(path, 'page')}  with the token {noted(path, 'token')}")
     head("Try")
     command("watch it", f"{rolag} status --watch")
     command(f"all reports of this moment; the files are in {path}/reports", f"{rolag} report run --wait")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -108,6 +109,10 @@ class Load:
         return self.report
 
 
+def private(path, flags):
+    return os.open(path, flags, 0o600)
+
+
 class Estate:
     """Built step by step; each step raises Failed with the reason."""
 
@@ -115,6 +120,7 @@ class Estate:
         self.folder, self.rolag = folder, rolag
         self.core = self.warehouse = self.load = self.run = None
         self.config, self.log, self.reports = (os.path.join(folder, n) for n in ("rolag.yaml", "rolag.log", "reports"))
+        self.port = None            # of the companion's page; None: it serves none
         os.chmod(folder, 0o711)     # PostgreSQL may run as another user, and must get through
 
     # steps ------------------------------------------------------------------------------------
@@ -153,8 +159,21 @@ class Estate:
             "capture:", "  wal_budget: 1 GB",       # below the core's max_slot_wal_keep_size
             "spool:", "  quota: 1 GB", "  reserve: 0",
         ]
+        if self.port:
+            lines += ["http:", f"  listen: \"{self.port}\"", "  tokens: tokens"]
         with open(self.config, "w", encoding="utf-8") as out:
             out.write("\n".join(lines) + "\n")
+
+    def serve_page(self):
+        """To be called before init: the companion will serve its page here, for whoever has the token that is returned."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        _, out, _ = self.command("report", "token", "demo", "--scope", "reports:read,reports:run")
+        token, *_, line = out.split("\n\n")
+        with open(os.path.join(self.folder, "tokens"), "w", encoding="utf-8", opener=private) as tokens:
+            tokens.write(line)
+        return token
 
     def command(self, *words, timeout=60):
         """Runs rolag to its end: (exit code, standard output, error output)."""

@@ -2,6 +2,7 @@
 import datetime
 import glob
 import io
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 import uuid
 
 import psycopg
@@ -237,6 +239,10 @@ def test_up_stays_up_until_down(traces):
     code, out = traces.run("up", "--history", "9000")
     assert code == 0, out
     assert "psql -h " in out
+    page, token = re.search(r"(http://127\.0\.0\.1:\d+/)  with the token (\S+)", out).groups()
+    asked = urllib.request.Request(page + "api/v1/status", headers={"Authorization": "Bearer " + token})
+    with urllib.request.urlopen(page, timeout=60) as first, urllib.request.urlopen(asked, timeout=60) as status:
+        assert "<title>" in first.read().decode() and json.load(status)["sentence"]
     running = traces.processes()
     again = traces.run("up")
     assert again[0] == 0 and "up already" in again[1]
