@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from program import ROLAG
 
 PROMETHEUS = os.path.join(ROOT, "deploy", "prometheus")
 
@@ -93,6 +94,27 @@ def test_every_alert_is_tested_quiet_and_firing_and_has_its_runbook():
 def test_the_runbook_says_of_each_what_it_means_what_it_risks_and_what_to_do():
     for part in read("deploy/RUNBOOK.md").split("\n## ")[1:]:
         assert "\n*Risk.* " in part and "\n*Do.* " in part, part[:40]
+
+
+def test_the_runbook_names_commands_keys_and_units_that_there_are():
+    quoted = re.findall(r"`([^`]+)`", read("deploy/RUNBOOK.md").replace("```", ""))
+    commands = [q.split() for q in quoted if re.match(r"rolag [a-z]", q)]
+    assert len(commands) > 20
+    for _, name, *words in commands:
+        done = subprocess.run([ROLAG, name, "--help"], capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 0, name
+        known = set(re.findall(r"(?<![\w-])--[\w-]+", done.stdout))
+        assert {w for w in words if w.startswith("--")} <= known, (name, words)
+        for verb in (w for w in words if re.fullmatch("[a-z]+", w)):
+            assert re.search(rf"\b{verb}\b", done.stdout), (name, verb)
+    sections = yaml.safe_load(read("deploy/rolag.yaml"))
+    keys = [q.split(".") for q in quoted if re.fullmatch(r"[a-z]+\.[a-z_]+", q) and q.split(".")[0] in sections]
+    assert len(keys) > 8
+    for section, key in keys:
+        assert key in sections[section], (section, key)
+    units = {u.removesuffix(".service") for u in os.listdir(os.path.join(ROOT, "deploy", "systemd"))}
+    named = re.findall(r"\brolag(?:-[a-z]+|\.target)\b", " ".join(q for q in quoted if re.match("systemctl|journalctl", q)))
+    assert len(named) > 8 and set(named) <= units
 
 
 def test_every_metric_is_shown_or_watched_and_none_is_invented():
