@@ -605,7 +605,7 @@ dashboard:
 	$(PYTHON) deploy/grafana/make_dashboard.py > deploy/grafana/rolag.json
 
 shellcheck:
-	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*)
+	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare
 	@shellcheck .ci/run
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).

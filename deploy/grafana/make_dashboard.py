@@ -30,7 +30,10 @@ def quantile(name, q):
 # (row, [(title, unit, [(legend, query)])])
 ROWS = [
     ("Is the warehouse true and near?", [
-        ("Behind the core", "s", [("behind", plain("rolag:behind:seconds"))]),
+        ("What rolag status says", "short", [("healthy", plain("rolag_healthy")), ("{{state}}", plain("rolag_state"))]),
+        ("Roles that run", "short", [("{{role}}", plain("rolag_up"))]),
+        ("Behind the core", "s", [("behind", plain("rolag:behind:seconds")), ("newest that came", plain("rolag_lag_seconds"))]),
+        ("Behind, WAL", "bytes", [("behind", plain("rolag:behind:bytes")), ("received, not applied", plain("rolag_lag_bytes"))]),
         ("Commit to visible", "s", [("p50", quantile("rolag_commit_to_visible_seconds", 0.5)),
                                     ("p99", quantile("rolag_commit_to_visible_seconds", 0.99))]),
         ("Not as the core says", "short", [("differences", plain("rolag_apply_verify_differences_total")),
@@ -64,6 +67,8 @@ ROWS = [
     ("Capture", [
         ("Connected", "short", [("capture", plain("rolag_capture_connected")), ("apply", plain("rolag_apply_connected")),
                                 ("reports", plain("rolag_reports_connected"))]),
+        ("Started", "s", [("{{role}}, ago", f"time() - {plain('rolag_start_time_seconds')}")]),
+        ("Version", "short", [("{{version}}", plain("rolag_build_info"))]),
         ("Reconnects", "short", [("core/s", rate("rolag_capture_reconnects_total")), ("warehouse/s", rate("rolag_apply_reconnects_total"))]),
         ("Received", "short", [("transactions/s", rate("rolag_capture_transactions_total")), ("rows/s", rate("rolag_capture_changes_total")),
                                ("heartbeats/s", rate("rolag_capture_heartbeats_total"))]),

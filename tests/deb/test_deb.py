@@ -204,15 +204,49 @@ def look_at_restarts(page):
     assert show(m, "rolag-capture", "ActiveState")["ActiveState"] == "active"
 
 
+ROLES = ("rolag-capture", "rolag-apply", "rolag-reports")
+
+
+def processes(m):
+    return {role: show(m, role, "MainPID")["MainPID"] for role in ROLES}
+
+
+def upgrade(m, n):
+    """To the same program as a newer version, with units that have changed; what apt said, with the journal since."""
+    m.run(f"""set -e; cd /root; rm -rf newer; mkdir newer
+        dpkg-deb -R rolag_*.deb newer/tree
+        sed -i 's/^Version: .*/&+t{n}/' newer/tree/DEBIAN/control
+        sed -i 's/^Description=.*/&, version t{n}/' newer/tree/lib/systemd/system/rolag*
+        dpkg-deb --root-owner-group -b newer/tree newer/rolag.deb""")
+    said = m.run("date '+%F %T' > /root/began; apt-get install -y /root/newer/rolag.deb")[1]
+    assert m.run("dpkg-query -W -f='${Status} ${Version}' rolag")[1].startswith("install ok installed ")
+    assert m.run("dpkg-query -W -f='${Version}' rolag")[1].endswith(f"+t{n}")
+    return said + m.run('journalctl --no-pager -o cat -S "$(cat /root/began)"')[1]
+
+
 def look_at_an_upgrade(page):
-    """The same package again, as a newer one: what runs is restarted, configuration and state stay."""
+    """What runs is restarted, by the units that are new; what does not run is not started; configuration and state stay."""
     m = page.machine
-    before = show(m, "rolag-capture", "MainPID")["MainPID"]
     config = m.run("sha256sum /etc/rolag/rolag.yaml")[1]
-    said = m.run("cd /root && apt-get install -y --reinstall ./rolag_*.deb")[1]
-    after = show(m, "rolag-capture", "MainPID", "ActiveState")
-    assert after["ActiveState"] == "active" and after["MainPID"] not in (before, "0"), \
-        said + m.run("journalctl --no-pager -n 30 -o cat")[1]
+    m.run("systemctl stop rolag-apply")     # the target, which wants it, is still active
+    before = processes(m)
+    said = upgrade(m, 1)
+    after = processes(m)
+    for role in ("rolag-capture", "rolag-reports"):
+        unit = show(m, role, "ActiveState", "NeedDaemonReload", "Description")
+        assert (unit["ActiveState"], unit["NeedDaemonReload"]) == ("active", "no"), (role, unit, said)
+        assert unit["Description"].endswith(", version t1"), said
+        assert after[role] not in (before[role], "0"), (role, said)
+    assert show(m, "rolag-apply", "ActiveState", "MainPID") == {"ActiveState": "inactive", "MainPID": "0"}, said
+    assert show(m, "rolag.target", "ActiveState")["ActiveState"] == "active", said
     assert m.run("sha256sum /etc/rolag/rolag.yaml")[1] == config
     assert mode(m, "/etc/rolag/rolag.yaml") == ("640", "root", "rolag")
-    m.run("until rolag status | grep '^Healthy'; do sleep 1; done")
+    assert mode(m, "/var/lib/rolag/spool") == ("700", "rolag", "rolag")
+    m.run("systemctl start rolag-apply; until rolag status | grep '^Healthy'; do sleep 1; done")
+    m.run("systemctl stop rolag.target")    # all three, which are enabled
+    said = upgrade(m, 2)
+    for unit in (*ROLES, "rolag.target"):
+        assert show(m, unit, "ActiveState")["ActiveState"] == "inactive", (unit, said)
+    m.run("systemctl start rolag.target rolag-reports; until rolag status | grep '^Healthy'; do sleep 1; done")
+    for role in ROLES:
+        assert show(m, role, "ActiveState", "Description")["ActiveState"] == "active"
