@@ -76,6 +76,7 @@ static int quick_history(struct verify *v, struct quick *q, struct rt_err *err)
 
 static int quick_step(struct verify *v, struct quick *q, struct rt_err *err)
 {
+	RT_ASSERT(q->a != NULL || q->b != NULL);
 	int order = q->a == NULL ? 1 : q->b == NULL ? -1 : verify_order(v->l->rollup, q->a, q->b);
 	int rc = 0;
 	if (order != 0 || !verify_equal(q->a, q->b))

@@ -26,7 +26,9 @@ static bool next_differs(struct rd *a, struct rd *b)
 		s[i] = len == UINT32_MAX ? (struct slice){NULL, 0}
 					 : (struct slice){rd_bytes(in[i], len), len};
 	}
-	return (s[0].p == NULL) != (s[1].p == NULL) || !slice_eq(s[0], s[1]);
+	if (s[0].p == NULL || s[1].p == NULL)
+		return s[0].p != s[1].p;
+	return !slice_eq(s[0], s[1]);
 }
 
 int verify_columns(const struct rollup *r, const struct fold_row *a, const struct fold_row *b,

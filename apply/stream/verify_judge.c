@@ -124,14 +124,14 @@ static int step(struct verify *v, struct pair *p, struct verify_suspect *s, stru
 static int compare_latest(struct verify *v, struct pair *p, const struct verify_suspect *s,
 			  struct rt_err *err)
 {
-	const struct fold_row *row;
+	const struct fold_row *row = NULL;
 	struct landed_reader latest;
 	landed_reader_open(&latest, v->warehouse_sure, v->l, true, VERIFY_CHUNK_ROWS);
 	int rc = landed_reader_entity(&latest, s->id, err);
 	if (rc == 0)
 		rc = landed_reader_next(&latest, &row, err);
 	v->on_latest = true;
-	if (rc == VERIFY_ROW) {
+	if (rc == VERIFY_ROW && row != NULL) {
 		count_row(v, true, &v->count->latest_rows);
 		if (!p->last.there)
 			tell(v, VERIFY_EXTRA, row->version, NULL, NULL);
