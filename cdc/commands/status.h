@@ -19,6 +19,9 @@ enum status_life {
 /* The companion stands behind the roles that the stream needs: it is judged by itself, where it is known here. */
 enum { STATUS_CAPTURE, STATUS_APPLY, STATUS_ROLES, STATUS_REPORTS = STATUS_ROLES, STATUS_FILES };
 
+/* "capture", "apply", "reports": of counter files, in --json, in metrics. */
+extern const char *const status_role_name[STATUS_FILES];
+
 struct status_role {
 	enum status_life life;
 	struct met_file f; /* zero when LIFE_NEVER */

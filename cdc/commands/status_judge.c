@@ -7,8 +7,6 @@
 
 #include "cdc/commands/status.h"
 
-static const char *const role_name[STATUS_FILES] = {"capture", "apply", "reports"};
-
 void status_duration(struct buf *out, int64_t us)
 {
 	int64_t s = us / 1000000;
@@ -103,7 +101,7 @@ static void add_note(struct judging *j, int role)
 	const struct met_file *f = &j->f->role[role].f;
 	if (f->note[0] == '\0')
 		return;
-	buf_printf(&j->text, " Last word of %s, ", role_name[role]);
+	buf_printf(&j->text, " Last word of %s, ", status_role_name[role]);
 	status_duration(&j->text, RT_MAX(j->f->now_us - f->note_us, 0));
 	buf_printf(&j->text, " ago: %s", f->note);
 }
@@ -165,7 +163,7 @@ static bool judge_stopped(struct judging *j)
 	for (int i = 0; i < n; i++) {
 		const struct met_file *f = &role[gone[i]].f;
 		buf_printf(&j->text, "%s%s is not running (", i == 0 ? "" : ", ",
-			   role_name[gone[i]]);
+			   status_role_name[gone[i]]);
 		if (role[gone[i]].life == LIFE_NEVER) {
 			buf_str(&j->text, "no counters of it here)");
 			continue;
@@ -194,7 +192,7 @@ static bool judge_stuck(struct judging *j)
 			continue;
 		conclude(j, STATUS_STALLED, false);
 		buf_printf(&j->text, "Stalled: %s (pid %u) is there but has not moved for ",
-			   role_name[i], f->pid);
+			   status_role_name[i], f->pid);
 		status_duration(&j->text, j->f->now_us - f->updated_us);
 		add_age(j);
 		buf_u8(&j->text, '.');

@@ -8,11 +8,13 @@
 #define STILL_US    INT64_C(2000000)
 #define COMPARED_US INT64_C(1000000)
 
-static int read_role(const struct settings *s, const char *role, struct status_facts *f,
-		     struct status_role *r, struct rt_err *err)
+const char *const status_role_name[STATUS_FILES] = {"capture", "apply", "reports"};
+
+static int read_role(const struct settings *s, int role, struct status_facts *f, struct rt_err *err)
 {
+	struct status_role *r = &f->role[role];
 	char path[4096];
-	snprintf(path, sizeof(path), "%s/%s.counters", s->state_dir, role);
+	snprintf(path, sizeof(path), "%s/%s.counters", s->state_dir, status_role_name[role]);
 	int rc = met_read(path, &r->f, err);
 	if (rc < 0)
 		return rc;
@@ -31,10 +33,10 @@ int status_read(const struct settings *s, struct status_facts *ret, struct rt_er
 		.wal_budget_bytes = s->capture.wal_budget,
 		.moving = true,
 	};
-	int rc = read_role(s, "capture", ret, &ret->role[STATUS_CAPTURE], err);
-	if (rc == 0)
-		rc = read_role(s, "apply", ret, &ret->role[STATUS_APPLY], err);
-	return rc == 0 ? read_role(s, "reports", ret, &ret->role[STATUS_REPORTS], err) : rc;
+	int rc = 0;
+	for (int i = 0; rc == 0 && i < STATUS_FILES; i++)
+		rc = read_role(s, i, ret, err);
+	return rc;
 }
 
 bool status_moved(const struct status_facts *now, const struct status_facts *before)

@@ -4,7 +4,6 @@
 #include "cdc/commands/status.h"
 #include "proto/lsn.h"
 
-static const char *const role_name[STATUS_FILES] = {"capture", "apply", "reports"};
 static const char *const life_name[] = {
 	[LIFE_NEVER] = "never started",
 	[LIFE_ENDED] = "ended",
@@ -260,7 +259,7 @@ static void print_roles(const struct status_facts *f, struct buf *out)
 		const struct status_role *r = &f->role[i];
 		if (i == STATUS_REPORTS && r->life == LIFE_NEVER)
 			continue; /* not every pipeline has reports, and they may be another machine's */
-		buf_printf(out, "  %-10s %s", role_name[i], life_name[r->life]);
+		buf_printf(out, "  %-10s %s", status_role_name[i], life_name[r->life]);
 		if (r->life == LIFE_NEVER) {
 			buf_u8(out, '\n');
 			continue;
@@ -322,12 +321,12 @@ static void json_seconds(struct buf *out, const char *key, int64_t us)
 		buf_printf(out, "\"%s\": %.6f", key, (double)us / 1e6);
 }
 
-static void json_role(const struct status_facts *f, const char *name, const struct status_role *r,
-		      struct buf *out)
+static void json_role(const struct status_facts *f, int role, struct buf *out)
 {
+	const struct status_role *r = &f->role[role];
 	bool ever = r->life != LIFE_NEVER;
-	buf_printf(out, "    \"%s\": {\"life\": \"%s\", \"pid\": %u, \"state\": ", name,
-		   ever ? life_name[r->life] : "never", r->f.pid);
+	buf_printf(out, "    \"%s\": {\"life\": \"%s\", \"pid\": %u, \"state\": ",
+		   status_role_name[role], ever ? life_name[r->life] : "never", r->f.pid);
 	json_text(out, r->f.state);
 	buf_str(out, ", ");
 	json_seconds(out, "up_seconds", ever ? r->f.updated_us - r->f.started_us : -1);
@@ -388,11 +387,10 @@ void status_print_json(const struct status_facts *f, const struct status_view *v
 	buf_str(out, ",\n  ");
 	json_buckets(h, out);
 	buf_str(out, ",\n  \"roles\": {\n");
-	json_role(f, "capture", &f->role[STATUS_CAPTURE], out);
-	buf_str(out, ",\n");
-	json_role(f, "apply", &f->role[STATUS_APPLY], out);
-	buf_str(out, ",\n");
-	json_role(f, "reports", &f->role[STATUS_REPORTS], out);
+	for (int i = 0; i < STATUS_FILES; i++) {
+		buf_str(out, i > 0 ? ",\n" : "");
+		json_role(f, i, out);
+	}
 	buf_str(out, "\n  },\n  \"metrics\": {");
 	json_metrics(f, out);
 	buf_str(out, "\n  }\n}\n");

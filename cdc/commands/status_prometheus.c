@@ -23,8 +23,7 @@ static void head(struct buf *out, const char *name, const char *type, const char
 	buf_printf(out, "# HELP rolag_%s %s\n# TYPE rolag_%s %s\n", name, help, name, type);
 }
 
-static void print_judgement(const struct status_facts *f, const struct status_view *v,
-			    struct buf *out)
+static void print_judgement(const struct status_view *v, struct buf *out)
 {
 	head(out, "healthy", "gauge", "1 while rolag status says that all is well");
 	buf_printf(out, "rolag_healthy %d\n", v->healthy);
@@ -38,27 +37,20 @@ static void print_judgement(const struct status_facts *f, const struct status_vi
 	buf_printf(out, "rolag_lag_bytes %" PRIu64 "\n", v->lag_bytes);
 	head(out, "build_info", "gauge", "1, with the version of the program that looked");
 	buf_printf(out, "rolag_build_info{version=\"%s\"} 1\n", ROLAG_VERSION);
-	(void)f;
 }
 
 static void print_roles(const struct status_facts *f, struct buf *out)
 {
-	const struct {
-		const char *name;
-		const struct status_role *role;
-	} roles[] = {{"capture", &f->role[STATUS_CAPTURE]},
-		     {"apply", &f->role[STATUS_APPLY]},
-		     {"reports", &f->role[STATUS_REPORTS]}};
 	head(out, "up", "gauge", "1 while the role runs and turns");
-	for (size_t i = 0; i < ARRAY_LEN(roles); i++)
-		if (roles[i].role->life != LIFE_NEVER)
-			buf_printf(out, "rolag_up{role=\"%s\"} %d\n", roles[i].name,
-				   roles[i].role->life == LIFE_RUNNING);
+	for (int i = 0; i < STATUS_FILES; i++)
+		if (f->role[i].life != LIFE_NEVER)
+			buf_printf(out, "rolag_up{role=\"%s\"} %d\n", status_role_name[i],
+				   f->role[i].life == LIFE_RUNNING);
 	head(out, "start_time_seconds", "gauge", "when the role was started, since 1970");
-	for (size_t i = 0; i < ARRAY_LEN(roles); i++)
-		if (roles[i].role->life != LIFE_NEVER)
+	for (int i = 0; i < STATUS_FILES; i++)
+		if (f->role[i].life != LIFE_NEVER)
 			buf_printf(out, "rolag_start_time_seconds{role=\"%s\"} %.3f\n",
-				   roles[i].name, (double)roles[i].role->f.started_us / 1e6);
+				   status_role_name[i], (double)f->role[i].f.started_us / 1e6);
 }
 
 static void print_histogram(const struct status_facts *f, enum met_id id, struct buf *out)
@@ -91,7 +83,7 @@ void status_print_prometheus(const struct status_facts *f, const struct status_v
 {
 	static const char *const type[] = {
 		[MET_COUNTER] = "counter", [MET_GAUGE] = "gauge", [MET_HISTOGRAM] = "histogram"};
-	print_judgement(f, v, out);
+	print_judgement(v, out);
 	print_roles(f, out);
 	for (int i = 0; i < MET_COUNT; i++) {
 		const struct met_def *d = &met_defs[i];

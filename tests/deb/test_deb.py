@@ -4,7 +4,6 @@ import glob
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,28 +12,15 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "deploy", "demo"))
+sys.path.insert(0, os.path.join(ROOT, "tests", "system"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from cluster import Cluster  # noqa: E402
 from machine import Machine  # noqa: E402
+from readme import blocks, free_port  # noqa: E402
 
 HEADING = "## From the Debian package"
 PASSWORD = "not a good one"
-
-
-def blocks():
-    """[(language, who, text)] of the page."""
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
-        page = f.read().split(HEADING + "\n", 1)[1].split("\n## ", 1)[0]
-    found = re.findall(r"^```(\w+)\n(?:#|--) (.*?)\n(.*?)^```$", page, re.M | re.S)
-    assert len(found) == page.count("\n```") / 2, "a block without its first line"
-    return found
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def cluster(name, database):
@@ -69,7 +55,7 @@ def page(tmp_path_factory):
 class Page:
     def __init__(self, machine, core, warehouse, package):
         self.machine, self.core, self.warehouse, self.package = machine, core, warehouse, package
-        self.left = blocks()
+        self.left = blocks(HEADING)
         self.env = {"PASSWORD": PASSWORD}
         for name, c in (("CORE", core), ("WAREHOUSE", warehouse)):
             self.env[name] = f"host=127.0.0.1 port={c.port} dbname={c.database}"

@@ -6,11 +6,7 @@ standby), and an empty warehouse. What each step must have done is looked at by 
 """
 import os
 import re
-import socket
 import subprocess
-import sys
-import threading
-import time
 from types import SimpleNamespace
 
 import psycopg
@@ -19,6 +15,7 @@ from cluster import Cluster
 from mirrors import difference
 from pipeline import CORE_SQL, ROOT, TIMEOUT, Bank, Writing, oracle, trigger_sql, wait_for
 from program import ROLAG
+from readme import blocks, free_port
 from standby import make_standby
 
 HEADING = "## Beside an existing core, step by step"
@@ -61,21 +58,6 @@ insert into inbox_events (payload) values ('{"late": true}');
 delete from cala_account_set_member_accounts where member_account_id::text < '2';
 insert into cala_balance_history select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'BTC', 1, '{}';
 """
-
-
-def blocks():
-    """[(language, who, text)] of the page."""
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
-        page = f.read().split(HEADING + "\n", 1)[1].split("\n## ", 1)[0]
-    found = re.findall(r"^```(\w+)\n(?:#|--) (.*?)\n(.*?)^```$", page, re.M | re.S)
-    assert len(found) == page.count("\n```") / 2, "a block without its first line"
-    return found
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Shell:
@@ -239,7 +221,7 @@ def estate(tmp_path_factory):
 
 
 def test_the_page_beside_an_existing_core_is_true(estate):
-    page = iter(blocks())
+    page = iter(blocks(HEADING))
     said = []
 
     def step(who, expect=0):
