@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/sql/migrate.h"
 #include "cdc/commands/commands.h"
 #include "cdc/commands/status.h"
 #include "proto/base/yaml.h"
@@ -206,6 +207,8 @@ static int run(struct request *q, const struct cli *c, const struct settings *s,
 				.application_name = "rolag sync"};
 	q->pipeline = s->pipeline;
 	int rc = pgc_connect(&q->c, &o, err);
+	if (rc == 0)
+		rc = migrate_check(q->c, err);
 	if (rc == 0)
 		rc = find_tables(q, c, err);
 	if (rc == 0)
