@@ -11,6 +11,7 @@
 #   make install    binary, man pages, completions and the Lana pack below PREFIX (/usr/local); DESTDIR for packagers
 #   make deps       installs from Debian what is missing (quiet where nothing is); make deps-test: for tests, too
 #   make deb        build/deb/rolag_….deb, lintian clean; make test-deb installs it on a fresh Debian and uses it
+#   make test-container  builds the image and starts compose.yaml, by podman
 #   make lived      of these, a core with a past of two million events
 #   make large-report  of these, a report of five million rows in constant memory
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
@@ -419,7 +420,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps dashboard dashboard-check shellcheck config deps deps-test demo \
 	demo-up demo-down test test-system lived large-report test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
-	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb
+	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb test-container
 
 all: $(B)/rolag
 
@@ -605,7 +606,7 @@ dashboard:
 	$(PYTHON) deploy/grafana/make_dashboard.py > deploy/grafana/rolag.json
 
 shellcheck:
-	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare
+	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare tests/container/postgres/entrypoint
 	@shellcheck .ci/run
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
@@ -756,6 +757,10 @@ deb: deps
 test-deb: deb
 	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap util-linux"
 	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/deb $(PYTEST)
+
+test-container:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap podman podman-compose runc catatonit netavark aardvark-dns iptables"
+	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/container $(PYTEST)
 
 clean:
 	rm -rf build
