@@ -124,6 +124,7 @@ REPORTS_SRC := \
 	apply/reports/http/ask.c \
 	apply/reports/http/assets.c \
 	apply/reports/http/body.c \
+	apply/reports/http/limit.c \
 	apply/reports/http/query.c \
 	apply/reports/http/reply.c \
 	apply/reports/http/route.c \
