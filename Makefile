@@ -125,6 +125,7 @@ REPORTS_SRC := \
 	apply/reports/http/ask.c \
 	apply/reports/http/assets.c \
 	apply/reports/http/body.c \
+	apply/reports/http/limit.c \
 	apply/reports/http/query.c \
 	apply/reports/http/reply.c \
 	apply/reports/http/route.c \
@@ -255,15 +256,19 @@ COMMANDS_SRC := \
 	cdc/commands/roles.c \
 	cdc/commands/rebuild.c \
 	cdc/commands/run.c \
+	cdc/commands/spark.c \
 	cdc/commands/spool.c \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_look.c \
 	cdc/commands/status_print.c \
 	cdc/commands/status_prometheus.c \
+	cdc/commands/status_state.c \
 	cdc/commands/status_tables.c \
+	cdc/commands/status_watch.c \
 	cdc/commands/story.c \
 	cdc/commands/sync.c \
+	cdc/commands/term.c \
 	cdc/commands/verify.c \
 	cdc/commands/verify_repair.c
 
@@ -296,6 +301,7 @@ UNIT_TESTS := \
 	test_spool_disk \
 	test_spool_faults \
 	test_spool_forged \
+	test_terminal \
 	test_types \
 	test_verify
 

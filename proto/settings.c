@@ -414,6 +414,16 @@ const struct conf_key settings_keys[] = {
 	 .min = 1,
 	 .max = 1000,
 	 .help = "Of them, from one address; more are closed. A proxy is one address."},
+	{.name = "http.failures",
+	 .type = CONF_INT,
+	 .offset = FIELD(http.failures),
+	 .init = "30",
+	 .min = 0,
+	 .max = 1000000,
+	 .help = "Wrong tokens that one address may send in a minute (all together: eight times as "
+		 "many); more are answered with 429, unread, and so is a right one from that "
+		 "address meanwhile. A proxy is one address: where it limits failures itself, set "
+		 "this high. 0: no limit."},
 	{.name = "http.request_limit",
 	 .type = CONF_DURATION,
 	 .offset = FIELD(http.request_limit),

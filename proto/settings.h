@@ -105,7 +105,8 @@ struct settings {
 		const char *tokens;		 /* file of token hashes; "" = none */
 		int64_t connections;		 /* at one time */
 		int64_t connections_per_address; /* of them */
-		int64_t request_limit;		 /* µs in which a request must have come whole */
+		int64_t failures;      /* wrong tokens of one address in a minute; 0: no limit */
+		int64_t request_limit; /* µs in which a request must have come whole */
 	} http;
 	struct {
 		int level; /* index into settings_log_levels, an enum log_level by settings_log_level */

@@ -112,6 +112,8 @@ ROWS = [
             ("asked for, ago", age("rolag_reports_open_time_us"))]),
         ("HTTP", "short", [("requests", plain("rolag_reports_http_requests_total")),
                            ("failed", plain("rolag_reports_http_failed_requests_total")),
+                           ("wrong tokens", plain("rolag_reports_http_wrong_tokens_total")),
+                           ("refused", plain("rolag_reports_http_refused_requests_total")),
                            ("connections cut", plain("rolag_reports_http_cut_connections_total"))]),
     ]),
 ]
