@@ -8,7 +8,7 @@
 #   make sim        a minute of simulated schedules from a random seed (tests/sim/README.md)
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
-#   make install    binary, man pages, completions and the Lana pack below PREFIX (/usr/local); DESTDIR for packagers
+#   make install    binary, man pages, completions, the Lana pack and grants for readers below PREFIX (/usr/local); DESTDIR for packagers
 #   make deps       installs from Debian what is missing (quiet where nothing is); make deps-test: for tests, too
 #   make deb        build/deb/rolag_….deb, lintian clean; make test-deb installs it on a fresh Debian and uses it
 #   make test-container  builds the image and starts compose.yaml, by podman
@@ -741,6 +741,7 @@ install: $(B)/rolag
 	install -D -m 755 $(B)/rolag $(DESTDIR)$(PREFIX)/bin/rolag
 	install -d $(DESTDIR)$(PREFIX)/share/rolag/lana
 	cp -R transforms/lana/. $(DESTDIR)$(PREFIX)/share/rolag/lana/
+	install -D -m 644 deploy/grants/readers.sql $(DESTDIR)$(PREFIX)/share/rolag/readers.sql
 	$(B)/rolag manual $(DESTDIR)$(PREFIX)/share
 
 # ---- the Debian package: build/deb/rolag_VERSION_ARCH.deb, made by debhelper in a tree of its own ----

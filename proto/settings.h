@@ -43,7 +43,8 @@ struct settings {
 		struct conf_list append_only; /* those of them whose inserts only are published */
 	} mirrors;
 	struct {
-		int confirm; /* enum settings_confirm */
+		const char *connect; /* "" = core.connect */
+		int confirm;	     /* enum settings_confirm */
 		uint64_t wal_budget;
 		bool allow_unlimited_wal;
 		int on_lost_slot;      /* enum settings_lost_slot */
