@@ -1,5 +1,5 @@
 /* What a terminal shows: colour or not, lines that fit, sparks. */
-#include "unit.h"
+#include "tests/unit/unit.h"
 
 #include "cdc/commands/spark.h"
 #include "cdc/commands/term.h"
