@@ -227,6 +227,7 @@ APPLY_SRC := \
 	apply/stream/writer_rows.c
 
 COMMANDS_SRC := \
+	cdc/commands/bar.c \
 	cdc/commands/check.c \
 	cdc/commands/check_core.c \
 	cdc/commands/check_definitions.c \
