@@ -52,8 +52,8 @@ enum status_state {
 struct status_view {
 	enum status_state state;
 	bool healthy;
-	int64_t lag_us;	    /* age of the newest heartbeat or commit applied; −1: none yet */
-	int64_t ahead_us;   /* the same is so far in the future, by our clock */
+	int64_t lag_us; /* age of the newest heartbeat or commit applied; −1: none yet */
+	int64_t clock_us; /* the core's clock is so far ahead of ours (negative: behind); 0: no matter */
 	uint64_t lag_bytes; /* received − applied */
 	int64_t lost_in_us; /* forecast of the slot's loss; −1: not foreseen */
 	char sentence[900]; /* one line that says it all */

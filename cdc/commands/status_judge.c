@@ -314,15 +314,14 @@ static bool judge_slot(struct judging *j)
 /* The core's clock and ours: a heartbeat from the future, or one that comes and is old all the same. */
 static bool judge_clocks(struct judging *j)
 {
-	int64_t patience = patience_us(j->f->heartbeat_interval_us);
-	if (j->v->ahead_us <= patience && (j->v->lag_us <= patience || !j->f->beating))
+	if (j->v->clock_us == 0)
 		return false;
 	conclude(j, STATUS_LIVE, false);
 	buf_str(&j->text, "Clocks differ: heartbeats come through, but by this machine's clock the "
 			  "newest is ");
-	status_duration(&j->text, RT_MAX(j->v->ahead_us, j->v->lag_us));
+	status_duration(&j->text, llabs(j->v->clock_us));
 	buf_printf(&j->text, " %s, so that nobody can tell the lag; set the clock that is wrong, ",
-		   j->v->ahead_us > 0 ? "in the future" : "old");
+		   j->v->clock_us > 0 ? "in the future" : "old");
 	add_wal(j);
 	return true;
 }
@@ -384,7 +383,7 @@ static void judge_flow(struct judging *j)
 		buf_str(&j->text, " of WAL to go, ");
 	} else if (late) {
 		conclude(j, STATUS_STALLED, false);
-		buf_str(&j->text, behind ? "Stalled: apply does not get on with what capture has "
+		buf_str(&j->text, behind ? "Stalled: the warehouse does not take what capture has "
 					   "received, "
 					 : "Stalled: no heartbeat comes through the core, ");
 	} else if (value(j, STATUS_APPLY, MET_SYNC_TABLES) > 0) {
@@ -416,8 +415,11 @@ static void measure_lag(struct judging *j)
 				 value(j, STATUS_APPLY, MET_APPLY_COMMIT_US));
 	uint64_t received = value(j, STATUS_CAPTURE, MET_CAPTURE_RECEIVED_LSN);
 	uint64_t applied = value(j, STATUS_APPLY, MET_APPLY_APPLIED_LSN);
-	j->v->ahead_us = RT_MAX((int64_t)newest - j->f->now_us, 0);
+	int64_t patience = patience_us(j->f->heartbeat_interval_us);
 	j->v->lag_us = newest == 0 ? -1 : RT_MAX(j->f->now_us - (int64_t)newest, 0);
+	if (newest != 0 && ((int64_t)newest - j->f->now_us > patience ||
+			    (j->v->lag_us > patience && j->f->beating)))
+		j->v->clock_us = (int64_t)newest - j->f->now_us;
 	j->v->lag_bytes = received > applied ? received - applied : 0;
 	uint64_t lost_in_us = value(j, STATUS_CAPTURE, MET_CORE_SLOT_LOST_IN_US);
 	j->v->lost_in_us = lost_in_us == 0 ? -1 : (int64_t)lost_in_us;
