@@ -173,6 +173,7 @@ APPLY_SRC := \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
+	apply/stream/delay.c \
 	apply/stream/differ.c \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
@@ -354,7 +355,7 @@ SIM_WRAP := \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
 	remake_serve mirror_ensure rebuild_begin rebuild_ask \
 	quarantine_load quarantine_is_asked \
-	pgc_connect pgc_backoff_next spool_writer_open
+	pgc_connect pgc_connect_start pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(REPORT_SRC) $(MODELS_SRC) $(APPLY_SRC) $(REPORTS_SRC) \

@@ -252,7 +252,7 @@ static void test_status_behind_but_moving_is_catching_up(void **state)
 	expect(f, STATUS_CATCHING_UP, true, "Catching up: 2 kB of WAL to go, 60 s behind");
 	f->moving = false;
 	expect(f, STATUS_STALLED, false,
-	       "Stalled: apply does not get on with what capture has received, 60 s behind");
+	       "Stalled: the warehouse does not take what capture has received, 60 s behind");
 	/* Within the heartbeat's patience the role's own word counts. */
 	f = healthy();
 	snprintf(f->role[STATUS_APPLY].f.state, sizeof(f->role[0].f.state), "catching_up");
