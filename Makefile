@@ -8,9 +8,10 @@
 #   make sim        a minute of simulated schedules from a random seed (tests/sim/README.md)
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
-#   make install    binary, man pages, completions and the Lana pack below PREFIX (/usr/local); DESTDIR for packagers
+#   make install    binary, man pages, completions, the Lana pack and grants for readers below PREFIX (/usr/local); DESTDIR for packagers
 #   make deps       installs from Debian what is missing (quiet where nothing is); make deps-test: for tests, too
 #   make deb        build/deb/rolag_….deb, lintian clean; make test-deb installs it on a fresh Debian and uses it
+#   make test-container  builds the image and starts compose.yaml, by podman
 #   make lived      of these, a core with a past of two million events
 #   make large-report  of these, a report of five million rows in constant memory
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
@@ -124,6 +125,7 @@ REPORTS_SRC := \
 	apply/reports/http/ask.c \
 	apply/reports/http/assets.c \
 	apply/reports/http/body.c \
+	apply/reports/http/limit.c \
 	apply/reports/http/query.c \
 	apply/reports/http/reply.c \
 	apply/reports/http/route.c \
@@ -171,6 +173,7 @@ APPLY_SRC := \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
+	apply/stream/delay.c \
 	apply/stream/differ.c \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
@@ -225,6 +228,7 @@ APPLY_SRC := \
 	apply/stream/writer_rows.c
 
 COMMANDS_SRC := \
+	cdc/commands/bar.c \
 	cdc/commands/check.c \
 	cdc/commands/check_core.c \
 	cdc/commands/check_definitions.c \
@@ -254,15 +258,19 @@ COMMANDS_SRC := \
 	cdc/commands/roles.c \
 	cdc/commands/rebuild.c \
 	cdc/commands/run.c \
+	cdc/commands/spark.c \
 	cdc/commands/spool.c \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_look.c \
 	cdc/commands/status_print.c \
 	cdc/commands/status_prometheus.c \
+	cdc/commands/status_state.c \
 	cdc/commands/status_tables.c \
+	cdc/commands/status_watch.c \
 	cdc/commands/story.c \
 	cdc/commands/sync.c \
+	cdc/commands/term.c \
 	cdc/commands/verify.c \
 	cdc/commands/verify_repair.c
 
@@ -295,6 +303,7 @@ UNIT_TESTS := \
 	test_spool_disk \
 	test_spool_faults \
 	test_spool_forged \
+	test_terminal \
 	test_types \
 	test_verify
 
@@ -346,7 +355,7 @@ SIM_WRAP := \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
 	remake_serve mirror_ensure rebuild_begin rebuild_ask migrate_check \
 	quarantine_load quarantine_is_asked \
-	pgc_connect pgc_backoff_next spool_writer_open
+	pgc_connect pgc_connect_start pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(REPORT_SRC) $(MODELS_SRC) $(APPLY_SRC) $(REPORTS_SRC) \
@@ -419,7 +428,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps dashboard dashboard-check shellcheck config deps deps-test demo \
 	demo-up demo-down test test-system lived large-report test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
-	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb
+	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb test-container
 
 all: $(B)/rolag
 
@@ -605,7 +614,7 @@ dashboard:
 	$(PYTHON) deploy/grafana/make_dashboard.py > deploy/grafana/rolag.json
 
 shellcheck:
-	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare
+	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare tests/container/postgres/entrypoint
 	@shellcheck .ci/run
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
@@ -734,6 +743,7 @@ install: $(B)/rolag
 	install -D -m 755 $(B)/rolag $(DESTDIR)$(PREFIX)/bin/rolag
 	install -d $(DESTDIR)$(PREFIX)/share/rolag/lana
 	cp -R transforms/lana/. $(DESTDIR)$(PREFIX)/share/rolag/lana/
+	install -D -m 644 deploy/grants/readers.sql $(DESTDIR)$(PREFIX)/share/rolag/readers.sql
 	$(B)/rolag manual $(DESTDIR)$(PREFIX)/share
 
 # ---- the Debian package: build/deb/rolag_VERSION_ARCH.deb, made by debhelper in a tree of its own ----
@@ -756,6 +766,10 @@ deb: deps
 test-deb: deb
 	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap util-linux"
 	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/deb $(PYTEST)
+
+test-container:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap podman podman-compose runc catatonit netavark aardvark-dns iptables"
+	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/container $(PYTEST)
 
 clean:
 	rm -rf build

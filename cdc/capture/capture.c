@@ -213,7 +213,7 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 		{BINARY_OFF, STREAM_BINARY_OFF},
 	};
 	struct stream_options so = {
-		.conninfo = s->core.connect,
+		.conninfo = s->capture.connect,
 		.application_name = application_name,
 		.slot = s->core.slot,
 		.publication = c->publication,
@@ -240,7 +240,7 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 				       &c->remembered) == 1;
 	c->alarms.seen = c->remembered;
 	const struct custody_options co = {
-		.conninfo = s->core.connect,
+		.conninfo = s->capture.connect,
 		.application_name = application_name,
 		.slot = s->core.slot,
 		.heartbeat_interval_us = s->capture.heartbeat_interval,

@@ -8,6 +8,7 @@
 
 #include "apply/stream/landed.h"
 #include "apply/stream/mirror.h"
+#include "cdc/commands/bar.h"
 #include "cdc/commands/cli.h"
 #include "cdc/commands/estate.h"
 
@@ -34,6 +35,7 @@ struct check {
 	struct slot_view slot;
 	struct control_view control; /* version 0: not known */
 	int fails, warnings;
+	struct bar *bar; /* of what takes long; NULL: nothing does */
 };
 
 /* "ok    core: …" */
@@ -67,6 +69,9 @@ void check_http(struct check *k);
 void check_reports(struct check *k);
 /* A folder of ours: there and private, or one that can be made; forbidden: bits of its mode. */
 void check_folder(struct check *k, const char *key, const char *path, unsigned forbidden);
+/* What is in such a folder itself: files, or folders. */
+void check_inside(struct check *k, const char *key, const char *path, bool folders,
+		  unsigned forbidden);
 /* A connection, or NULL: told as a finding. */
 PGconn *check_connect(struct check *k, const char *what, const char *conninfo);
 /* Folders and free space. */

@@ -29,6 +29,13 @@ int __wrap_mirror_ensure(PGconn *c, const struct settings *s, struct mirror_set 
 int __wrap_rebuild_begin(struct rebuild *r, PGconn *c, struct rt_err *err);
 int __wrap_rebuild_ask(struct rebuild *r, PGconn *c, struct rt_err *err);
 int __wrap_migrate_check(PGconn *c, struct rt_err *err);
+/* Nobody else is at the simulated warehouse to be asked why it is slow. */
+int __wrap_pgc_connect_start(PGconn **ret, const struct pgc_options *o, struct rt_err *err);
+int __wrap_pgc_connect_start(PGconn **ret, const struct pgc_options *o, struct rt_err *err)
+{
+	return rt_fail(err, ERR_RETRY, "nobody is let in");
+}
+
 int64_t __wrap_pgc_backoff_next(struct pgc_backoff *b);
 
 extern struct landed sim_landed[ROLLUPS];

@@ -6,10 +6,15 @@ import socket
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+def section(heading, document="README.md"):
+    """The page under a heading."""
+    with open(os.path.join(ROOT, document), encoding="utf-8") as f:
+        return f.read().split(heading + "\n", 1)[1].split("\n## ", 1)[0]
+
+
 def blocks(heading, document="README.md"):
     """[(language, who, text)] of the page under a heading; not those that show what is printed (```text)."""
-    with open(os.path.join(ROOT, document), encoding="utf-8") as f:
-        page = f.read().split(heading + "\n", 1)[1].split("\n## ", 1)[0]
+    page = section(heading, document)
     found = re.findall(r"^```(\w+)\n(?:#|--) (.*?)\n(.*?)^```$", page, re.M | re.S)
     page = re.sub(r"^```text\n.*?^```$", "", page, flags=re.M | re.S)
     assert len(found) == page.count("\n```") / 2, "a block without its first line"
@@ -18,9 +23,7 @@ def blocks(heading, document="README.md"):
 
 def shown(heading, document="README.md"):
     """What the page says that is printed, block by block."""
-    with open(os.path.join(ROOT, document), encoding="utf-8") as f:
-        page = f.read().split(heading + "\n", 1)[1].split("\n## ", 1)[0]
-    return re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S)
+    return re.findall(r"^```text\n(.*?)^```$", section(heading, document), re.M | re.S)
 
 
 def is_shown(text, out):
