@@ -252,6 +252,12 @@ def test_watch_follows_the_size_of_its_window(counters):
         t.size(60, 40)
         t.wait_for("the lines for which there was no room", lambda text: "\n  cache " in text and text.endswith("q ends."))
         assert t.raw.count(b"\x1b[H") > drawn
+        for columns in range(61, 71):       # at once: more screens than looks
+            drawn = t.raw.count(b"\x1b[H")
+            t.size(columns, 40)
+            t.wait_for("a screen", lambda _, drawn=drawn: t.raw.count(b"\x1b[H") > drawn)
+        looks = len(t.wait_for("sparks", lambda text: bars(text, "spool"))[1].strip())
+        assert looks < t.raw.count(b"\x1b[H") - 2
         t.size(40, 8)
         t.wait_for("few lines", lambda text: text.endswith("q ends.") and "  cache " not in text)
         assert t.screen.wrapped == 0
