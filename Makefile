@@ -353,7 +353,7 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
-	remake_serve mirror_ensure rebuild_begin rebuild_ask \
+	remake_serve mirror_ensure rebuild_begin rebuild_ask migrate_check \
 	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_connect_start pgc_backoff_next spool_writer_open
 
