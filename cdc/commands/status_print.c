@@ -285,6 +285,8 @@ static void print_roles(const struct status_facts *f, struct buf *out)
 void status_print_table(const struct status_facts *f, const struct status_view *v,
 			const struct status_facts *before, struct buf *out)
 {
+	if (v->runbook != NULL)
+		buf_printf(out, "  to do      RUNBOOK.md, %s\n", v->runbook);
 	print_stages(f, v, out);
 	print_work(f, before, out);
 	print_wal(f, v, out);
@@ -376,6 +378,11 @@ void status_print_json(const struct status_facts *f, const struct status_view *v
 	buf_printf(out, "{\n  \"healthy\": %s,\n  \"state\": \"%s\",\n  \"sentence\": ",
 		   v->healthy ? "true" : "false", status_state_name(v->state));
 	json_text(out, v->sentence);
+	buf_str(out, ",\n  \"runbook\": ");
+	if (v->runbook == NULL)
+		buf_str(out, "null");
+	else
+		json_text(out, v->runbook);
 	buf_str(out, ",\n  ");
 	json_seconds(out, "lag_seconds", v->lag_us);
 	buf_printf(out, ",\n  \"lag_bytes\": %" PRIu64 ",\n  ", v->lag_bytes);

@@ -63,6 +63,7 @@ ROWS = [
         ("The core's oldest transaction", "s", [("age", micro("rolag_core_oldest_transaction_us"))]),
         ("Its server process", "none", [("pid", plain("rolag_core_oldest_transaction_pid"))]),
         ("Slots lost", "short", [("made anew", plain("rolag_capture_slots_made_total")), ("gaps", plain("rolag_capture_gaps_total"))]),
+        ("Slot made anew", "s", [("ago", age("rolag_capture_slot_made_time_us"))]),
     ]),
     ("Capture", [
         ("Connected", "short", [("capture", plain("rolag_capture_connected")), ("apply", plain("rolag_apply_connected")),
