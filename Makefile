@@ -226,6 +226,7 @@ APPLY_SRC := \
 	apply/stream/writer_rows.c
 
 COMMANDS_SRC := \
+	cdc/commands/bar.c \
 	cdc/commands/check.c \
 	cdc/commands/check_core.c \
 	cdc/commands/check_definitions.c \
@@ -255,15 +256,19 @@ COMMANDS_SRC := \
 	cdc/commands/roles.c \
 	cdc/commands/rebuild.c \
 	cdc/commands/run.c \
+	cdc/commands/spark.c \
 	cdc/commands/spool.c \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_look.c \
 	cdc/commands/status_print.c \
 	cdc/commands/status_prometheus.c \
+	cdc/commands/status_state.c \
 	cdc/commands/status_tables.c \
+	cdc/commands/status_watch.c \
 	cdc/commands/story.c \
 	cdc/commands/sync.c \
+	cdc/commands/term.c \
 	cdc/commands/verify.c \
 	cdc/commands/verify_repair.c
 
@@ -296,6 +301,7 @@ UNIT_TESTS := \
 	test_spool_disk \
 	test_spool_faults \
 	test_spool_forged \
+	test_terminal \
 	test_types \
 	test_verify
 

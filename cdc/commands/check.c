@@ -23,6 +23,7 @@ const struct cli_usage check_usage = {
 
 static void tell(struct check *k, const char *word, const char *mend, const char *fmt, va_list ap)
 {
+	bar_hide(k->bar);
 	printf("%-5s ", word);
 	vprintf(fmt, ap);
 	putchar('\n');

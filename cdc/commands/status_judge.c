@@ -65,18 +65,6 @@ enum status_life status_life(const struct met_file *f, bool process_is_there, in
 	return silent_us > patience_us(heartbeat_interval_us) ? LIFE_STUCK : LIFE_RUNNING;
 }
 
-const char *status_state_name(enum status_state state)
-{
-	static const char *const name[] = {
-		[STATUS_STOPPED] = "stopped",	[STATUS_STALLED] = "stalled",
-		[STATUS_ALARM] = "alarm",	[STATUS_SPOOL_FULL] = "spool_full",
-		[STATUS_SPILLING] = "spilling", [STATUS_STARTING] = "starting",
-		[STATUS_SYNCING] = "syncing",	[STATUS_CATCHING_UP] = "catching_up",
-		[STATUS_IDLE] = "idle",		[STATUS_LIVE] = "live",
-	};
-	return name[state];
-}
-
 /* A judgement being made; the sentence grows in text. */
 struct judging {
 	const struct status_facts *f;
@@ -415,10 +403,10 @@ static void judge_flow(struct judging *j)
 		conclude(j, STATUS_CATCHING_UP, true);
 		buf_str(&j->text, "Catching up: ");
 	} else if (j->f->now_us - RT_MAX(event_us, apply->started_us) > STATUS_IDLE_US) {
-		conclude(j, STATUS_IDLE, true);
+		conclude(j, is_parked(j) ? STATUS_PARKED : STATUS_IDLE, true);
 		buf_str(&j->text, is_parked(j) ? "Parked in part, idle: " : "Healthy and idle: ");
 	} else {
-		conclude(j, STATUS_LIVE, true);
+		conclude(j, is_parked(j) ? STATUS_PARKED : STATUS_LIVE, true);
 		buf_str(&j->text, is_parked(j) ? "Parked in part: " : "Healthy: ");
 	}
 	add_lag(j);
