@@ -84,7 +84,7 @@ static int list_parked(PGconn *c, const struct settings *s, int *ret_count, stru
 		c, &res, err,
 		"SELECT name, date_trunc('second', changed_at), coalesce(reason, 'no longer "
 		"landed'), reason IS NOT NULL FROM rolag.relation WHERE pipeline = $1 AND "
-		"state = 'parked' ORDER BY name",
+		"state = 'parked' AND beside IS NULL ORDER BY name",
 		1, &s->pipeline);
 	if (rc != 0)
 		return rc;

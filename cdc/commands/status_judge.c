@@ -323,7 +323,7 @@ static bool judge_clocks(struct judging *j)
 {
 	if (j->v->clock_us == 0)
 		return false;
-	conclude(j, STATUS_LIVE, false);
+	conclude(j, STATUS_ALARM, false);
 	refer(j, "RolagClocksDiffer");
 	buf_str(&j->text, "Clocks differ: heartbeats come through, but by this machine's clock the "
 			  "newest is ");

@@ -26,7 +26,22 @@ default_ulimits = ["nofile=4096:4096", "nproc=2048:2048"]
 [engine]
 runtime = "runc"
 """
-# Debian 12's podman-compose tells its own steps on standard output, amid what the container says there.
+# Debian 12's podman-compose does not know what network_mode: service:NAME is,
+PODMAN = """#!/bin/sh
+left=$#
+case " $* " in *" --network service:rolag "*)
+	while [ "$left" -gt 0 ]; do
+		word=$1; shift; left=$((left - 1))
+		case $word in
+		service:rolag) word=container:container_rolag_1 ;;
+		--net | --network-alias) shift; left=$((left - 1)); continue ;;
+		esac
+		set -- "$@" "$word"
+	done ;;
+esac
+exec /usr/bin/podman %s --storage-driver overlay "$@"
+"""
+# and tells its own steps on standard output, amid what the container says there.
 DOCKER = """#!/bin/sh
 if [ "$1" != compose ]; then exec podman "$@"; fi
 shift
@@ -47,7 +62,7 @@ class Engine:
         tools = os.path.join(folder, "bin")
         os.makedirs(tools)
         own = " ".join(f"--{name} {folder}/{name}" for name in ("root", "runroot", "network-config-dir", "tmpdir"))
-        for name, text in (("podman", f'#!/bin/sh\nexec /usr/bin/podman {own} --storage-driver overlay "$@"\n'), ("docker", DOCKER)):
+        for name, text in (("podman", PODMAN % own), ("docker", DOCKER)):
             with open(os.path.join(tools, name), "w", encoding="ascii", opener=lambda p, f: os.open(p, f, 0o755)) as f:
                 f.write(text)
         with open(os.path.join(folder, "engine.conf"), "w", encoding="ascii") as f:

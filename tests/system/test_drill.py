@@ -34,6 +34,12 @@ def drill(estate, request):
     made.close()
 
 
+def test_a_healthy_estate_looks_as_the_runbook_shows_it(estate, drill):
+    drill.begun_now()
+    drill.screen_then = estate.status()
+    drill.mend("Runbook", expect=["capture starts", "apply starts", "reports starts"])
+
+
 def test_the_core_is_down(estate, drill):
     drill.break_(estate.core_cluster.kill9)
     drill.names("Stalled: no connection to the core", "Connection refused", alert="RolagCaptureDisconnected")
@@ -95,7 +101,7 @@ def poison(estate):
 
 def test_the_slot_is_dropped(estate, drill):
     drill.break_(drop_slot, estate)
-    drill.names("Syncing", "slot", alert="RolagSlotMadeAnew")
+    drill.names("", "The slot was lost, and made anew", alert="RolagSlotMadeAnew")
     drill.mend("RolagSlotMadeAnew")
     drill.healed(also={"RolagSlotMadeAnew", "RolagCaptureDisconnected"}, linger={"RolagSlotMadeAnew"})
 

@@ -85,7 +85,7 @@ def old():
 STATES = {
     "live": (lambda: {}, "Healthy: ", "live", GOOD),
     "idle": (lambda: {"apply": {"apply_last_event_time_us": old()}}, "Healthy and idle: ", "idle", GOOD),
-    "parked": (lambda: {"apply": {"quarantine_entities": 2, "quarantine_rollups": 1}}, "Parked in part: ", "parked in part", BUSY),
+    "parked": (lambda: {"apply": {"quarantine_entities": 2, "quarantine_rollups": 1}}, "Parked in part: ", "parked", BUSY),
     "catching_up": (lambda: {"apply": {"state": "catching_up"}}, "Catching up: ", "catching up", BUSY),
     "syncing": (lambda: {"apply": {"apply_syncing_tables": 2, "apply_sync_done_rows": 500}}, "Syncing 2 tables: ", "syncing", BUSY),
     "starting": (lambda: {"apply": {"apply_connected": 0, "began": int(time.time() * 1e6)}}, "Starting: ", "starting", BUSY),
@@ -216,6 +216,16 @@ def test_watch_shows_what_was_by_sparks(counters):
         assert t.end() == 1
 
 
+def test_watch_colours_the_whole_sentence(counters):
+    counters.write(apply={"apply_connected": 0, "note": "word " * 60})
+    with counters.terminal("--watch") as t:
+        t.wait_for("a screen", lambda text: "q ends." in text)
+        t.press("q")
+        t.end()
+    sentence = t.raw.decode().split("\x1b[H")[1].split("  lag ")[0].split("\r\n")[:-2]
+    assert len(sentence) > 3 and all(line.startswith(f"\x1b[{BAD}m") for line in sentence)
+
+
 def test_watch_without_utf8_is_ascii(counters):
     with counters.terminal("--watch", env={"LC_ALL": "C"}) as t:
         t.wait_for("a screen", lambda text: re.search(r"^  spool +[ #]+#  120 MB, at most 120 MB$", text, re.M))
@@ -242,6 +252,12 @@ def test_watch_follows_the_size_of_its_window(counters):
         t.size(60, 40)
         t.wait_for("the lines for which there was no room", lambda text: "\n  cache " in text and text.endswith("q ends."))
         assert t.raw.count(b"\x1b[H") > drawn
+        for columns in range(61, 71):       # at once: more screens than looks
+            drawn = t.raw.count(b"\x1b[H")
+            t.size(columns, 40)
+            t.wait_for("a screen", lambda _, drawn=drawn: t.raw.count(b"\x1b[H") > drawn)
+        looks = len(t.wait_for("sparks", lambda text: bars(text, "spool"))[1].strip())
+        assert looks < t.raw.count(b"\x1b[H") - 2
         t.size(40, 8)
         t.wait_for("few lines", lambda text: text.endswith("q ends.") and "  cache " not in text)
         assert t.screen.wrapped == 0

@@ -166,11 +166,10 @@ static void test_trap_25_status_says_when_the_slot_is_lost(void **state)
 	struct buf out = BUF_INIT;
 	status_judge(f, &v);
 	status_print_table(f, &v, NULL, false, &out);
-	assert_non_null(strstr(buf_cstr(&out), "34 MB kept for our slot, lost past 16 GB, in "
+	assert_non_null(strstr(buf_cstr(&out), "34 MB kept; slot lost past 16 GB, in "
 					       "3 h 10 min at this rate"));
-	assert_non_null(strstr(buf_cstr(&out),
-			       "not ours: the core's oldest transaction, pid 4711, open "
-			       "5 min"));
+	assert_non_null(
+		strstr(buf_cstr(&out), "; the rest: transaction of pid 4711, open 5 min\n"));
 	buf_clear(&out);
 	status_print_json(f, &v, &out);
 	assert_non_null(strstr(buf_cstr(&out), "\"slot_lost_in_seconds\": 11400.000000"));
@@ -358,6 +357,81 @@ static void test_status_stopped(void **state)
 	       "core_x_events: unknown event");
 }
 
+static void test_status_clocks_that_differ_are_no_lag(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	uint64_t *apply = f->role[STATUS_APPLY].f.value;
+	(void)state;
+	apply[MET_APPLY_HEARTBEAT_US] = apply[MET_APPLY_COMMIT_US] =
+		(uint64_t)(NOW - 3600 * SECOND);
+	f->beating = true;
+	expect(f, STATUS_ALARM, false, "the newest is 60 min old, so that nobody can tell the lag");
+	status_judge(f, &v);
+	assert_true(v.clock_us == -3600 * SECOND);
+	apply[MET_APPLY_HEARTBEAT_US] = (uint64_t)(NOW + 60 * SECOND);
+	f->beating = false; /* the future needs no second look */
+	expect(f, STATUS_ALARM, false, "the newest is 60 s in the future");
+	status_judge(f, &v);
+	assert_true(v.clock_us == 60 * SECOND);
+	/* Whatever else is wrong: who watches by these clocks must know. */
+	f->role[STATUS_APPLY].f.value[MET_APPLY_CONNECTED] = 0;
+	status_judge(f, &v);
+	assert_int_equal(v.state, STATUS_STALLED);
+	assert_true(v.clock_us == 60 * SECOND);
+	struct buf out = BUF_INIT;
+	status_print_prometheus(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "rolag_clock_difference_seconds 60.000000\n"));
+	buf_release(&out);
+}
+
+static void expect_part(const struct status_facts *f, const char *part)
+{
+	struct status_view v;
+	status_judge(f, &v);
+	if (part == NULL)
+		assert_null(v.runbook);
+	else
+		assert_string_equal(v.runbook, part);
+}
+
+static void test_status_names_the_runbooks_part(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	(void)state;
+	expect_part(f, NULL);
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = (uint64_t)(NOW - 3700 * SECOND);
+	expect_part(f, NULL); /* long ago */
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = (uint64_t)(NOW - 12 * SECOND);
+	expect(f, STATUS_LIVE, true, " The slot was lost, and made anew 12 s ago;");
+	expect_part(f, "RolagSlotMadeAnew");
+	/* What is wrong now goes first; of two, the one that the sentence begins with. */
+	f->role[STATUS_APPLY].f.value[MET_QUARANTINE_ENTITIES] = 1;
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = 0;
+	expect_part(f, "RolagQuarantine");
+	f->role[STATUS_APPLY].f.value[MET_APPLY_CONNECTED] = 0;
+	expect_part(f, "RolagApplyDisconnected");
+	f->role[STATUS_CAPTURE].life = LIFE_ENDED;
+	expect_part(f, "RolagRoleDown");
+	f->role[STATUS_CAPTURE].f.value[MET_CORE_PUBLICATIONS_MISSING] = 1;
+	expect_part(f, "RolagPublicationMissing");
+	struct buf out = BUF_INIT;
+	status_judge(f, &v);
+	status_print_table(f, &v, NULL, false, &out);
+	assert_non_null(
+		strstr(buf_cstr(&out), "\n  to do      RUNBOOK.md, RolagPublicationMissing\n"));
+	buf_clear(&out);
+	status_print_json(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "\"runbook\": \"RolagPublicationMissing\","));
+	buf_clear(&out);
+	f = healthy();
+	status_judge(f, &v);
+	status_print_json(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "\"runbook\": null,"));
+	buf_release(&out);
+}
+
 static void test_status_of_the_companion(void **state)
 {
 	struct status_facts *f = healthy();
@@ -541,7 +615,7 @@ static void test_status_colors_say_the_verdict(void **state)
 	assert_non_null(strstr(line_of(f, true, "  state"), "\033[33mcatching up\033[0m"));
 	f = healthy();
 	f->role[STATUS_APPLY].f.value[MET_QUARANTINE_ENTITIES] = 2;
-	assert_non_null(strstr(line_of(f, true, "  state"), "\033[33mparked in part\033[0m"));
+	assert_non_null(strstr(line_of(f, true, "  state"), "\033[33mparked\033[0m"));
 	assert_string_equal(line_of(f, true, "  note"),
 			    "  note       \033[33m2 entities wait in quarantine (rolag quarantine "
 			    "list)\033[0m");
@@ -574,6 +648,20 @@ static void test_status_shows_no_escape_of_a_note(void **state)
 	buf_release(&b);
 }
 
+static void test_status_states_fit_a_line_of_80(void **state)
+{
+	for (int i = 0; i < STATUS_STATE_COUNT; i++) {
+		const enum status_state s = (enum status_state)i;
+		const struct status_view v = {.state = s};
+		struct status_facts *f = healthy();
+		struct buf b = BUF_INIT;
+		status_print_table(f, &v, NULL, false, &b);
+		assert_true(strcspn(buf_cstr(&b), "\n") <= 80);
+		assert_memory_equal(buf_cstr(&b), "  state      ", STATUS_TEXT_COLUMN);
+		buf_release(&b);
+	}
+}
+
 /* Behind all of the others. */
 static void test_status_every_state_was_reached(void **state)
 {
@@ -599,6 +687,8 @@ int main(void)
 		cmocka_unit_test(test_status_syncing_and_starting),
 		cmocka_unit_test(test_status_parked),
 		cmocka_unit_test(test_status_stopped),
+		cmocka_unit_test(test_status_clocks_that_differ_are_no_lag),
+		cmocka_unit_test(test_status_names_the_runbooks_part),
 		cmocka_unit_test(test_status_of_the_companion),
 		cmocka_unit_test(test_status_life_of_a_role),
 		cmocka_unit_test(test_status_units),
@@ -606,6 +696,7 @@ int main(void)
 		cmocka_unit_test(test_status_json_escapes),
 		cmocka_unit_test(test_status_colors_say_the_verdict),
 		cmocka_unit_test(test_status_shows_no_escape_of_a_note),
+		cmocka_unit_test(test_status_states_fit_a_line_of_80),
 		cmocka_unit_test(test_status_every_state_was_reached),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
