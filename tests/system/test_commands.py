@@ -876,7 +876,7 @@ def test_status_of_a_healthy_pipeline(running):
         site.rolag("status", "--json")))
     assert status["healthy"] is True and status["state"] in ("live", "idle")
     assert set(status) == {"healthy", "state", "sentence", "lag_seconds", "lag_bytes", "slot_lost_in_seconds",
-                           "visible_p50_seconds", "visible_p99_seconds", "visible_buckets", "roles", "metrics"}
+                           "visible_p50_seconds", "visible_p99_seconds", "visible_buckets", "roles", "metrics", "runbook"}
     assert status["roles"]["apply"]["life"] == "running" and status["metrics"]["apply_events_total"] == 1
     assert status["lag_seconds"] < TIMEOUT and status["visible_p50_seconds"] > 0
 
