@@ -1,7 +1,8 @@
 """The runbook's procedures, followed to the letter.
 
 Each page's blocks run in their order, unchanged, as those whom their first lines name, while the bank goes on writing; what
-came of it is looked at by other means than rolag's. One bank for all of them: a page begins with what the one before it left.
+came of it is looked at by other means than rolag's. One bank for all of them: a page begins with what the one before it left,
+or anew where that failed.
 rolag's machine is tests/system/machine_shim.py, where the package's paths are folders of the test.
 """
 import contextlib
@@ -55,7 +56,15 @@ class Bureau:
 
     def __init__(self, folder):
         self.folder, self.clusters, self.machines = folder, [], []
-        self.standby_port = free_port()
+        self.old, self.whole, self.standby_port = None, True, free_port()
+        try:
+            self.begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self):
+        """To the first proof that all is well."""
         self.core = self.server("core", "lana", {"wal_keep_size": "0", "max_wal_size": "64MB", "min_wal_size": "32MB",
                                                  "max_slot_wal_keep_size": "8GB"})
         self.warehouse = self.server("warehouse", "warehouse", {})
@@ -66,7 +75,6 @@ class Bureau:
         for cluster in (self.core, self.warehouse):
             cluster.psql(f"create role rolag login {'replication' if cluster is self.core else ''} password '{PASSWORD}'",
                          database="postgres")
-        self.old, self.whole = None, True
         self.machine = self.make_machine("machine")
         self.configure()
         for side, cluster in (("core", self.core), ("warehouse", self.warehouse)):
@@ -178,14 +186,22 @@ class Bureau:
 
 
 @pytest.fixture(scope="module")
-def bureau(tmp_path_factory):
-    made = None
-    try:
-        made = Bureau(str(tmp_path_factory.mktemp("runbook")))
-        yield made
-    finally:
-        if made is not None:
-            made.close()
+def bureaus():
+    """The one in use, if any."""
+    made = []
+    yield made
+    for bureau in made:
+        bureau.close()
+
+
+@pytest.fixture
+def bureau(bureaus, tmp_path_factory):
+    """That of the test before, or, where that failed, a new one."""
+    if bureaus and not bureaus[0].whole:
+        bureaus.pop().close()
+    if not bureaus:
+        bureaus.append(Bureau(str(tmp_path_factory.mktemp("runbook"))))
+    return bureaus[0]
 
 
 class Page:
@@ -222,7 +238,6 @@ class Page:
 @contextlib.contextmanager
 def following(bureau, heading):
     """A page, while the bank writes: at the end every block was run, and the warehouse is true."""
-    assert bureau.whole, "an earlier page failed: this one would begin with what that left"
     page, bureau.whole = Page(bureau, heading), False
     with Writing(bureau.bank, rate=40):
         yield page
@@ -452,8 +467,9 @@ def test_the_warehouse_fails_over_to_a_standby_that_was_behind(bureau, kept):
 
 def spool_begins(machine):
     """The first position that the spool has."""
-    folder = os.path.join(machine.srv, "rolag", "spool")
-    return min(int(n[9:25], 16) for n in os.listdir(folder) if n.endswith(".seg"))
+    code, out = machine.run("rolag spool ls")
+    assert code == 0, out
+    return min(int(name[9:25], 16) for name in re.findall(r"\b[0-9A-F]{8}-[0-9A-F]{16}\b", out))
 
 
 def test_the_warehouse_is_restored_from_an_older_backup(bureau):
