@@ -8,6 +8,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include "apply/sql/migrate.h"
 #include "cdc/commands/commands.h"
 #include "proto/pg/pgconn.h"
 
@@ -54,6 +55,8 @@ static int connect(const struct settings *s, PGconn **ret, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	rc = pgc_exec(*ret, NULL, err, "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'");
+	if (rc == 0)
+		rc = migrate_check(*ret, err);
 	if (rc != 0) {
 		pgc_close(*ret);
 		*ret = NULL;

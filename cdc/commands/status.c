@@ -24,6 +24,8 @@ const struct cli_usage status_usage = {
 				    "ever added:\n"
 				    "  healthy              true where the exit code is 0\n"
 				    "  state, sentence      one of the states, and the first line\n"
+				    "  runbook              the part of RUNBOOK.md that says what "
+				    "to do\n"
 				    "  lag_seconds          age of the newest commit or heartbeat "
 				    "applied\n"
 				    "  lag_bytes            WAL received and not applied\n"

@@ -68,15 +68,19 @@ enum status_state { STATUS_STATES(STATUS_STATE) STATUS_STATE_COUNT };
 struct status_view {
 	enum status_state state;
 	bool healthy;
-	int64_t lag_us;	    /* age of the newest heartbeat or commit applied; −1: none yet */
-	int64_t ahead_us;   /* the same is so far in the future, by our clock */
+	int64_t lag_us; /* age of the newest heartbeat or commit applied; −1: none yet */
+	int64_t clock_us; /* the core's clock is so far ahead of ours (negative: behind); 0: no matter */
 	uint64_t lag_bytes; /* received − applied */
 	int64_t lost_in_us; /* forecast of the slot's loss; −1: not foreseen */
+	const char *
+		runbook; /* the part of deploy/RUNBOOK.md that says what to do; NULL: nothing is to be done */
 	char sentence[900]; /* one line that says it all */
 };
 
 /* A heartbeat missing for more intervals than this is no lag any more but a stall. */
 #define STATUS_HEARTBEATS_MISSED 10
+/* A slot that was lost and made anew is said for so long (as RolagSlotMadeAnew is active). */
+#define STATUS_SLOT_MADE_US INT64_C(3600000000)
 /* No event for so long, while heartbeats arrive: idle. */
 #define STATUS_IDLE_US INT64_C(60000000)
 /* The least silence after which a role counts as stuck (else STATUS_HEARTBEATS_MISSED intervals). */

@@ -338,6 +338,8 @@ void status_print_table(const struct status_facts *f, const struct status_view *
 			const struct status_facts *before, bool color, struct buf *out)
 {
 	print_state(v, color, out);
+	if (v->runbook != NULL)
+		buf_printf(out, "  to do      RUNBOOK.md, %s\n", v->runbook);
 	print_stages(f, v, out);
 	print_work(f, before, out);
 	print_wal(f, v, color, out);
@@ -429,6 +431,11 @@ void status_print_json(const struct status_facts *f, const struct status_view *v
 	buf_printf(out, "{\n  \"healthy\": %s,\n  \"state\": \"%s\",\n  \"sentence\": ",
 		   v->healthy ? "true" : "false", status_state_name(v->state));
 	json_text(out, v->sentence);
+	buf_str(out, ",\n  \"runbook\": ");
+	if (v->runbook == NULL)
+		buf_str(out, "null");
+	else
+		json_text(out, v->runbook);
 	buf_str(out, ",\n  ");
 	json_seconds(out, "lag_seconds", v->lag_us);
 	buf_printf(out, ",\n  \"lag_bytes\": %" PRIu64 ",\n  ", v->lag_bytes);

@@ -251,7 +251,7 @@ static void test_status_behind_but_moving_is_catching_up(void **state)
 	expect(f, STATUS_CATCHING_UP, true, "Catching up: 2 kB of WAL to go, 60 s behind");
 	f->moving = false;
 	expect(f, STATUS_STALLED, false,
-	       "Stalled: apply does not get on with what capture has received, 60 s behind");
+	       "Stalled: the warehouse does not take what capture has received, 60 s behind");
 	/* Within the heartbeat's patience the role's own word counts. */
 	f = healthy();
 	snprintf(f->role[STATUS_APPLY].f.state, sizeof(f->role[0].f.state), "catching_up");
@@ -355,6 +355,81 @@ static void test_status_stopped(void **state)
 	       "(pid 101 ended 2 h 1 min ago), 0.4 s behind. Last word of apply, 12 s ago: "
 	       "relation "
 	       "core_x_events: unknown event");
+}
+
+static void test_status_clocks_that_differ_are_no_lag(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	uint64_t *apply = f->role[STATUS_APPLY].f.value;
+	(void)state;
+	apply[MET_APPLY_HEARTBEAT_US] = apply[MET_APPLY_COMMIT_US] =
+		(uint64_t)(NOW - 3600 * SECOND);
+	f->beating = true;
+	expect(f, STATUS_ALARM, false, "the newest is 60 min old, so that nobody can tell the lag");
+	status_judge(f, &v);
+	assert_true(v.clock_us == -3600 * SECOND);
+	apply[MET_APPLY_HEARTBEAT_US] = (uint64_t)(NOW + 60 * SECOND);
+	f->beating = false; /* the future needs no second look */
+	expect(f, STATUS_ALARM, false, "the newest is 60 s in the future");
+	status_judge(f, &v);
+	assert_true(v.clock_us == 60 * SECOND);
+	/* Whatever else is wrong: who watches by these clocks must know. */
+	f->role[STATUS_APPLY].f.value[MET_APPLY_CONNECTED] = 0;
+	status_judge(f, &v);
+	assert_int_equal(v.state, STATUS_STALLED);
+	assert_true(v.clock_us == 60 * SECOND);
+	struct buf out = BUF_INIT;
+	status_print_prometheus(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "rolag_clock_difference_seconds 60.000000\n"));
+	buf_release(&out);
+}
+
+static void expect_part(const struct status_facts *f, const char *part)
+{
+	struct status_view v;
+	status_judge(f, &v);
+	if (part == NULL)
+		assert_null(v.runbook);
+	else
+		assert_string_equal(v.runbook, part);
+}
+
+static void test_status_names_the_runbooks_part(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	(void)state;
+	expect_part(f, NULL);
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = (uint64_t)(NOW - 3700 * SECOND);
+	expect_part(f, NULL); /* long ago */
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = (uint64_t)(NOW - 12 * SECOND);
+	expect(f, STATUS_LIVE, true, " The slot was lost, and made anew 12 s ago;");
+	expect_part(f, "RolagSlotMadeAnew");
+	/* What is wrong now goes first; of two, the one that the sentence begins with. */
+	f->role[STATUS_APPLY].f.value[MET_QUARANTINE_ENTITIES] = 1;
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = 0;
+	expect_part(f, "RolagQuarantine");
+	f->role[STATUS_APPLY].f.value[MET_APPLY_CONNECTED] = 0;
+	expect_part(f, "RolagApplyDisconnected");
+	f->role[STATUS_CAPTURE].life = LIFE_ENDED;
+	expect_part(f, "RolagRoleDown");
+	f->role[STATUS_CAPTURE].f.value[MET_CORE_PUBLICATIONS_MISSING] = 1;
+	expect_part(f, "RolagPublicationMissing");
+	struct buf out = BUF_INIT;
+	status_judge(f, &v);
+	status_print_table(f, &v, NULL, false, &out);
+	assert_non_null(
+		strstr(buf_cstr(&out), "\n  to do      RUNBOOK.md, RolagPublicationMissing\n"));
+	buf_clear(&out);
+	status_print_json(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "\"runbook\": \"RolagPublicationMissing\","));
+	buf_clear(&out);
+	f = healthy();
+	status_judge(f, &v);
+	status_print_json(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "\"runbook\": null,"));
+	buf_release(&out);
 }
 
 static void test_status_of_the_companion(void **state)
@@ -612,6 +687,8 @@ int main(void)
 		cmocka_unit_test(test_status_syncing_and_starting),
 		cmocka_unit_test(test_status_parked),
 		cmocka_unit_test(test_status_stopped),
+		cmocka_unit_test(test_status_clocks_that_differ_are_no_lag),
+		cmocka_unit_test(test_status_names_the_runbooks_part),
 		cmocka_unit_test(test_status_of_the_companion),
 		cmocka_unit_test(test_status_life_of_a_role),
 		cmocka_unit_test(test_status_units),
