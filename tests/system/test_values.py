@@ -286,6 +286,30 @@ def test_models_tests_and_limits_that_rows_break(marked):
     assert ended == len(breaks) and p.leaks() == []
 
 
+def test_names_that_come_from_outside_begin_no_line_and_steer_no_terminal(marked):
+    """Types and keys of events are names, which logs and commands show: whoever writes events chooses them."""
+    p = marked
+    forged = "2026-01-01T00:00:00.000Z info apply: all is well"
+    for n, name in enumerate((f"x\n{forged}", f"x\r{forged}", f"\x1b[2J\x1b]0;owned\x07{forged}", f"\u009b31m{forged}")):
+        with p.writing() as conn:
+            write_role(conn, 500 + n, 1)
+            write_role(conn, 500 + n, 2, {"a": 1}, name)
+            write_role(conn, 600 + n, 1, {"name": "x", "permission_set_ids": [], name: 1})
+    p.wait_applied()
+    wait_for("them to be told", lambda: len(p.apply.lines("all is well")) >= 1)
+    shown = b""
+    for command in (["quarantine", "list"], ["quarantine", "show", ROLE, entity(500)], ["quarantine", "show", ROLE, entity(502)],
+                    ["quarantine", "show", ROLE, entity(503)], ["story", entity(502)], ["check", "--definitions"], ["status"],
+                    ["status", "--tables"], ["status", "--json"], ["quarantine", "retry", ROLE, entity(502)]):
+        _, out, err = p.run(*command)
+        shown += (out + err).encode()
+    logs = b"".join(said for where, said in p.exposed().items() if where.endswith(".log"))
+    for said in (shown, logs):
+        assert b"all is well" in said, "it was shown"
+        assert not [c for c in said if c < 0x20 and c not in b"\n" or c == 0x7f] and "\u009b".encode() not in said
+        assert not [line for line in said.splitlines() if line.startswith(forged.encode())]
+
+
 def test_what_a_client_sends_is_in_no_log(marked):
     p = marked
     for call in (lambda: p.get(f"/api/v1/report-runs?report={ASKED}"), lambda: p.get(f"{RUNS}/{ASKED}"), lambda: p.get(f"/{ASKED}", None),
