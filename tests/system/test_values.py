@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 from pipeline import PAYMENT, ROLE, entity, wait_for, write_payment, write_role
 from program import ROLAG
+from test_privileges import modes_seen
 from web import RUNS, Web
 
 MARK = "zq7canary"          # in whatever a row holds
@@ -199,7 +201,9 @@ def marked(core_cluster, warehouse_cluster):
             write_payment(conn, 1, effective=MARK)
             write_payment(conn, 2, amount=MARK)
         p.fill()
+        before = os.umask(0)
         p.start()
+        os.umask(before)
         with p.writing() as conn:
             p.create_bad(conn)
             conn.execute("insert into things select n, %s || n, %s from generate_series(1, 20) n", (MARK, MARK))
@@ -330,6 +334,19 @@ def test_what_a_client_sends_is_in_no_log(marked):
             for command in (["check"], ["report", "list"]):
                 _, out, err = p.run(*command, config=path)
                 assert ASKED not in out + err, (where, key, command)
+
+
+def test_folders_and_files_that_a_role_makes_by_itself_are_not_others(marked):
+    """Without the package's folders, under a umask that forbids nothing; after all that is above."""
+    marked.model("left(name, 20)")
+    marked.report()
+    assert marked.reports.stop() == 0
+    marked.start_reports()
+    code, out, err = marked.run("report", "run", "--wait", "--accept-quarantine")
+    assert code == 0, out + err
+    assert marked.leaks() == []
+    seen = modes_seen(marked.state_dir, cleared=stat.S_ISGID)
+    assert seen >= {"", "spool", "spool/[^/]+", "reports"} and len(seen) == 9, seen
 
 
 # ---- core dumps ------------------------------------------------------------------------------------------------------
