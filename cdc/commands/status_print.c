@@ -43,8 +43,10 @@ static void stage(struct buf *out, const struct status_facts *f, const char *nam
 			       value(f, STATUS_CAPTURE, MET_CAPTURE_RECEIVED_LSN));
 	char lsn[24];
 	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(at));
-	buf_printf(out, "  %-10s %-18s ", name, at.v == 0 ? "-" : lsn);
-	if (at.v != 0) {
+	if (at.v == 0) {
+		buf_printf(out, "  %-10s -", name);
+	} else {
+		buf_printf(out, "  %-10s %-18s ", name, lsn);
 		size_t before = out->len;
 		status_bytes(out, core > at.v ? core - at.v : 0);
 		size_t pad = 12 - RT_MIN(out->len - before, (size_t)12);

@@ -102,9 +102,10 @@ static void put_spark(const struct watcher *w, const struct spark *k, const char
 		buf_str(out, "not known");
 	else
 		put(out, now);
-	if (width > 0 && k->count > 1) {
+	const double most = spark_max(k, width);
+	if (width > 0 && (now >= 0 || most > 0)) {
 		buf_str(out, ", at most ");
-		put(out, spark_max(k, width));
+		put(out, most);
 	}
 	buf_u8(out, '\n');
 }

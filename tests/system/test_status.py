@@ -17,6 +17,11 @@ from terminal import Terminal
 MAGIC = 0x31304D474C4F52
 HISTOGRAMS = 4 * (2 + 288) * 8
 GOOD, BUSY, BAD = "32", "33", "31"
+SPARK = "▁▂▃▄▅▆▇█"
+
+
+def bars(text, label):
+    return re.search(rf"^  {re.escape(label)} +([{SPARK} ]*)  (.*), at most (.*)$", text, re.M)
 
 
 class Counters:
@@ -29,7 +34,7 @@ class Counters:
             f.write(f"pipeline: lana\nstate_dir: {folder}\ncore:\n  connect: host=nowhere\n"
                     f"warehouse:\n  connect: host=nowhere\nrollups:\n  path: {folder}\n")
 
-    def write(self, capture=None, apply=None, roles=("capture", "apply")):
+    def write(self, capture=None, apply=None, reports=None, roles=("capture", "apply")):
         now = int(time.time() * 1e6)
         lsn = 0x1_2345_6780
         values = {
@@ -42,7 +47,7 @@ class Counters:
                       "apply_last_event_time_us": now - 5_000_000, "apply_events_total": 123456,
                       "apply_transactions_total": 2345, "apply_cache_bytes": 1 << 20, "apply_mirrors": 9,
                       "apply_mirrored_inserts_total": 1000, **(apply or {})},
-            "reports": {}}
+            "reports": reports or {}}
         names = counter_names()
         for role in ("capture", "apply", "reports"):
             path = os.path.join(self.folder, role + ".counters")
@@ -125,6 +130,31 @@ def test_the_states_are_all_documented_and_all_tested():
     assert table == documented() and set(table) == set(STATES)
 
 
+def shape(line):
+    """A line of a screen without its numbers, sizes and times."""
+    line = re.sub(rf"[{SPARK}]+", "▁", line)
+    line = re.sub(r"[0-9A-F]+/[0-9A-F]+|\d+(\.\d+)?( (ms|s|min|h|d|[kMGT]?B)\b)?", "#", line)
+    return re.sub(r" +", " ", re.sub(r"# (# )+", "# ", line)).replace("# runs", "# run").rstrip()
+
+
+def test_the_screens_of_the_readme_are_what_is_printed(counters):
+    healthy, stalled = re.findall(r"^```\n(.*?)^```$", section("## The states"), re.M | re.S)
+    now = int(time.time() * 1e6)
+    for change in ({}, {"seen": now - 20_000_000}):
+        counters.write(roles=("capture", "apply", "reports"),
+                       capture={"capture_last_commit_time_us": now, "core_slot_lost_in_us": 80_000_000_000},
+                       apply={"apply_cache_hits_total": 90, "apply_cache_misses_total": 9, "apply_verified_rows_total": 5,
+                              "apply_verify_time_us": now - 5_000_000, "apply_mirrored_updates_total": 4, **change},
+                       reports={"state": "idle", "reports_published_runs_total": 1, "reports_published_time_us": now - 5_000_000})
+        with counters.terminal("--watch", rows=50) as t:
+            text = t.wait_for("sparks", lambda text: text if bars(text, "events/s") and "q ends." in text else None)
+        printed = counters.run().stdout if not change else text
+        shapes = {shape(line) for line in printed.splitlines()}
+        for line in (stalled if change else healthy).splitlines():
+            if not line.startswith("  visible"):       # forged counters have no histogram
+                assert shape(line) in shapes, (shape(line), sorted(shapes))
+
+
 def test_every_key_of_json_is_documented(counters):
     text = subprocess.run([ROLAG, "status", "--help"], capture_output=True, text=True, check=True).stdout
     listed = text.split("Keys of --json")[1].split("\nOptions:")[0].split("\n", 1)[1]
@@ -178,13 +208,6 @@ def test_a_terminal_breaks_lines_between_words(counters):
 
 
 # ---- --watch -----------------------------------------------------------------------------------------
-
-SPARK = "▁▂▃▄▅▆▇█"
-
-
-def bars(text, label):
-    return re.search(rf"^  {re.escape(label)} +([{SPARK} ]*)  (.*), at most (.*)$", text, re.M)
-
 
 @pytest.mark.parametrize("columns, rows", [(80, 24), (200, 50), (40, 10), (20, 5), (12, 3), (1, 1)])
 def test_watch_fits_every_terminal(counters, columns, rows):

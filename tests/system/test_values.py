@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 from pipeline import PAYMENT, ROLE, entity, wait_for, write_payment, write_role
 from program import ROLAG
+from test_privileges import modes_seen
 from web import RUNS, Web
 
 MARK = "zq7canary"          # in whatever a row holds
@@ -199,7 +201,9 @@ def marked(core_cluster, warehouse_cluster):
             write_payment(conn, 1, effective=MARK)
             write_payment(conn, 2, amount=MARK)
         p.fill()
+        before = os.umask(0)
         p.start()
+        os.umask(before)
         with p.writing() as conn:
             p.create_bad(conn)
             conn.execute("insert into things select n, %s || n, %s from generate_series(1, 20) n", (MARK, MARK))
@@ -286,6 +290,30 @@ def test_models_tests_and_limits_that_rows_break(marked):
     assert ended == len(breaks) and p.leaks() == []
 
 
+def test_names_that_come_from_outside_begin_no_line_and_steer_no_terminal(marked):
+    """Types and keys of events are names, which logs and commands show: whoever writes events chooses them."""
+    p = marked
+    forged = "2026-01-01T00:00:00.000Z info apply: all is well"
+    for n, name in enumerate((f"x\n{forged}", f"x\r{forged}", f"\x1b[2J\x1b]0;owned\x07{forged}", f"\u009b31m{forged}")):
+        with p.writing() as conn:
+            write_role(conn, 500 + n, 1)
+            write_role(conn, 500 + n, 2, {"a": 1}, name)
+            write_role(conn, 600 + n, 1, {"name": "x", "permission_set_ids": [], name: 1})
+    p.wait_applied()
+    wait_for("them to be told", lambda: len(p.apply.lines("all is well")) >= 1)
+    shown = b""
+    for command in (["quarantine", "list"], ["quarantine", "show", ROLE, entity(500)], ["quarantine", "show", ROLE, entity(502)],
+                    ["quarantine", "show", ROLE, entity(503)], ["story", entity(502)], ["check", "--definitions"], ["status"],
+                    ["status", "--tables"], ["status", "--json"], ["quarantine", "retry", ROLE, entity(502)]):
+        _, out, err = p.run(*command)
+        shown += (out + err).encode()
+    logs = b"".join(said for where, said in p.exposed().items() if where.endswith(".log"))
+    for said in (shown, logs):
+        assert b"all is well" in said, "it was shown"
+        assert not [c for c in said if c < 0x20 and c not in b"\n" or c == 0x7f] and "\u009b".encode() not in said
+        assert not [line for line in said.splitlines() if line.startswith(forged.encode())]
+
+
 def test_what_a_client_sends_is_in_no_log(marked):
     p = marked
     for call in (lambda: p.get(f"/api/v1/report-runs?report={ASKED}"), lambda: p.get(f"{RUNS}/{ASKED}"), lambda: p.get(f"/{ASKED}", None),
@@ -306,6 +334,19 @@ def test_what_a_client_sends_is_in_no_log(marked):
             for command in (["check"], ["report", "list"]):
                 _, out, err = p.run(*command, config=path)
                 assert ASKED not in out + err, (where, key, command)
+
+
+def test_folders_and_files_that_a_role_makes_by_itself_are_not_others(marked):
+    """Without the package's folders, under a umask that forbids nothing; after all that is above."""
+    marked.model("left(name, 20)")
+    marked.report()
+    assert marked.reports.stop() == 0
+    marked.start_reports()
+    code, out, err = marked.run("report", "run", "--wait", "--accept-quarantine")
+    assert code == 0, out + err
+    assert marked.leaks() == []
+    seen = modes_seen(marked.state_dir, cleared=stat.S_ISGID)
+    assert seen >= {"", "spool", "spool/[^/]+", "reports"} and len(seen) == 9, seen
 
 
 # ---- core dumps ------------------------------------------------------------------------------------------------------
