@@ -26,6 +26,7 @@ extern const char *const status_role_name[STATUS_FILES];
 struct status_role {
 	enum status_life life;
 	struct met_file f; /* zero when LIFE_NEVER */
+	bool foreign; /* another version of the program runs: its values are not known, and 0 */
 };
 
 struct status_facts {

@@ -201,6 +201,23 @@ static bool judge_stuck(struct judging *j)
 	return false;
 }
 
+/* Behind an upgrade, a role that was not started again: its numbers are not ours to read. */
+static bool judge_versions(struct judging *j)
+{
+	for (int i = 0; i < STATUS_ROLES; i++) {
+		if (!j->f->role[i].foreign)
+			continue;
+		conclude(j, STATUS_ALARM, false);
+		buf_printf(&j->text,
+			   "Alarm: %s (pid %u) runs, but is of another version than this program, "
+			   "which cannot read its numbers; restart it (systemctl restart "
+			   "rolag-%s).",
+			   status_role_name[i], j->f->role[i].f.pid, status_role_name[i]);
+		return true;
+	}
+	return false;
+}
+
 static bool is_young(const struct judging *j)
 {
 	for (int i = 0; i < STATUS_ROLES; i++)
@@ -541,8 +558,9 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	struct judging j = {.f = f, .v = ret, .text = BUF_INIT};
 	*ret = (struct status_view){0};
 	measure_lag(&j);
-	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) &&
-	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) && !judge_clocks(&j))
+	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_versions(&j) &&
+	    !judge_connections(&j) && !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) &&
+	    !judge_clocks(&j))
 		judge_flow(&j);
 	judge_slot_made(&j);
 	judge_parked(&j);

@@ -20,6 +20,7 @@ static int read_role(const struct settings *s, int role, struct status_facts *f,
 		return rc;
 	if (rc == 0)
 		r->f = (struct met_file){0};
+	r->foreign = rc == 2;
 	bool there = r->f.pid != 0 && (kill((pid_t)r->f.pid, 0) == 0 || errno == EPERM);
 	r->life = status_life(&r->f, there, f->now_us, f->heartbeat_interval_us);
 	return 0;

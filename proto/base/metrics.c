@@ -146,12 +146,19 @@ int met_read(const char *path, struct met_file *ret, struct rt_err *err)
 	}
 	ssize_t n = read(fd, ret, sizeof(*ret));
 	close(fd);
-	if (n != (ssize_t)sizeof(*ret) || ret->magic != MET_MAGIC || ret->count != MET_COUNT)
+	if (n < (ssize_t)offsetof(struct met_file, value) || ret->magic != MET_MAGIC)
+		return 0;
+	const bool ours = ret->count == MET_COUNT;
+	if (ours && n != (ssize_t)sizeof(*ret))
 		return 0;
 	ret->role[sizeof(ret->role) - 1] = '\0';
 	ret->state[sizeof(ret->state) - 1] = '\0';
 	ret->note[sizeof(ret->note) - 1] = '\0';
-	return 1;
+	if (ours)
+		return 1;
+	memset(ret->value, 0, sizeof(ret->value));
+	memset(ret->histogram, 0, sizeof(ret->histogram));
+	return 2;
 }
 
 const struct met_histogram *met_histogram(const struct met_file *f, enum met_id id)

@@ -39,7 +39,8 @@ struct met_histogram {
 };
 
 #define MET_HISTOGRAMS_MAX 4
-#define MET_MAGIC	   UINT64_C(0x31304d474c4f52) /* changes with the layout */
+#define MET_MAGIC                                                                                  \
+	UINT64_C(0x31304d474c4f52) /* changes with the layout of what stands before the values */
 
 struct met_file {
 	uint64_t magic;
@@ -71,7 +72,10 @@ const char *met_note_now(void);
 /* Once a turn: says that the process lives. */
 void met_tick(int64_t now_us);
 
-/* Copies the file into *ret: 1; 0 when there is none or it is of another version; negative: cannot read. */
+/*
+ * Copies the file into *ret: 1; 0 when there is none, or it is not whole; 2: a program with other
+ * metrics wrote it, and what stands before the values is read alone; negative: cannot read.
+ */
 int met_read(const char *path, struct met_file *ret, struct rt_err *err) RT_MUSTCHECK;
 /* The histogram of id in a file. */
 const struct met_histogram *met_histogram(const struct met_file *f, enum met_id id);

@@ -398,7 +398,7 @@ def test_state_of_another_version_is_not_taken_for_ours(newest):
             f.seek(8)
             f.write(struct.pack("<I", struct.unpack_from("<I", data, 8)[0] + 7))
     code, out, err = newest.run("status")
-    assert code == 1 and "no counters" in out, out + err
+    assert code == 1 and "capture is not running (pid" in out, out + err
     code, out, err = newest.run("status", "--prometheus")
     assert "rolag_up" in out, out + err
     with open(os.path.join(newest.state_dir, "spool", "applied"), "r+b") as f:
@@ -414,5 +414,14 @@ def test_state_of_another_version_is_not_taken_for_ours(newest):
     newest.wait_applied()
     wait_for("counters of ours", lambda: read_counters(os.path.join(newest.state_dir, "apply.counters")).get("pid")
              == newest.apply.pid)
+    path = os.path.join(newest.state_dir, "apply.counters")
+    with open(path, "r+b", buffering=0) as f:      # it runs on, and another program looks
+        data = f.read(12)
+        f.seek(8)
+        f.write(struct.pack("<I", struct.unpack_from("<I", data, 8)[0] - 1))
+        code, out, err = newest.run("status")
+        assert code == 1 and out.startswith(f"Alarm: apply (pid {newest.apply.pid}) runs, but is of another version"), out + err
+        f.seek(8)
+        f.write(data[8:])
     newest.assert_equal()
     newest.stop()

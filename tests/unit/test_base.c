@@ -1,6 +1,7 @@
 /* proto/base and proto/lsn, edge by edge. */
 #include "tests/unit/unit.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -569,6 +570,19 @@ static void test_metrics_file_and_quantiles(void **state)
 	for (unsigned n = 0; n < MET_BUCKETS; n++)
 		sum_us += met_bucket_us(n) * (int64_t)h->bucket[n];
 	assert_true(sum_us > (int64_t)h->sum_us * 0.93 && sum_us < (int64_t)h->sum_us * 1.07);
+	/* Of a program with more metrics, or fewer: who it is, and nothing of its numbers. */
+	const uint32_t counts[] = {MET_COUNT + 7, MET_COUNT - 1};
+	for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+		int fd = open(path, O_WRONLY);
+		assert_int_equal(pwrite(fd, &counts[i], 4, offsetof(struct met_file, count)), 4);
+		close(fd);
+		assert_int_equal(met_read(path, &f, &err), 2);
+		assert_int_equal(f.pid, getpid());
+		assert_string_equal(f.note, "what 5");
+		assert_int_equal(f.value[MET_APPLY_EVENTS], 0);
+		assert_int_equal(met_histogram(&f, MET_VISIBLE_SECONDS)->count, 0);
+		assert_int_equal(truncate(path, offsetof(struct met_file, value) + 80), 0);
+	}
 	assert_int_equal(truncate(path, 10), 0);
 	assert_int_equal(met_read(path, &f, &err), 0);
 	unlink(path);

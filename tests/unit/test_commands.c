@@ -482,6 +482,23 @@ static void test_status_of_the_companion(void **state)
 	buf_release(&out);
 }
 
+static void test_status_of_a_role_of_another_version(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	f->role[STATUS_APPLY].foreign = true;
+	memset(f->role[STATUS_APPLY].f.value, 0, sizeof(f->role[STATUS_APPLY].f.value));
+	status_judge(f, &v);
+	assert_int_equal(v.state, STATUS_ALARM);
+	assert_false(v.healthy);
+	assert_non_null(strstr(v.sentence, "apply (pid 101) runs, but is of another version"));
+	assert_non_null(strstr(v.sentence, "systemctl restart rolag-apply"));
+	assert_null(strstr(v.sentence, "behind"));
+	f->role[STATUS_APPLY].life = LIFE_ENDED;
+	status_judge(f, &v);
+	assert_int_equal(v.state, STATUS_STOPPED);
+}
+
 static void test_status_life_of_a_role(void **state)
 {
 	static struct met_file f;
@@ -690,6 +707,7 @@ int main(void)
 		cmocka_unit_test(test_status_clocks_that_differ_are_no_lag),
 		cmocka_unit_test(test_status_names_the_runbooks_part),
 		cmocka_unit_test(test_status_of_the_companion),
+		cmocka_unit_test(test_status_of_a_role_of_another_version),
 		cmocka_unit_test(test_status_life_of_a_role),
 		cmocka_unit_test(test_status_units),
 		cmocka_unit_test(test_status_rates_come_from_differences),
