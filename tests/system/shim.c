@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -187,6 +188,19 @@ int clock_gettime(clockid_t clock, struct timespec *ret)
 			(int64_t)ret->tv_sec * 1000000 + ret->tv_nsec / 1000 + faults->clock_us;
 		ret->tv_sec = (time_t)(us / 1000000);
 		ret->tv_nsec = us % 1000000 * 1000;
+	}
+	return rc;
+}
+
+/* PostgreSQL asks this one. */
+int gettimeofday(struct timeval *restrict ret, void *restrict zone)
+{
+	int (*real)(struct timeval *, void *) = dlsym(RTLD_NEXT, "gettimeofday");
+	int rc = real(ret, zone);
+	if (rc == 0 && faults != NULL && faults->clock_us != 0) {
+		int64_t us = (int64_t)ret->tv_sec * 1000000 + ret->tv_usec + faults->clock_us;
+		ret->tv_sec = us / 1000000;
+		ret->tv_usec = us % 1000000;
 	}
 	return rc;
 }
