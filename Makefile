@@ -11,6 +11,7 @@
 #   make install    binary, man pages, completions, the Lana pack and grants for readers below PREFIX (/usr/local); DESTDIR for packagers
 #   make deps       installs from Debian what is missing (quiet where nothing is); make deps-test: for tests, too
 #   make deb        build/deb/rolag_….deb, lintian clean; make test-deb installs it on a fresh Debian and uses it
+#   make test-container  builds the image and starts compose.yaml, by podman
 #   make lived      of these, a core with a past of two million events
 #   make large-report  of these, a report of five million rows in constant memory
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
@@ -172,6 +173,7 @@ APPLY_SRC := \
 	apply/sql/migrate.c \
 	apply/stream/apply.c \
 	apply/stream/batch.c \
+	apply/stream/delay.c \
 	apply/stream/differ.c \
 	apply/stream/gather.c \
 	apply/stream/landed.c \
@@ -226,6 +228,7 @@ APPLY_SRC := \
 	apply/stream/writer_rows.c
 
 COMMANDS_SRC := \
+	cdc/commands/bar.c \
 	cdc/commands/check.c \
 	cdc/commands/check_core.c \
 	cdc/commands/check_definitions.c \
@@ -255,15 +258,19 @@ COMMANDS_SRC := \
 	cdc/commands/roles.c \
 	cdc/commands/rebuild.c \
 	cdc/commands/run.c \
+	cdc/commands/spark.c \
 	cdc/commands/spool.c \
 	cdc/commands/status.c \
 	cdc/commands/status_judge.c \
 	cdc/commands/status_look.c \
 	cdc/commands/status_print.c \
 	cdc/commands/status_prometheus.c \
+	cdc/commands/status_state.c \
 	cdc/commands/status_tables.c \
+	cdc/commands/status_watch.c \
 	cdc/commands/story.c \
 	cdc/commands/sync.c \
+	cdc/commands/term.c \
 	cdc/commands/verify.c \
 	cdc/commands/verify_repair.c
 
@@ -296,6 +303,7 @@ UNIT_TESTS := \
 	test_spool_disk \
 	test_spool_faults \
 	test_spool_forged \
+	test_terminal \
 	test_types \
 	test_verify
 
@@ -345,9 +353,9 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
-	remake_serve mirror_ensure rebuild_begin rebuild_ask \
+	remake_serve mirror_ensure rebuild_begin rebuild_ask migrate_check \
 	quarantine_load quarantine_is_asked \
-	pgc_connect pgc_backoff_next spool_writer_open
+	pgc_connect pgc_connect_start pgc_backoff_next spool_writer_open
 
 # Everything but main, so that unit tests can link it.
 LIB_SRC := $(BASE_SRC) $(PROTO_SRC) $(PG_SRC) $(CAPTURE_SRC) $(ROLLUP_SRC) $(REPORT_SRC) $(MODELS_SRC) $(APPLY_SRC) $(REPORTS_SRC) \
@@ -420,7 +428,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps dashboard dashboard-check shellcheck config deps deps-test demo \
 	demo-up demo-down test test-system lived large-report test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
-	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb
+	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb test-container
 
 all: $(B)/rolag
 
@@ -606,7 +614,7 @@ dashboard:
 	$(PYTHON) deploy/grafana/make_dashboard.py > deploy/grafana/rolag.json
 
 shellcheck:
-	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare
+	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare tests/container/postgres/entrypoint
 	@shellcheck .ci/run
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
@@ -758,6 +766,10 @@ deb: deps
 test-deb: deb
 	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap util-linux"
 	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/deb $(PYTEST)
+
+test-container:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap podman podman-compose runc catatonit netavark aardvark-dns iptables"
+	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/container $(PYTEST)
 
 clean:
 	rm -rf build

@@ -280,14 +280,31 @@ static void plan(struct build *b)
 	}
 }
 
+void build_tell(struct build *b, size_t model)
+{
+	if (b->o->progress != NULL)
+		b->o->progress(b->o->ctx, b->done, b->total, b->m->model[model].name);
+	b->done++;
+}
+
+static void count_work(struct build *b)
+{
+	for (size_t i = 0; i < b->m->model_count; i++)
+		b->total += b->state[i].wanted;
+	for (size_t i = 0; i < b->r->test_count; i++)
+		b->total += !b->r->test[i].reused;
+}
+
 static int make_all(struct build *b)
 {
 	int rc = 0;
+	count_work(b);
 	for (size_t k = 0; rc == 0 && k < b->m->model_count; k++) {
 		size_t i = b->m->order[k];
 		if (!b->state[i].wanted)
 			continue;
 		FAILPOINT_FD(BUILD_MODEL, PQsocket(b->c));
+		build_tell(b, i);
 		b->state[i].schema = b->r->schema;
 		b->relation[i] = build_relation(b->a, b->r->schema, b->m->model[i].name);
 		rc = b->m->model[i].layer == MODEL_SEED ? build_make_seed(b, i) : build_make(b, i);

@@ -47,6 +47,8 @@ struct build_options {
 	bool kept; /* stays until build_drop; else build_sweep drops it once nothing needs it */
 	/* NULL, or called before each statement; true ends the build with ERR_RETRY. */
 	bool (*stopped)(void *ctx);
+	/* NULL, or called before each model that is made and each test that is run; done counts these. */
+	void (*progress)(void *ctx, size_t done, size_t total, const char *model);
 	void *ctx;
 };
 

@@ -33,6 +33,7 @@ struct build {
 	bool *source_there;
 	const char *as_of, *run_at; /* as SQL */
 	int64_t deadline_us;	    /* monotonic */
+	size_t done, total;	    /* models and tests, for o->progress */
 	int64_t timeout_set_us;	    /* when the server was told how long a statement may take */
 	struct rt_err *err;
 };
@@ -45,6 +46,8 @@ int build_do(struct build *b, const char *fmt, ...) RT_PRINTF(2, 3) RT_MUSTCHECK
 
 /* "schema"."name", in the arena. */
 const char *build_relation(struct arena *a, const char *schema, const char *name);
+/* Tells whoever watches that the model (or a test of it) is next. */
+void build_tell(struct build *b, size_t model);
 /* Appends one element to a text[] literal begun by buf_str(b, "{"); NULL: SQL NULL. */
 void build_array_add(struct buf *b, const char *text);
 /* Ends it, and gives it. */

@@ -295,8 +295,10 @@ static int run_all(struct build *b)
 	int rc = build_do(b, "SAVEPOINT tests");
 	while (rc == 0 && next_test(b, &k, &at, &p)) {
 		struct build_test *t = &b->r->test[n++];
-		if (!t->reused)
-			rc = add_test(b, g, &p, t);
+		if (t->reused)
+			continue;
+		build_tell(b, p.model);
+		rc = add_test(b, g, &p, t);
 	}
 	return rc == 0 ? end_together(b, g) : rc;
 }

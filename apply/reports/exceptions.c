@@ -14,7 +14,10 @@ static bool counts(const json_t *sources, const char *name)
 	return false;
 }
 
-/* Is it a reason not to publish? A table that is rebuilt has its old rows, one no longer landed is nobody's. */
+/*
+ * Is it a reason not to publish? A table that is rebuilt has its old rows, one no longer landed is nobody's; what
+ * stands beside one (built, or kept for an undo) is not read at all, and not in the list.
+ */
 static bool blocks_run(const json_t *one)
 {
 	const char *state = json_string_value(json_object_get(one, "state"));
@@ -58,7 +61,8 @@ int exceptions_read(PGconn *c, const char *pipeline, const json_t *sources, json
 	if (rc == 0)
 		rc = pgc_query(c, &res, err,
 			       "SELECT name, state, coalesce(reason, '') FROM rolag.relation WHERE "
-			       "pipeline = $1 AND state <> 'live' ORDER BY name COLLATE \"C\"",
+			       "pipeline = $1 AND state <> 'live' AND beside IS NULL ORDER BY "
+			       "name COLLATE \"C\"",
 			       1, &pipeline);
 	if (rc != 0)
 		return rc;

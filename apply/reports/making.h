@@ -21,6 +21,9 @@ struct making {
 	struct models *project; /* of the built-in builder; NULL: a command builds */
 	struct run_file *file;
 	size_t file_count;
+	/* NULL, or called before each report that is written. */
+	void (*progress)(void *ctx, size_t done, size_t total, const char *report);
+	void *ctx;
 };
 
 /*

@@ -43,6 +43,8 @@ static int write_files(struct making *m, const char *folder, const struct earlie
 	m->file_count = 0;
 	for (size_t i = 0; rc == 0 && i < m->run.report_count; i++) {
 		const struct report *r = report_find(&m->pack, m->run.report[i]);
+		if (m->progress != NULL)
+			m->progress(m->ctx, i, m->run.report_count, m->run.report[i]);
 		rc = r == NULL ? rt_fail(err, ERR_PERMANENT, "report %s is not defined any more",
 					 m->run.report[i])
 			       : write_report(m, &f, r, e, err);

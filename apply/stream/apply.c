@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <poll.h>
 
+#include "apply/stream/delay.h"
 #include "apply/stream/gather.h"
 #include "apply/stream/linger.h"
 #include "apply/stream/quarantine.h"
@@ -69,6 +70,7 @@ struct applier {
 	struct sync sync;
 	struct cache cache;
 	struct sampler sampler;
+	struct delay delay;
 	struct rebuild rebuild;
 	struct parked parked;
 	struct batch batch[2];
@@ -80,6 +82,7 @@ struct applier {
 	bool asking;   /* the writer asks for the WAL position only */
 	bool distrust; /* a key was there already: fetch states of all entities */
 	bool connected;
+	bool lost;	      /* a connection was; the next one is counted */
 	struct linger linger; /* of `making` */
 	bool serving;	      /* somebody asked for a retry: nothing is taken until it is done */
 	bool core_away;	      /* `making` waits for the core, to fill a gap */
@@ -188,6 +191,9 @@ static int connect_all(struct applier *a, struct rt_err *err)
 	a->remake_us = 0;
 	a->look_us = a->ask_us = a->quarantine_us = a->repair_us = 0;
 	quarantine_measure(&a->parked, &a->landed);
+	if (a->lost)
+		met_add(MET_APPLY_RECONNECTS, 1);
+	a->lost = false;
 	met_set(MET_APPLY_CONNECTED, 1);
 	met_set(MET_APPLY_APPLIED_LSN, a->ledger.applied.v);
 	met_note("%s", "");
@@ -223,7 +229,7 @@ static int fail(struct applier *a, int rc, struct rt_err *err)
 		return rc == ERR_RETRY ? 0 : rc;
 	int64_t wait = pgc_backoff_next(&a->backoff);
 	a->retry_us = rt_mono_us() + wait;
-	met_add(MET_APPLY_RECONNECTS, 1);
+	a->lost = true;
 	met_state("disconnected");
 	met_note("%s", err->msg);
 	if (log_limit_pass(&a->retry_limit, rt_mono_us(), &hidden))
@@ -839,6 +845,8 @@ static int set_up(struct applier *a, struct rt_err *err)
 	sampler_init(&a->sampler, s, &a->landed, &a->mirrors, &a->loop);
 	loop_add(&a->loop,
 		 (struct loop_source){"sampler", &a->sampler, sampler_prepare, sampler_dispatch});
+	delay_init(&a->delay, s, &a->writer);
+	loop_add(&a->loop, (struct loop_source){"delay", &a->delay, delay_prepare, delay_dispatch});
 	rebuild_init(&a->rebuild, s, &a->landed, &a->ledger, &a->loop);
 	loop_add(&a->loop,
 		 (struct loop_source){"rebuild", &a->rebuild, rebuild_prepare, rebuild_dispatch});
@@ -854,6 +862,7 @@ static void tear_down(struct applier *a)
 		applied_close(a->applied);
 	if (a->making != NULL) {
 		forget(a);
+		delay_release(&a->delay);
 		writer_release(&a->writer);
 		sync_release(&a->sync);
 		cache_release(&a->cache);

@@ -54,6 +54,8 @@ struct verify_options {
 	 */
 	void (*found_entity)(void *ctx, const struct landed *l, const char *id,
 			     int32_t extra_up_to);
+	/* Called now and then, while rows are compared (the count given has how many); may be NULL. */
+	void (*progress)(void *ctx);
 	/* Something to know, of a rollup; may be NULL. */
 	void (*note)(void *ctx, const char *relation, const char *text);
 	void *ctx;
@@ -89,6 +91,13 @@ int verify_entities(struct verify *v, const struct landed *l, size_t count, cons
 int verify_pass(struct verify *v, struct rt_err *err) RT_MUSTCHECK;
 /* The connection for single questions to the warehouse; no transaction is open on it. */
 PGconn *verify_warehouse(struct verify *v);
+
+/* A row more of the core is counted; tells progress of one in 256. */
+static inline void verify_count_core(const struct verify_options *o, struct verify_count *count)
+{
+	if ((++count->core_rows & 0xff) == 0 && o->progress != NULL)
+		o->progress(o->ctx);
+}
 
 /* New sessions as verify uses them: index order without a sort, read only on the core. */
 int verify_connect_core(const struct verify_options *o, PGconn **ret,

@@ -22,7 +22,7 @@ static int quick_core(struct verify *v, struct quick *q, struct rt_err *err)
 	if (rc != VERIFY_ROW)
 		q->a = NULL;
 	else
-		v->count->core_rows++;
+		verify_count_core(&v->o, v->count);
 	return RT_MIN(rc, 0);
 }
 

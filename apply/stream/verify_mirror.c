@@ -439,7 +439,7 @@ static int take_chunk_row(void *ctx, const struct mirror_row *row, struct rt_err
 	v->chunk_seen[at] = false;
 	buf_clear(&v->last);
 	buf_add_slice(&v->last, row->key);
-	v->count->core_rows++;
+	verify_count_core(&v->o, v->count);
 	return 0;
 }
 

@@ -54,6 +54,8 @@ static void set_metrics(struct capture *c, int64_t now_us)
 		return;
 	c->tick_at_us = now_us + CAPTURE_TICK_US;
 	met_set(MET_SPOOL_BYTES, c->spool != NULL ? spool_bytes(c->spool) : 0);
+	if (c->spool != NULL)
+		met_add(MET_SPOOL_WRITTEN, spool_take_written(c->spool));
 	met_state(state_name(c));
 }
 

@@ -302,6 +302,7 @@ int connect_slot_lost(void *ctx, const struct stream_facts *f, struct rt_err *er
 		  slot, loss_text(f->loss));
 	met_note("slot %s %s; a new one is being made", slot, loss_text(f->loss));
 	met_add(MET_CAPTURE_SLOTS_MADE, 1);
+	met_set(MET_CAPTURE_SLOT_MADE_US, (uint64_t)rt_now_us());
 	return 0;
 }
 

@@ -25,6 +25,7 @@ static void tell(struct check *k, const char *word, const char *mend, const char
 {
 	char text[4096];
 	vsnprintf(text, sizeof(text), fmt, ap);
+	bar_hide(k->bar);
 	printf("%-5s ", word);
 	cli_put(text, SIZE_MAX);
 	putchar('\n');

@@ -8,6 +8,7 @@
 
 #include "apply/stream/landed.h"
 #include "apply/stream/mirror.h"
+#include "cdc/commands/bar.h"
 #include "cdc/commands/cli.h"
 #include "cdc/commands/estate.h"
 
@@ -34,6 +35,7 @@ struct check {
 	struct slot_view slot;
 	struct control_view control; /* version 0: not known */
 	int fails, warnings;
+	struct bar *bar; /* of what takes long; NULL: nothing does */
 };
 
 /* "ok    core: …" */

@@ -427,6 +427,7 @@ static void check_file(struct check *k, PGconn *db, const char *path)
 void check_definitions_against(struct check *k, PGconn *db)
 {
 	struct dirent **entry;
+	struct bar bar;
 	int n = scandir(k->s.rollups.path, &entry, is_yaml, alphasort);
 	if (n < 0) {
 		struct rt_err err;
@@ -437,10 +438,15 @@ void check_definitions_against(struct check *k, PGconn *db)
 	if (n == 0)
 		check_fail(k, "rollups.path, or --rollups", "definitions: %s holds no *.yaml",
 			   k->s.rollups.path);
+	bar_begin(&bar, "check", "definitions", 0);
+	k->bar = &bar;
 	for (int i = 0; i < n; i++) {
+		bar_show(&bar, (uint64_t)i, (uint64_t)n, entry[i]->d_name);
 		check_file(k, db,
 			   arena_printf(k->arena, "%s/%s", k->s.rollups.path, entry[i]->d_name));
 		free(entry[i]);
 	}
+	bar_hide(&bar);
+	k->bar = NULL;
 	free(entry);
 }

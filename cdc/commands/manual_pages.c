@@ -162,7 +162,11 @@ void manual_page(const struct cli_command *table, size_t count, struct buf *out)
 		     "NOTIFY_SOCKET\nSet by "
 		     "systemd: the roles tell it that they are ready, how they are, and that they "
 		     "live.\n.TP\n.BR PGPASSFILE \", \" PGSERVICEFILE \", \" \\[u2026]\n"
-		     "What libpq reads.\n.SH FILES\n.TP\n.I /etc/rolag/rolag.yaml\n"
+		     "What libpq reads.\n.TP\n.B NO_COLOR\nWith any text: no colour, but for "
+		     "\\fB\\-\\-color\\fR (no\\-color.org).\n.TP\n.BR TERM \", \" LC_ALL \", "
+		     "\" LC_CTYPE \", \" LANG\nWhat the terminal can show: nothing but lines "
+		     "where TERM is dumb, ASCII where the encoding is not UTF\\-8.\n.SH "
+		     "FILES\n.TP\n.I /etc/rolag/rolag.yaml\n"
 		     "The configuration.\n.SH SEE ALSO\n.BR rolag.yaml (5)\n");
 }
 

@@ -8,6 +8,7 @@
 #include "apply/reports/build.h"
 #include "apply/reports/runs.h"
 #include "apply/sql/migrate.h"
+#include "cdc/commands/bar.h"
 #include "cdc/commands/commands.h"
 #include "proto/base/yaml.h"
 #include "proto/pg/pgconn.h"
@@ -255,8 +256,14 @@ static int publish(struct command *k, PGconn *c, const char *run_id)
 	return rc;
 }
 
+static void show_progress(void *ctx, size_t done, size_t total, const char *model)
+{
+	bar_show(ctx, done, total, model);
+}
+
 static int build(struct command *k, bool trial, bool *ret_warned)
 {
+	struct bar bar;
 	const char *run_id = make_uuid(&k->c->arena);
 	struct build_options o = {.s = &k->s,
 				  .project = k->m,
@@ -268,7 +275,9 @@ static int build(struct command *k, bool trial, bool *ret_warned)
 				  .as_of = k->as_of,
 				  .run_at_us = k->run_at_us,
 				  .anew = cli_option(k->c, "--full-refresh") != NULL,
-				  .trial = trial};
+				  .trial = trial,
+				  .progress = show_progress,
+				  .ctx = &bar};
 	struct build_result r;
 	struct rt_err ignored; /* what a crash left is in nobody's way */
 	PGconn *c = NULL;
@@ -278,7 +287,10 @@ static int build(struct command *k, bool trial, bool *ret_warned)
 		return rc;
 	}
 	(void)!build_sweep(c, &dropped, &ignored);
+	bar_begin(&bar, trial ? "test" : "build", "models and tests", 0);
+	bar_show(&bar, 0, 0, "the snapshot");
 	rc = build_run(c, &o, &r, &k->err);
+	bar_hide(&bar);
 	for (size_t i = 0; i < r.model_count && rc == 0; i++)
 		print_model(&r.model[i]);
 	*ret_warned = print_findings(&r) > 0;

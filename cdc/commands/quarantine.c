@@ -8,6 +8,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include "apply/sql/migrate.h"
 #include "cdc/commands/commands.h"
 #include "proto/pg/pgconn.h"
 
@@ -54,6 +55,8 @@ static int connect(const struct settings *s, PGconn **ret, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	rc = pgc_exec(*ret, NULL, err, "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'");
+	if (rc == 0)
+		rc = migrate_check(*ret, err);
 	if (rc != 0) {
 		pgc_close(*ret);
 		*ret = NULL;
@@ -70,7 +73,7 @@ static int list_parked(PGconn *c, const struct settings *s, int *ret_count, stru
 		c, &res, err,
 		"SELECT name, date_trunc('second', changed_at), coalesce(reason, 'no longer "
 		"landed'), reason IS NOT NULL FROM rolag.relation WHERE pipeline = $1 AND "
-		"state = 'parked' ORDER BY name",
+		"state = 'parked' AND beside IS NULL ORDER BY name",
 		1, &s->pipeline);
 	if (rc != 0)
 		return rc;

@@ -8,6 +8,7 @@
 
 #include "apply/sql/migrate.h"
 #include "apply/stream/landed.h"
+#include "cdc/commands/bar.h"
 #include "cdc/commands/commands.h"
 #include "proto/base/yaml.h"
 #include "proto/pg/pgconn.h"
@@ -40,7 +41,8 @@ struct run {
 	const struct rollup *file;
 	char number[16], fingerprint[17]; /* of the definition that is asked for */
 	char said[512];			  /* what is in its way, as it was printed last */
-	int64_t said_us, moved_us;
+	int64_t moved_us;
+	struct bar bar;
 };
 
 /* ---- asking ---- */
@@ -234,20 +236,37 @@ static int read_state(struct run *q, PGresult **ret, struct rt_err *err)
 		err);
 }
 
-static void print_progress(struct run *q, const PGresult *res)
+/* Where it is, but for rows being read. */
+static const char *stage_of(const PGresult *res)
 {
 	const char *state = PQgetvalue(res, 0, STATE), *beside = PQgetvalue(res, 0, BESIDE_STATE);
 	if (strcmp(state, "asked") == 0)
-		printf("%s: apply has not begun it\n", q->name);
-	else if (strcmp(state, "counted") == 0)
-		printf("%s: counted, the swap is next\n", q->name);
-	else if (strcmp(beside, "live") == 0)
-		printf("%s: it follows the stream, differences are counted\n", q->name);
-	else if (PQgetisnull(res, 0, ROWS))
-		printf("%s: it waits to be read\n", q->name);
+		return "apply has not begun it";
+	if (strcmp(state, "counted") == 0)
+		return "counted, the swap is next";
+	if (strcmp(beside, "live") == 0)
+		return "it follows the stream, differences are counted";
+	return PQgetisnull(res, 0, ROWS) ? "it waits to be read" : NULL;
+}
+
+static void print_progress(struct run *q, const PGresult *res)
+{
+	const char *stage = stage_of(res);
+	if (stage != NULL)
+		printf("%s: %s\n", q->name, stage);
 	else
 		printf("%s: %s rows read of about %s\n", q->name, PQgetvalue(res, 0, ROWS),
 		       PQgetvalue(res, 0, ESTIMATE));
+}
+
+static void show_progress(struct run *q, const PGresult *res)
+{
+	const char *stage = stage_of(res);
+	if (stage != NULL)
+		bar_show(&q->bar, 0, 0, stage);
+	else
+		bar_show(&q->bar, strtoull(PQgetvalue(res, 0, ROWS), NULL, 10),
+			 strtoull(PQgetvalue(res, 0, ESTIMATE), NULL, 10), q->name);
 }
 
 /* Said whenever it changes. */
@@ -256,6 +275,7 @@ static void print_reason(struct run *q, const char *reason)
 	if (strcmp(reason, q->said) == 0)
 		return;
 	snprintf(q->said, sizeof(q->said), "%s", reason);
+	bar_hide(&q->bar);
 	if (reason[0] != '\0')
 		printf("%s: it waits: %s\n", q->name, reason);
 }
@@ -267,15 +287,13 @@ static void watch_one(struct run *q, const PGresult *res)
 	print_reason(q, parked ? PQgetvalue(res, 0, BESIDE_REASON) : PQgetvalue(res, 0, REASON));
 	if (strcmp(PQgetvalue(res, 0, STATE), "asked") != 0)
 		q->moved_us = now;
-	if (now - q->said_us > SAY_EVERY_US) {
-		q->said_us = now;
-		print_progress(q, res);
-		if (now - q->moved_us > TAKEN_UP_US) {
-			q->moved_us = now;
-			puts("apply does not take it up: is it running? (rolag status)");
-		}
+	if (now - q->moved_us > TAKEN_UP_US) {
+		q->moved_us = now;
+		bar_hide(&q->bar);
+		puts("apply does not take it up: is it running? (rolag status)");
 	}
 	fflush(stdout);
+	show_progress(q, res);
 }
 
 static int print_end(struct run *q, const PGresult *res, struct rt_err *err)
@@ -306,6 +324,7 @@ static int look(struct run *q, bool watch, struct rt_err *err)
 	} else if (strcmp(state, "refused") == 0) {
 		rc = rt_fail(err, ERR_PERMANENT, "%s: %s", q->name, PQgetvalue(res, 0, REASON));
 	} else if (strcmp(state, "done") == 0) {
+		bar_hide(&q->bar);
 		rc = print_end(q, res, err);
 		rc = rc == 0 ? 1 : rc;
 	} else if (watch) {
@@ -323,9 +342,11 @@ static int look(struct run *q, bool watch, struct rt_err *err)
 static int watch(struct run *q, struct rt_err *err)
 {
 	int rc;
-	q->said_us = q->moved_us = rt_mono_us();
+	q->moved_us = rt_mono_us();
+	bar_begin(&q->bar, q->what, "rows", SAY_EVERY_US);
 	while ((rc = look(q, true, err)) == 0)
 		poll(NULL, 0, LOOK_MS);
+	bar_hide(&q->bar);
 	return rc < 0 ? rc : 0;
 }
 

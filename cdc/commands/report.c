@@ -14,6 +14,7 @@
 #include "apply/reports/publication.h"
 #include "apply/reports/run_json.h"
 #include "apply/reports/target.h"
+#include "cdc/commands/bar.h"
 #include "cdc/commands/commands.h"
 #include "proto/base/fsio.h"
 #include "proto/base/sha256.h"
@@ -124,21 +125,27 @@ static int await(PGconn *conn, const struct settings *s, const char *id, bool *r
 {
 	struct arena a;
 	struct run r;
+	struct bar bar;
 	char state[16] = "";
 	int rc;
 	arena_init(&a, 16384);
+	bar_begin(&bar, "report", "", 0);
 	for (;;) {
 		arena_reset(&a);
 		if ((rc = runs_get(conn, &a, s->pipeline, id, &r, err)) != 0)
 			break;
-		if (strcmp(state, r.state) != 0)
+		if (strcmp(state, r.state) != 0) {
+			bar_hide(&bar);
 			printf("%s\n", r.state);
+		}
 		fflush(stdout);
 		snprintf(state, sizeof(state), "%s", r.state);
 		if (runs_is_ended(&r))
 			break;
+		bar_show(&bar, 0, 0, state);
 		poll(NULL, 0, LOOK_MS);
 	}
+	bar_hide(&bar);
 	*ret_ok = rc == 0 && strcmp(r.client_state, "success") == 0;
 	if (rc == 0 && !*ret_ok)
 		printf("reason: %s\n", r.reason);
@@ -280,12 +287,14 @@ static int show(struct cli *c, const struct settings *s, PGconn *conn, struct rt
 
 /* ---- verify, rerun, xsd ---- */
 
-static bool verify_file(const char *path, const char *sha256, const char *name)
+static bool verify_file(const char *path, const char *sha256, const char *name, struct bar *bar)
 {
 	char hash[SHA256_HEX];
 	int64_t bytes;
 	struct rt_err err;
 	bool good = files_hash(path, hash, &bytes, &err) == 0;
+	if (!good || strcmp(hash, sha256) != 0)
+		bar_hide(bar);
 	if (!good)
 		printf("%s: %s\n", name, err.msg);
 	else if (strcmp(hash, sha256) != 0)
@@ -300,6 +309,7 @@ static int verify(struct cli *c, const struct settings *s, PGconn *conn, int *re
 	struct run_file *f;
 	size_t count, good = 0, files = 0;
 	char path[TARGET_PATH_MAX], hash[SHA256_HEX];
+	struct bar bar;
 	int rc = runs_get(conn, &c->arena, s->pipeline, c->arg[1], &r, err);
 	if (rc == 0)
 		rc = runs_files(conn, &c->arena, &r, &f, &count, err);
@@ -311,25 +321,35 @@ static int verify(struct cli *c, const struct settings *s, PGconn *conn, int *re
 	if (served.manifest == NULL)
 		return rt_fail(err, ERR_USAGE, "run %s published nothing (it is %s)", r.id,
 			       r.state);
+	bar_begin(&bar, "verify", "files", 0);
 	for (size_t i = 0; i < count; i++) {
 		if (f[i].path == NULL)
 			continue;
 		files++;
+		bar_show(&bar, i, count, f[i].path);
 		target_path(s->reports.target, served.id, f[i].path, path);
-		good += verify_file(path, f[i].sha256, f[i].path);
+		good += verify_file(path, f[i].sha256, f[i].path, &bar);
 	}
+	bar_hide(&bar);
 	RT_ASSERT(served.manifest != NULL); /* else it failed above */
 	sha256_hex(slice_str(served.manifest), hash);
 	target_path(s->reports.target, served.id, MANIFEST_NAME, path);
-	good += verify_file(path, hash, MANIFEST_NAME);
+	good += verify_file(path, hash, MANIFEST_NAME, NULL);
 	printf("%zu of %zu files are as they were published.\n", good, files + 1);
 	*ret_code = good == files + 1 ? EXIT_OK : EXIT_FINDING;
 	return 0;
 }
 
+static void show_progress(void *ctx, size_t done, size_t total, const char *report)
+{
+	bar_show(ctx, done, total, report);
+}
+
 static int rerun(struct cli *c, const struct settings *s, struct rt_err *err)
 {
-	struct making m = {.s = s};
+	struct bar bar;
+	struct making m = {.s = s, .progress = show_progress, .ctx = &bar};
+	bar_begin(&bar, "write", "reports", 0);
 	arena_init(&m.arena, 65536);
 	int rc = runs_connect(&m.c, s, "rolag report", NULL, err);
 	if (rc == 0)
@@ -343,6 +363,7 @@ static int rerun(struct cli *c, const struct settings *s, struct rt_err *err)
 		rc = making_read(&m, err);
 	if (rc == 0)
 		rc = publication_again(&m, err);
+	bar_hide(&bar);
 	if (rc == 0)
 		printf("%zu files in %s/%s are as they were published.\n", m.file_count,
 		       s->reports.target, m.run.id);

@@ -4,6 +4,7 @@
  */
 #include <inttypes.h>
 
+#include "cdc/commands/bar.h"
 #include "cdc/commands/commands.h"
 #include "proto/spool_internal.h"
 
@@ -281,8 +282,9 @@ struct totals {
 	struct lsn end;
 };
 
-/* Reads all that a reader would get. */
-static int read_spool(const struct options *o, bool print, struct totals *t, struct rt_err *err)
+/* Reads all that a reader would get; with a bar, nothing of it is printed. */
+static int read_spool(const struct options *o, struct bar *bar, struct totals *t,
+		      struct rt_err *err)
 {
 	struct spool_reader *r;
 	struct arena a;
@@ -294,15 +296,19 @@ static int read_spool(const struct options *o, bool print, struct totals *t, str
 		spool_reader_from_first(r);
 	arena_init(&a, (size_t)64 << 10);
 	while ((rc = spool_reader_next(r, &a, &c, err)) == 1) {
-		if (print)
+		if (bar == NULL)
 			put_change(&c, o->values);
-		else if (c.kind == CHANGE_GAP)
+		else if (c.kind == CHANGE_GAP) {
+			bar_hide(bar);
 			printf("note: the slot was lost: nothing between " LSN_FMT " and " LSN_FMT
 			       "\n",
 			       LSN_ARGS(c.gap_from), LSN_ARGS(c.lsn));
+		}
 		t->transactions += c.kind == CHANGE_COMMIT;
 		t->changes +=
 			c.kind != CHANGE_COMMIT && c.kind != CHANGE_BEGIN && c.kind != CHANGE_GAP;
+		if (bar != NULL && (t->changes & 0xff) == 0)
+			bar_show(bar, t->changes, 0, "what apply would get");
 		arena_reset(&a);
 	}
 	t->end = spool_reader_position(r);
@@ -314,13 +320,13 @@ static int read_spool(const struct options *o, bool print, struct totals *t, str
 static int dump_spool(const struct options *o, struct rt_err *err)
 {
 	struct totals t = {0};
-	int rc = read_spool(o, true, &t, err);
+	int rc = read_spool(o, NULL, &t, err);
 	return rc < 0 ? rc : EXIT_OK;
 }
 
 /* Findings of one segment, printed; negative only when it cannot be read at all. */
 static int verify_one(const struct options *o, const struct segment_entry *e, bool newest,
-		      unsigned *findings, struct rt_err *err)
+		      struct bar *bar, unsigned *findings, struct rt_err *err)
 {
 	struct segment_file f;
 	struct survey s;
@@ -328,6 +334,7 @@ static int verify_one(const struct options *o, const struct segment_entry *e, bo
 	if (rc == 0)
 		return 0;
 	if (rc == ERR_PERMANENT) {
+		bar_hide(bar);
 		printf("%s\n", err->msg);
 		*findings += 1;
 		return 0;
@@ -336,12 +343,14 @@ static int verify_one(const struct options *o, const struct segment_entry *e, bo
 		return rc;
 	rc = survey_segment(&f, &s, err);
 	if (rc == ERR_PERMANENT) {
+		bar_hide(bar);
 		printf("%s\n", err->msg);
 		*findings += 1;
 		rc = 0;
 	} else if (rc == 0 && s.good_bytes < s.file_bytes) {
 		/* A frame that ends too early is usual where a writer was stopped or is writing. */
 		bool usual = newest && !s.damaged && s.tail == FRAME_SHORT;
+		bar_hide(bar);
 		printf("%s: %s%" PRIu64 " bytes after offset %" PRIu64 " are not a whole frame\n",
 		       f.path, usual ? "note: " : "", s.file_bytes - s.good_bytes, s.good_bytes);
 		*findings += !usual;
@@ -354,18 +363,30 @@ static int verify_spool(const struct options *o, struct rt_err *err)
 {
 	struct segment_list list = {0};
 	struct totals t = {0};
+	struct bar bar;
 	unsigned findings = 0;
+	uint64_t bytes = 0, all = 0;
+	bar_begin(&bar, "verify", NULL, 0);
 	int rc = segment_list_read(&list, o->dir, err);
 	if (rc != 0)
 		goto out;
+	for (size_t i = 0; i < list.count; i++)
+		all += list.entry[i].bytes;
 	for (size_t i = 0; i < list.count; i++) {
 		const struct segment_entry *e = &list.entry[i];
 		/* A torn tail of an older generation is usual too: the next one begins before it. */
 		bool newest = i + 1 == list.count || e[1].generation != e->generation;
-		if (!segment_is_void(e) && (rc = verify_one(o, e, newest, &findings, err)) < 0)
+		bar_show(&bar, bytes, all, "segments");
+		if (!segment_is_void(e) &&
+		    (rc = verify_one(o, e, newest, &bar, &findings, err)) < 0)
 			goto out;
+		bytes += e->bytes;
 	}
-	if ((rc = read_spool(o, false, &t, err)) == ERR_PERMANENT) {
+	bar_hide(&bar);
+	bar_begin(&bar, "verify", "changes", 0);
+	rc = read_spool(o, &bar, &t, err);
+	bar_hide(&bar);
+	if (rc == ERR_PERMANENT) {
 		printf("%s\n", err->msg);
 		findings++;
 	} else if (rc < 0) {
@@ -379,6 +400,7 @@ static int verify_spool(const struct options *o, struct rt_err *err)
 		printf("%u finding%s\n", findings, findings == 1 ? "" : "s");
 	rc = findings == 0 ? EXIT_OK : EXIT_FINDING;
 out:
+	bar_hide(&bar);
 	segment_list_release(&list);
 	return rc;
 }

@@ -5,6 +5,7 @@
 #ifndef CDC_COMMANDS_STATUS_H
 #define CDC_COMMANDS_STATUS_H
 
+#include "cdc/commands/term.h"
 #include "proto/base/buf.h"
 #include "proto/base/metrics.h"
 #include "proto/settings.h"
@@ -36,31 +37,50 @@ struct status_facts {
 	struct status_role role[STATUS_FILES];
 };
 
-enum status_state {
-	STATUS_STOPPED, /* a role is not running */
-	STATUS_STALLED, /* running, and nothing arrives or nothing gets on */
-	STATUS_ALARM, /* it flows, but the core's tables or publications are not as they must be */
-	STATUS_SPOOL_FULL, /* capture has stopped reading the core */
-	STATUS_SPILLING, /* past the WAL budget: the spool is confirmed, the warehouse is behind */
-	STATUS_STARTING,
-	STATUS_SYNCING,	    /* some tables are brought up to the core, the others follow it */
-	STATUS_CATCHING_UP, /* behind, and getting on */
-	STATUS_IDLE,	    /* nothing to do, and the heartbeat proves it */
-	STATUS_LIVE,
-};
+/*
+ * Every state: its stable name (--json, metrics) with the blanks that align it in --help, what a person calls it, and
+ * what it means. The README has what to do (tests/system/test_status.py holds them together).
+ */
+#define STATUS_STATES(X)                                                                           \
+	X(LIVE, "live", "         ", "live",                                                       \
+	  "what the core commits is in the warehouse a moment later")                              \
+	X(IDLE, "idle", "         ", "idle",                                                       \
+	  "nothing new in the core: heartbeats come, events do not")                               \
+	X(PARKED, "parked", "       ", "parked",                                                   \
+	  "it flows, but something is left out until a person helps")                              \
+	X(CATCHING_UP, "catching_up", "  ", "catching up", "behind, and getting on")               \
+	X(SYNCING, "syncing", "      ", "syncing",                                                 \
+	  "some tables are read from the core, the others follow")                                 \
+	X(STARTING, "starting", "     ", "starting", "a role began a moment ago")                  \
+	X(SPILLING, "spilling", "     ", "spilling",                                               \
+	  "the spool holds for apply what the core need not keep")                                 \
+	X(SPOOL_FULL, "spool_full", "   ", "spool full", "capture has stopped reading the core")   \
+	X(ALARM, "alarm", "        ", "alarm",                                                     \
+	  "it flows, but something in the core or here is not right")                              \
+	X(STALLED, "stalled", "      ", "stalled",                                                 \
+	  "roles run, and nothing arrives or nothing gets on")                                     \
+	X(STOPPED, "stopped", "      ", "stopped", "a role is not running")
+
+#define STATUS_STATE(id, name, pad, words, means) STATUS_##id,
+enum status_state { STATUS_STATES(STATUS_STATE) STATUS_STATE_COUNT };
+#undef STATUS_STATE
 
 struct status_view {
 	enum status_state state;
 	bool healthy;
-	int64_t lag_us;	    /* age of the newest heartbeat or commit applied; −1: none yet */
-	int64_t ahead_us;   /* the same is so far in the future, by our clock */
+	int64_t lag_us; /* age of the newest heartbeat or commit applied; −1: none yet */
+	int64_t clock_us; /* the core's clock is so far ahead of ours (negative: behind); 0: no matter */
 	uint64_t lag_bytes; /* received − applied */
 	int64_t lost_in_us; /* forecast of the slot's loss; −1: not foreseen */
+	const char *
+		runbook; /* the part of deploy/RUNBOOK.md that says what to do; NULL: nothing is to be done */
 	char sentence[900]; /* one line that says it all */
 };
 
 /* A heartbeat missing for more intervals than this is no lag any more but a stall. */
 #define STATUS_HEARTBEATS_MISSED 10
+/* A slot that was lost and made anew is said for so long (as RolagSlotMadeAnew is active). */
+#define STATUS_SLOT_MADE_US INT64_C(3600000000)
 /* No event for so long, while heartbeats arrive: idle. */
 #define STATUS_IDLE_US INT64_C(60000000)
 /* The least silence after which a role counts as stuck (else STATUS_HEARTBEATS_MISSED intervals). */
@@ -76,10 +96,22 @@ enum status_life status_life(const struct met_file *f, bool process_is_there, in
 void status_judge(const struct status_facts *f, struct status_view *ret);
 /* "live", "catching_up", …: stable names, for --json. */
 const char *status_state_name(enum status_state state);
+/* "live", "catching up", …: for people; and what that is. */
+const char *status_state_words(enum status_state state);
+const char *status_state_means(enum status_state state);
 
-/* The screen below the sentence: aligned lines. before: numbers of a while ago for rates, or NULL. */
+/* Where the text of a line of the table begins, behind its label. */
+#define STATUS_TEXT_COLUMN 13
+
+/* The verdict as a colour: all is well, it works at it, a person must act. */
+enum term_ink status_ink(const struct status_view *v);
+/* The sentence as one line, in that colour where there is any. */
+void status_print_sentence(const struct status_view *v, bool color, struct buf *out);
+/* The screen below it: aligned lines. before: numbers of a while ago for rates, or NULL. */
 void status_print_table(const struct status_facts *f, const struct status_view *v,
-			const struct status_facts *before, struct buf *out);
+			const struct status_facts *before, bool color, struct buf *out);
+/* Events applied per second since before, or on average where that is NULL. */
+double status_events_rate(const struct status_facts *f, const struct status_facts *before);
 /* One JSON object; its keys are documented by `rolag status --help` and only ever added to. */
 void status_print_json(const struct status_facts *f, const struct status_view *v, struct buf *out);
 
@@ -114,8 +146,15 @@ bool status_beats(const struct status_facts *now, const struct status_facts *bef
  * Appends what the warehouse knows of each landed table, those that are not live
  * first; json: as one object. *ret_healthy: there are some, none is parked, nothing waits.
  */
-int status_tables(const struct settings *s, bool json, struct buf *out, bool *ret_healthy,
-		  struct rt_err *err) RT_MUSTCHECK;
+int status_tables(const struct settings *s, bool json, bool color, struct buf *out,
+		  bool *ret_healthy, struct rt_err *err) RT_MUSTCHECK;
+
+/*
+ * status_watch.c. Looks each second and shows it until q, a signal, or an error:
+ * on a terminal as a live screen, else as one block after the other.
+ */
+int status_watch_show(const struct settings *s, enum term_color color, bool *ret_healthy,
+		      struct rt_err *err) RT_MUSTCHECK;
 
 /* "0.4 s", "12 s", "5 min", "3 h 20 min", "2 d 4 h". */
 void status_duration(struct buf *out, int64_t us);

@@ -65,18 +65,6 @@ enum status_life status_life(const struct met_file *f, bool process_is_there, in
 	return silent_us > patience_us(heartbeat_interval_us) ? LIFE_STUCK : LIFE_RUNNING;
 }
 
-const char *status_state_name(enum status_state state)
-{
-	static const char *const name[] = {
-		[STATUS_STOPPED] = "stopped",	[STATUS_STALLED] = "stalled",
-		[STATUS_ALARM] = "alarm",	[STATUS_SPOOL_FULL] = "spool_full",
-		[STATUS_SPILLING] = "spilling", [STATUS_STARTING] = "starting",
-		[STATUS_SYNCING] = "syncing",	[STATUS_CATCHING_UP] = "catching_up",
-		[STATUS_IDLE] = "idle",		[STATUS_LIVE] = "live",
-	};
-	return name[state];
-}
-
 /* A judgement being made; the sentence grows in text. */
 struct judging {
 	const struct status_facts *f;
@@ -93,6 +81,13 @@ static void conclude(struct judging *j, enum status_state state, bool healthy)
 {
 	j->v->state = state;
 	j->v->healthy = healthy;
+}
+
+/* What to do: what was found first counts. */
+static void refer(struct judging *j, const char *part)
+{
+	if (j->v->runbook == NULL)
+		j->v->runbook = part;
 }
 
 /* " (note, 12 s ago)" where the role left one. */
@@ -159,6 +154,9 @@ static bool judge_stopped(struct judging *j)
 	if (n == 0)
 		return false;
 	conclude(j, STATUS_STOPPED, false);
+	refer(j, value(j, STATUS_CAPTURE, MET_CORE_PUBLICATIONS_MISSING) > 0
+			 ? "RolagPublicationMissing"
+			 : "RolagRoleDown");
 	buf_str(&j->text, "Stopped: ");
 	for (int i = 0; i < n; i++) {
 		const struct met_file *f = &role[gone[i]].f;
@@ -191,6 +189,7 @@ static bool judge_stuck(struct judging *j)
 		if (j->f->role[i].life != LIFE_STUCK)
 			continue;
 		conclude(j, STATUS_STALLED, false);
+		refer(j, "RolagRoleDown");
 		buf_printf(&j->text, "Stalled: %s (pid %u) is there but has not moved for ",
 			   status_role_name[i], f->pid);
 		status_duration(&j->text, j->f->now_us - f->updated_us);
@@ -225,6 +224,7 @@ static bool judge_connections(struct judging *j)
 		return true;
 	}
 	conclude(j, STATUS_STALLED, false);
+	refer(j, core ? "RolagApplyDisconnected" : "RolagCaptureDisconnected");
 	buf_printf(&j->text, "Stalled: no connection to %s",
 		   core ? "the warehouse" : (warehouse ? "the core" : "core and warehouse"));
 	add_age(j);
@@ -250,6 +250,9 @@ static bool judge_catalog(struct judging *j)
 	if (tables == 0 && publications == 0 && unpublished == 0)
 		return false;
 	conclude(j, STATUS_ALARM, false);
+	refer(j, tables > 0	    ? "RolagTableWithoutIdentity"
+		 : publications > 0 ? "RolagPublicationMissing"
+				    : "RolagTableUnpublished");
 	if (tables > 0)
 		buf_printf(&j->text,
 			   "Alarm: %" PRIu64 " published tables have no replica identity, so that "
@@ -277,16 +280,19 @@ static bool judge_space(struct judging *j)
 	bool full = value(j, STATUS_CAPTURE, MET_SPOOL_FULL) != 0;
 	if (full && spool_bytes < value(j, STATUS_CAPTURE, MET_SPOOL_QUOTA_BYTES) / 2) {
 		conclude(j, STATUS_SPOOL_FULL, false);
+		refer(j, "RolagSpoolFull");
 		buf_str(&j->text,
 			"Disk full: less than spool.reserve is free on the spool's disk, so "
 			"capture has stopped reading; free space there. It is ");
 	} else if (full) {
 		conclude(j, STATUS_SPOOL_FULL, false);
+		refer(j, "RolagSpoolFull");
 		buf_str(&j->text, "Spool full (");
 		status_bytes(&j->text, spool_bytes);
 		buf_str(&j->text, "): capture has stopped reading until apply catches up, ");
 	} else if (strcmp(j->f->role[STATUS_CAPTURE].f.state, "spilling") == 0) {
 		conclude(j, STATUS_SPILLING, false);
+		refer(j, "RolagWalOverBudget");
 		buf_str(&j->text, "Spilling: the WAL budget is used up, so the core is told what "
 				  "the spool holds; ");
 	} else {
@@ -304,6 +310,7 @@ static bool judge_slot(struct judging *j)
 	if (!is_slot_near_loss(j))
 		return false;
 	conclude(j, STATUS_ALARM, false);
+	refer(j, "RolagSlotAlarm");
 	buf_str(&j->text, "Alarm: the core is about to give our slot up; ");
 	add_lag(j);
 	add_wal(j);
@@ -314,15 +321,15 @@ static bool judge_slot(struct judging *j)
 /* The core's clock and ours: a heartbeat from the future, or one that comes and is old all the same. */
 static bool judge_clocks(struct judging *j)
 {
-	int64_t patience = patience_us(j->f->heartbeat_interval_us);
-	if (j->v->ahead_us <= patience && (j->v->lag_us <= patience || !j->f->beating))
+	if (j->v->clock_us == 0)
 		return false;
-	conclude(j, STATUS_LIVE, false);
+	conclude(j, STATUS_ALARM, false);
+	refer(j, "RolagClocksDiffer");
 	buf_str(&j->text, "Clocks differ: heartbeats come through, but by this machine's clock the "
 			  "newest is ");
-	status_duration(&j->text, RT_MAX(j->v->ahead_us, j->v->lag_us));
+	status_duration(&j->text, llabs(j->v->clock_us));
 	buf_printf(&j->text, " %s, so that nobody can tell the lag; set the clock that is wrong, ",
-		   j->v->ahead_us > 0 ? "in the future" : "old");
+		   j->v->clock_us > 0 ? "in the future" : "old");
 	add_wal(j);
 	return true;
 }
@@ -379,12 +386,14 @@ static void judge_flow(struct judging *j)
 		buf_str(&j->text, "Starting: ");
 	} else if (late && behind && j->f->moving) {
 		conclude(j, STATUS_CATCHING_UP, true);
+		refer(j, "RolagBehind");
 		buf_str(&j->text, "Catching up: ");
 		status_bytes(&j->text, j->v->lag_bytes);
 		buf_str(&j->text, " of WAL to go, ");
 	} else if (late) {
 		conclude(j, STATUS_STALLED, false);
-		buf_str(&j->text, behind ? "Stalled: apply does not get on with what capture has "
+		refer(j, "RolagStalled");
+		buf_str(&j->text, behind ? "Stalled: the warehouse does not take what capture has "
 					   "received, "
 					 : "Stalled: no heartbeat comes through the core, ");
 	} else if (value(j, STATUS_APPLY, MET_SYNC_TABLES) > 0) {
@@ -394,10 +403,10 @@ static void judge_flow(struct judging *j)
 		conclude(j, STATUS_CATCHING_UP, true);
 		buf_str(&j->text, "Catching up: ");
 	} else if (j->f->now_us - RT_MAX(event_us, apply->started_us) > STATUS_IDLE_US) {
-		conclude(j, STATUS_IDLE, true);
+		conclude(j, is_parked(j) ? STATUS_PARKED : STATUS_IDLE, true);
 		buf_str(&j->text, is_parked(j) ? "Parked in part, idle: " : "Healthy and idle: ");
 	} else {
-		conclude(j, STATUS_LIVE, true);
+		conclude(j, is_parked(j) ? STATUS_PARKED : STATUS_LIVE, true);
 		buf_str(&j->text, is_parked(j) ? "Parked in part: " : "Healthy: ");
 	}
 	add_lag(j);
@@ -416,8 +425,11 @@ static void measure_lag(struct judging *j)
 				 value(j, STATUS_APPLY, MET_APPLY_COMMIT_US));
 	uint64_t received = value(j, STATUS_CAPTURE, MET_CAPTURE_RECEIVED_LSN);
 	uint64_t applied = value(j, STATUS_APPLY, MET_APPLY_APPLIED_LSN);
-	j->v->ahead_us = RT_MAX((int64_t)newest - j->f->now_us, 0);
+	int64_t patience = patience_us(j->f->heartbeat_interval_us);
 	j->v->lag_us = newest == 0 ? -1 : RT_MAX(j->f->now_us - (int64_t)newest, 0);
+	if (newest != 0 && ((int64_t)newest - j->f->now_us > patience ||
+			    (j->v->lag_us > patience && j->f->beating)))
+		j->v->clock_us = (int64_t)newest - j->f->now_us;
 	j->v->lag_bytes = received > applied ? received - applied : 0;
 	uint64_t lost_in_us = value(j, STATUS_CAPTURE, MET_CORE_SLOT_LOST_IN_US);
 	j->v->lost_in_us = lost_in_us == 0 ? -1 : (int64_t)lost_in_us;
@@ -432,6 +444,7 @@ static void judge_parked(struct judging *j)
 	if (j->v->state == STATUS_STOPPED || !is_parked(j))
 		return;
 	j->v->healthy = false;
+	refer(j, rollups + mirrors > 0 ? "RolagParked" : "RolagQuarantine");
 	if (rollups > 0)
 		buf_printf(&j->text, " %" PRIu64 " rollup%s parked.", rollups,
 			   rollups == 1 ? " is" : "s are");
@@ -447,6 +460,19 @@ static void judge_parked(struct judging *j)
 		buf_printf(&j->text,
 			   " %" PRIu64 " mirror%s parked (rolag.relation says why; rolag sync).",
 			   mirrors, mirrors == 1 ? " is" : "s are");
+}
+
+/* It is mended by itself, but somebody shall know, and look why. */
+static void judge_slot_made(struct judging *j)
+{
+	int64_t made_us = (int64_t)value(j, STATUS_CAPTURE, MET_CAPTURE_SLOT_MADE_US);
+	if (made_us == 0 || j->v->state == STATUS_STOPPED ||
+	    j->f->now_us - made_us > STATUS_SLOT_MADE_US)
+		return;
+	refer(j, "RolagSlotMadeAnew");
+	buf_str(&j->text, " The slot was lost, and made anew ");
+	status_duration(&j->text, RT_MAX(j->f->now_us - made_us, 0));
+	buf_str(&j->text, " ago; what it lacked is synced.");
 }
 
 /* The live rows are whole meanwhile: only one that a person must help is unhealthy. */
@@ -471,6 +497,8 @@ static void judge_rebuild(struct judging *j)
 			   " %" PRIu64 " rebuild%s for a person (rolag rebuild ROLLUP --show).",
 			   waits, waits == 1 ? " waits" : "s wait");
 	j->v->healthy &= waits == 0;
+	if (waits > 0)
+		refer(j, "RolagRebuildWaits");
 }
 
 /*
@@ -485,12 +513,14 @@ static void judge_reports(struct judging *j)
 		return;
 	if (r->life != LIFE_RUNNING) {
 		conclude(j, j->v->healthy ? STATUS_ALARM : j->v->state, false);
+		refer(j, "RolagSilent"); /* it served the numbers */
 		buf_printf(&j->text, " The companion of reports (pid %u) %s ", r->f.pid,
 			   r->life == LIFE_ENDED ? "is not running, since" : "has not moved for");
 		status_duration(&j->text, RT_MAX(j->f->now_us - r->f.updated_us, 0));
 		buf_u8(&j->text, '.');
 		add_note(j, STATUS_REPORTS);
 	} else if (failed > value(j, STATUS_REPORTS, MET_REPORTS_PUBLISHED_US)) {
+		refer(j, "RolagReportFailed");
 		buf_str(&j->text, " The newest run of reports failed (rolag report list).");
 	}
 }
@@ -514,6 +544,7 @@ void status_judge(const struct status_facts *f, struct status_view *ret)
 	if (!judge_stopped(&j) && !judge_stuck(&j) && !judge_connections(&j) &&
 	    !judge_catalog(&j) && !judge_space(&j) && !judge_slot(&j) && !judge_clocks(&j))
 		judge_flow(&j);
+	judge_slot_made(&j);
 	judge_parked(&j);
 	judge_rebuild(&j);
 	judge_reports(&j);

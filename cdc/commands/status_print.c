@@ -16,6 +16,25 @@ static uint64_t value(const struct status_facts *f, int role, enum met_id id)
 	return f->role[role].f.value[id];
 }
 
+/* What is wrong on a line that is else plain. */
+static void put_bad(struct buf *out, bool color, const char *text)
+{
+	buf_printf(out, "%s%s%s", term_ink(color, TERM_BAD), text, term_ink_end(color));
+}
+
+void status_print_sentence(const struct status_view *v, bool color, struct buf *out)
+{
+	buf_str(out, term_ink(color, status_ink(v)));
+	term_add_clean(out, v->sentence);
+	buf_printf(out, "%s\n", term_ink_end(color));
+}
+
+static void print_state(const struct status_view *v, bool color, struct buf *out)
+{
+	buf_printf(out, "  state      %s%s%s: %s\n", term_ink(color, status_ink(v)),
+		   status_state_words(v->state), term_ink_end(color), status_state_means(v->state));
+}
+
 static void stage(struct buf *out, const struct status_facts *f, const char *name, int role,
 		  enum met_id id, int64_t lag_us)
 {
@@ -28,9 +47,11 @@ static void stage(struct buf *out, const struct status_facts *f, const char *nam
 	if (at.v != 0) {
 		size_t before = out->len;
 		status_bytes(out, core > at.v ? core - at.v : 0);
-		buf_printf(out, "%*s", (int)(12 - RT_MIN(out->len - before, (size_t)12)), "");
-		if (lag_us >= 0)
+		size_t pad = 12 - RT_MIN(out->len - before, (size_t)12);
+		if (lag_us >= 0) {
+			buf_printf(out, "%*s", (int)pad, "");
 			status_duration(out, lag_us);
+		}
 	}
 	buf_u8(out, '\n');
 }
@@ -64,10 +85,15 @@ static double rate(const struct status_facts *f, const struct status_facts *befo
 	return us <= 0 ? 0 : (double)n * 1e6 / (double)us;
 }
 
+double status_events_rate(const struct status_facts *f, const struct status_facts *before)
+{
+	return rate(f, before, STATUS_APPLY, MET_APPLY_EVENTS);
+}
+
 static void print_work(const struct status_facts *f, const struct status_facts *before,
 		       struct buf *out)
 {
-	const char *when = before != NULL ? "" : " on average since its start";
+	const char *when = before != NULL ? "" : " on average";
 	const struct met_histogram *visible =
 		met_histogram(&f->role[STATUS_APPLY].f, MET_VISIBLE_SECONDS);
 	struct met_histogram recent;
@@ -97,19 +123,23 @@ static void print_work(const struct status_facts *f, const struct status_facts *
 }
 
 /* What the core keeps, what of it is ours to release, and whose the rest is. */
-static void print_wal(const struct status_facts *f, const struct status_view *v, struct buf *out)
+static void print_wal(const struct status_facts *f, const struct status_view *v, bool color,
+		      struct buf *out)
 {
 	uint64_t retained = value(f, STATUS_CAPTURE, MET_CORE_RETAINED_BYTES);
 	uint64_t limit = value(f, STATUS_CAPTURE, MET_CORE_SLOT_LIMIT_BYTES);
 	uint64_t current = value(f, STATUS_CAPTURE, MET_CORE_CURRENT_LSN);
 	uint64_t confirmed = value(f, STATUS_CAPTURE, MET_CAPTURE_CONFIRMED_LSN);
 	uint64_t pid = value(f, STATUS_CAPTURE, MET_CORE_OLDEST_PID);
+	uint64_t open_us = value(f, STATUS_CAPTURE, MET_CORE_OLDEST_US);
 	uint64_t ours = RT_MIN(current > confirmed ? current - confirmed : 0, retained);
 	buf_str(out, "  core WAL   ");
 	status_bytes(out, retained);
-	buf_str(out, " kept since restart_lsn");
+	buf_str(out, " kept");
+	if (value(f, STATUS_CAPTURE, MET_CORE_SLOT_ALARM) != 0)
+		buf_str(out, term_ink(color, TERM_BAD));
 	if (limit > 0) {
-		buf_str(out, ", slot lost past ");
+		buf_str(out, "; slot lost past ");
 		status_bytes(out, limit);
 	}
 	if (v->lost_in_us >= 0) {
@@ -117,13 +147,14 @@ static void print_wal(const struct status_facts *f, const struct status_view *v,
 		status_duration(out, v->lost_in_us);
 		buf_str(out, " at this rate");
 	}
+	if (value(f, STATUS_CAPTURE, MET_CORE_SLOT_ALARM) != 0)
+		buf_str(out, term_ink_end(color));
 	buf_str(out, "\n             ");
 	status_bytes(out, ours);
 	buf_str(out, " of it not confirmed by us");
-	if (pid > 0) {
-		buf_printf(out, "; not ours: the core's oldest transaction, pid %" PRIu64 ", open ",
-			   pid);
-		status_duration(out, (int64_t)value(f, STATUS_CAPTURE, MET_CORE_OLDEST_US));
+	if (pid > 0 && open_us >= 1000000) { /* one that is about to end holds nothing */
+		buf_printf(out, "; the rest: transaction of pid %" PRIu64 ", open ", pid);
+		status_duration(out, (int64_t)open_us);
 	}
 	buf_u8(out, '\n');
 }
@@ -148,8 +179,9 @@ static void print_stores(const struct status_facts *f, struct buf *out)
 }
 
 /* What the background sampler of verify found; nothing before its first look. */
-static void print_verified(const struct status_facts *f, struct buf *out)
+static void print_verified(const struct status_facts *f, bool color, struct buf *out)
 {
+	char text[64];
 	uint64_t at = value(f, STATUS_APPLY, MET_VERIFY_US);
 	uint64_t failures = value(f, STATUS_APPLY, MET_VERIFY_FAILURES);
 	if (at == 0 && failures == 0)
@@ -157,10 +189,11 @@ static void print_verified(const struct status_facts *f, struct buf *out)
 	buf_printf(out, "  verified   %" PRIu64 " rows by samples, ",
 		   value(f, STATUS_APPLY, MET_VERIFY_ROWS));
 	if (value(f, STATUS_APPLY, MET_VERIFY_DIFFERENCES) > 0)
-		buf_printf(out, "%" PRIu64 " DIFFERENCES (rolag verify --full)",
-			   value(f, STATUS_APPLY, MET_VERIFY_DIFFERENCES));
+		snprintf(text, sizeof(text), "%" PRIu64 " DIFFERENCES (rolag verify --full)",
+			 value(f, STATUS_APPLY, MET_VERIFY_DIFFERENCES));
 	else
-		buf_str(out, "no difference");
+		snprintf(text, sizeof(text), "no difference");
+	put_bad(out, color && value(f, STATUS_APPLY, MET_VERIFY_DIFFERENCES) > 0, text);
 	if (at != 0) {
 		buf_str(out, ", last ");
 		status_duration(out, RT_MAX(f->now_us - (int64_t)at, 0));
@@ -172,7 +205,7 @@ static void print_verified(const struct status_facts *f, struct buf *out)
 }
 
 static void print_mirrors(const struct status_facts *f, const struct status_facts *before,
-			  struct buf *out)
+			  bool color, struct buf *out)
 {
 	static const struct {
 		enum met_id id;
@@ -182,19 +215,24 @@ static void print_mirrors(const struct status_facts *f, const struct status_fact
 		       {MET_MIRROR_DELETES, "deleted"},
 		       {MET_MIRROR_TRUNCATES, "truncated"}};
 	uint64_t parked = value(f, STATUS_APPLY, MET_PARKED_MIRRORS);
+	char text[64];
 	double all = 0;
 	if (value(f, STATUS_APPLY, MET_MIRRORS) == 0)
 		return;
 	buf_printf(out, "  mirrors    %" PRIu64, value(f, STATUS_APPLY, MET_MIRRORS));
-	if (parked > 0)
-		buf_printf(out, ", %" PRIu64 " PARKED (rolag.relation says why)", parked);
+	if (parked > 0) {
+		snprintf(text, sizeof(text), "%" PRIu64 " PARKED (rolag status --tables)", parked);
+		buf_str(out, ", ");
+		put_bad(out, color, text);
+	}
 	buf_str(out, "; rows ");
 	for (size_t i = 0; i < ARRAY_LEN(counted); i++) {
-		buf_printf(out, "%s%" PRIu64 " %s", i > 0 ? ", " : "",
-			   value(f, STATUS_APPLY, counted[i].id), counted[i].what);
+		uint64_t n = value(f, STATUS_APPLY, counted[i].id);
 		all += rate(f, before, STATUS_APPLY, counted[i].id);
+		if (n > 0)
+			buf_printf(out, "%" PRIu64 " %s, ", n, counted[i].what);
 	}
-	buf_printf(out, ", %.0f/s%s\n", all, before != NULL ? "" : " on average since its start");
+	buf_printf(out, "%.0f/s%s\n", all, before != NULL ? "" : " on average");
 }
 
 static void ago(const struct status_facts *f, const char *what, enum met_id id, struct buf *out)
@@ -208,21 +246,25 @@ static void ago(const struct status_facts *f, const char *what, enum met_id id, 
 }
 
 /* Runs of the companion since its start; nothing where there is none here. */
-static void print_reports(const struct status_facts *f, struct buf *out)
+static void print_reports(const struct status_facts *f, bool color, struct buf *out)
 {
+	char text[64];
 	uint64_t open = value(f, STATUS_REPORTS, MET_REPORTS_OPEN);
 	uint64_t failed = value(f, STATUS_REPORTS, MET_REPORTS_FAILED);
 	uint64_t retries = value(f, STATUS_REPORTS, MET_REPORTS_RETRIES);
 	if (f->role[STATUS_REPORTS].life == LIFE_NEVER)
 		return;
-	buf_printf(out, "  reports    %" PRIu64 " runs published",
-		   value(f, STATUS_REPORTS, MET_REPORTS_PUBLISHED));
+	const uint64_t published = value(f, STATUS_REPORTS, MET_REPORTS_PUBLISHED);
+	buf_printf(out, "  reports    %" PRIu64 " run%s published", published,
+		   published == 1 ? "" : "s");
 	ago(f, "last", MET_REPORTS_PUBLISHED_US, out);
 	buf_printf(out, "; %" PRIu64 " open", open);
 	if (open > 0)
 		ago(f, "the oldest asked for", MET_REPORTS_OPEN_US, out);
 	if (failed > 0) {
-		buf_printf(out, "; %" PRIu64 " FAILED", failed);
+		snprintf(text, sizeof(text), "%" PRIu64 " FAILED", failed);
+		buf_str(out, "; ");
+		put_bad(out, color, text);
 		ago(f, "last", MET_REPORTS_FAILED_US, out);
 	}
 	if (retries > 0)
@@ -231,35 +273,43 @@ static void print_reports(const struct status_facts *f, struct buf *out)
 }
 
 /* What may be wrong with the data; lines only where there is something. */
-static void print_oddities(const struct status_facts *f, struct buf *out)
+static void print_oddities(const struct status_facts *f, bool color, struct buf *out)
 {
 	static const struct {
 		enum met_id id;
 		const char *what;
+		bool parked; /* a person must help */
 	} odd[] = {
-		{MET_PARKED_ROLLUPS, "rollups parked: their changes are left out until they are "
-				     "synced (rolag quarantine list)"},
-		{MET_QUARANTINE_ENTITIES, "entities wait in quarantine (rolag quarantine list)"},
-		{MET_QUARANTINE_EVENTS, "events wait with them"},
+		{MET_PARKED_ROLLUPS,
+		 "rollups parked: their changes are left out until they are "
+		 "synced (rolag quarantine list)",
+		 true},
+		{MET_QUARANTINE_ENTITIES, "entities wait in quarantine (rolag quarantine list)",
+		 true},
+		{MET_QUARANTINE_EVENTS, "events wait with them", true},
 		{MET_REPAIRED_EVENTS,
-		 "events that the stream did not bring were read from the core"},
-		{MET_APPLY_UNKNOWN_KEYS, "payload keys that no definition lists"},
-		{MET_APPLY_IGNORED_EVENTS, "events of types that no definition lists"},
-		{MET_APPLY_DUPLICATES, "events that were there already (normal after a restart)"},
+		 "events that the stream did not bring were read from the core", false},
+		{MET_APPLY_UNKNOWN_KEYS, "payload keys that no definition lists", false},
+		{MET_APPLY_IGNORED_EVENTS, "events of types that no definition lists", false},
+		{MET_APPLY_DUPLICATES, "events that were there already (normal after a restart)",
+		 false},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(odd); i++)
 		if (value(f, STATUS_APPLY, odd[i].id) > 0)
-			buf_printf(out, "  note       %" PRIu64 " %s\n",
-				   value(f, STATUS_APPLY, odd[i].id), odd[i].what);
+			buf_printf(out, "  note       %s%" PRIu64 " %s%s\n",
+				   term_ink(color && odd[i].parked, TERM_BUSY),
+				   value(f, STATUS_APPLY, odd[i].id), odd[i].what,
+				   term_ink_end(color && odd[i].parked));
 }
 
-static void print_roles(const struct status_facts *f, struct buf *out)
+static void print_roles(const struct status_facts *f, bool color, struct buf *out)
 {
 	for (int i = 0; i < STATUS_FILES; i++) {
 		const struct status_role *r = &f->role[i];
 		if (i == STATUS_REPORTS && r->life == LIFE_NEVER)
 			continue; /* not every pipeline has reports, and they may be another machine's */
-		buf_printf(out, "  %-10s %s", status_role_name[i], life_name[r->life]);
+		buf_printf(out, "  %-10s ", status_role_name[i]);
+		put_bad(out, color && r->life != LIFE_RUNNING, life_name[r->life]);
 		if (r->life == LIFE_NEVER) {
 			buf_u8(out, '\n');
 			continue;
@@ -278,22 +328,27 @@ static void print_roles(const struct status_facts *f, struct buf *out)
 			continue;
 		buf_str(out, "             ");
 		status_duration(out, RT_MAX(f->now_us - r->f.note_us, 0));
-		buf_printf(out, " ago: %s\n", r->f.note);
+		buf_str(out, " ago: ");
+		term_add_clean(out, r->f.note);
+		buf_u8(out, '\n');
 	}
 }
 
 void status_print_table(const struct status_facts *f, const struct status_view *v,
-			const struct status_facts *before, struct buf *out)
+			const struct status_facts *before, bool color, struct buf *out)
 {
+	print_state(v, color, out);
+	if (v->runbook != NULL)
+		buf_printf(out, "  to do      RUNBOOK.md, %s\n", v->runbook);
 	print_stages(f, v, out);
 	print_work(f, before, out);
-	print_wal(f, v, out);
+	print_wal(f, v, color, out);
 	print_stores(f, out);
-	print_mirrors(f, before, out);
-	print_verified(f, out);
-	print_reports(f, out);
-	print_oddities(f, out);
-	print_roles(f, out);
+	print_mirrors(f, before, color, out);
+	print_verified(f, color, out);
+	print_reports(f, color, out);
+	print_oddities(f, color, out);
+	print_roles(f, color, out);
 }
 
 /* ---- JSON ---- */
@@ -376,6 +431,11 @@ void status_print_json(const struct status_facts *f, const struct status_view *v
 	buf_printf(out, "{\n  \"healthy\": %s,\n  \"state\": \"%s\",\n  \"sentence\": ",
 		   v->healthy ? "true" : "false", status_state_name(v->state));
 	json_text(out, v->sentence);
+	buf_str(out, ",\n  \"runbook\": ");
+	if (v->runbook == NULL)
+		buf_str(out, "null");
+	else
+		json_text(out, v->runbook);
 	buf_str(out, ",\n  ");
 	json_seconds(out, "lag_seconds", v->lag_us);
 	buf_printf(out, ",\n  \"lag_bytes\": %" PRIu64 ",\n  ", v->lag_bytes);

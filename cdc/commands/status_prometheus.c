@@ -33,6 +33,11 @@ static void print_judgement(const struct status_view *v, struct buf *out)
 		head(out, "lag_seconds", "gauge", "age of the newest commit or heartbeat applied");
 		buf_printf(out, "rolag_lag_seconds %.6f\n", (double)v->lag_us / 1e6);
 	}
+	head(out, "clock_difference_seconds", "gauge",
+	     "how far the core's clock is ahead of this machine's (negative: behind), where that "
+	     "is "
+	     "too much to tell the lag; else 0");
+	buf_printf(out, "rolag_clock_difference_seconds %.6f\n", (double)v->clock_us / 1e6);
 	head(out, "lag_bytes", "gauge", "WAL received and not applied");
 	buf_printf(out, "rolag_lag_bytes %" PRIu64 "\n", v->lag_bytes);
 	head(out, "build_info", "gauge", "1, with the version of the program that looked");

@@ -4,6 +4,7 @@
  */
 #include <jansson.h>
 
+#include "apply/sql/migrate.h"
 #include "cdc/commands/status.h"
 #include "proto/pg/pgconn.h"
 
@@ -109,7 +110,14 @@ static int longest(const PGresult *res, int column, int least)
 	return least;
 }
 
-static void print_tables(const PGresult *res, struct buf *out)
+static enum term_ink state_ink(const PGresult *res, int row)
+{
+	if (waits_for_person(res, row))
+		return TERM_BAD;
+	return is_state(res, row, "live") ? TERM_GOOD : TERM_BUSY;
+}
+
+static void print_tables(const PGresult *res, bool color, struct buf *out)
 {
 	const int name = longest(res, NAME, 5), lsn = longest(res, CHANGED_LSN, 11);
 	print_summary(res, out);
@@ -119,9 +127,11 @@ static void print_tables(const PGresult *res, struct buf *out)
 		   "about rows", lsn, "changed LSN", "in this state for");
 	for (int i = 0; i < PQntuples(res); i++) {
 		const char *changed = text(res, i, CHANGED_LSN), *rows = text(res, i, ROWS);
-		buf_printf(out, "  %-*s  %-6s  %-10s  %12s  %-*s  ", name, PQgetvalue(res, i, NAME),
-			   PQgetvalue(res, i, KIND), PQgetvalue(res, i, STATE),
-			   rows != NULL ? rows : "-", lsn, changed != NULL ? changed : "-");
+		buf_printf(out, "  %-*s  %-6s  %s%-10s%s  %12s  %-*s  ", name,
+			   PQgetvalue(res, i, NAME), PQgetvalue(res, i, KIND),
+			   term_ink(color, state_ink(res, i)), PQgetvalue(res, i, STATE),
+			   term_ink_end(color), rows != NULL ? rows : "-", lsn,
+			   changed != NULL ? changed : "-");
 		status_duration(out, RT_MAX(strtoll(PQgetvalue(res, i, SINCE_US), NULL, 10), 0));
 		buf_u8(out, '\n');
 		print_more(res, i, out);
@@ -171,8 +181,8 @@ static void print_json(const PGresult *res, struct buf *out)
 	json_decref(all);
 }
 
-int status_tables(const struct settings *s, bool json, struct buf *out, bool *ret_healthy,
-		  struct rt_err *err)
+int status_tables(const struct settings *s, bool json, bool color, struct buf *out,
+		  bool *ret_healthy, struct rt_err *err)
 {
 	const struct pgc_options o = {.what = "warehouse",
 				      .conninfo = s->warehouse.connect,
@@ -181,6 +191,8 @@ int status_tables(const struct settings *s, bool json, struct buf *out, bool *re
 	PGresult *res;
 	PGconn *c = NULL;
 	int rc = pgc_connect(&c, &o, err);
+	if (rc == 0)
+		rc = migrate_check(c, err);
 	if (rc == 0)
 		rc = pgc_query(c, &res, err, sql, 2, params);
 	pgc_close(c);
@@ -194,7 +206,7 @@ int status_tables(const struct settings *s, bool json, struct buf *out, bool *re
 	if (json)
 		print_json(res, out);
 	else
-		print_tables(res, out);
+		print_tables(res, color, out);
 	PQclear(res);
 	return 0;
 }

@@ -3,11 +3,11 @@
  * Guarantees: only the state of relations is written; apply does the work, and
  * goes on with it whether somebody watches or not.
  */
-#include <inttypes.h>
 #include <poll.h>
 
+#include "apply/sql/migrate.h"
+#include "cdc/commands/bar.h"
 #include "cdc/commands/commands.h"
-#include "cdc/commands/status.h"
 #include "proto/base/yaml.h"
 #include "proto/pg/pgconn.h"
 
@@ -31,7 +31,7 @@ const struct cli_usage sync_usage = {
 
 struct request {
 	PGconn *c;
-	const char *pipeline;
+	const char *pipeline, *schema;
 	struct buf names; /* of tables asked for, as an array literal */
 	int count;
 };
@@ -119,81 +119,79 @@ static int ask(struct request *q, struct rt_err *err)
 
 /* ---- --wait ---- */
 
-struct progress {
-	uint64_t rows, first_rows;
-	int64_t first_us, said_us, moved_us;
+/*
+ * What is left is the sum over the tables that are not done; a table that is done is in it no more. So the greatest
+ * that was ever left is the whole, and what is missing from it is done.
+ */
+struct waiting {
+	struct bar bar;
+	uint64_t most, left; /* rows, by the planner's estimates */
+	uint64_t rows;	     /* read by the syncs under way */
+	int64_t moved_us;
+	int tables;
 };
 
-static void say(const struct progress *p, int left, uint64_t estimate, int64_t now)
+static void show(struct waiting *w)
 {
-	struct buf b = BUF_INIT;
-	uint64_t read = p->rows - RT_MIN(p->first_rows, p->rows);
-	double rate = now > p->first_us ? (double)read * 1e6 / (double)(now - p->first_us) : 0;
-	buf_printf(&b, "%d table%s to go: %" PRIu64 " rows read", left, left == 1 ? "" : "s",
-		   p->rows);
-	if (estimate > 0)
-		buf_printf(&b, " of about %" PRIu64, estimate);
-	if (rate >= 1)
-		buf_printf(&b, ", %.0f/s", rate);
-	if (rate >= 1 && estimate > p->rows) {
-		buf_str(&b, ", about ");
-		status_duration(&b, (int64_t)((double)(estimate - p->rows) * 1e6 / rate));
-		buf_str(&b, " left");
-	}
-	puts(buf_cstr(&b));
-	fflush(stdout);
-	buf_release(&b);
+	char note[64];
+	snprintf(note, sizeof(note), "%d table%s to go", w->tables, w->tables == 1 ? "" : "s");
+	w->most = RT_MAX(w->most, w->left);
+	if (w->most > w->left)
+		bar_show(&w->bar, w->most - w->left, w->most, note);
+	else
+		bar_show(&w->bar, w->rows, 0, note);
 }
 
 /* 1: all are live; 0: not yet. */
-static int look(struct request *q, struct progress *p, struct rt_err *err)
+static int look(struct request *q, struct waiting *w, struct rt_err *err)
 {
-	const char *params[] = {q->pipeline, buf_cstr(&q->names)};
+	const char *params[] = {q->pipeline, buf_cstr(&q->names), q->schema};
 	PGresult *res;
-	int rc =
-		pgc_query(q->c, &res, err,
-			  "SELECT count(*) FILTER (WHERE r.state = 'syncing'), count(*) FILTER "
-			  "(WHERE r.state = 'parked'), coalesce(sum(s.rows), 0), coalesce(sum("
-			  "greatest(s.estimated_rows, s.rows)), 0), count(s.*) FROM rolag.relation "
-			  "r LEFT JOIN rolag.sync s USING (pipeline, name) WHERE r.pipeline = $1 "
-			  "AND r.name = ANY ($2::text[])",
-			  2, params);
+	int rc = pgc_query(
+		q->c, &res, err,
+		"SELECT count(*) FILTER (WHERE r.state = 'syncing'), count(*) FILTER (WHERE "
+		"r.state = 'parked'), coalesce(sum(s.rows), 0), coalesce(sum(greatest("
+		"coalesce(nullif(s.estimated_rows, 0), t.reltuples, 0) - coalesce(s.rows, 0), 0)) "
+		"FILTER (WHERE r.state = 'syncing'), 0)::int8, count(s.*) FROM rolag.relation r "
+		"LEFT JOIN rolag.sync s USING (pipeline, name) LEFT JOIN pg_catalog.pg_class t ON "
+		"t.relname = r.name AND t.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace "
+		"WHERE nspname = $3) WHERE r.pipeline = $1 AND r.name = ANY ($2::text[])",
+		3, params);
 	if (rc != 0)
 		return rc;
 	int64_t now = rt_mono_us();
-	int left = (int)strtol(PQgetvalue(res, 0, 0), NULL, 10);
 	int parked = (int)strtol(PQgetvalue(res, 0, 1), NULL, 10);
 	uint64_t rows = strtoull(PQgetvalue(res, 0, 2), NULL, 10);
-	uint64_t estimate = strtoull(PQgetvalue(res, 0, 3), NULL, 10);
 	bool begun = strtol(PQgetvalue(res, 0, 4), NULL, 10) > 0;
+	w->tables = (int)strtol(PQgetvalue(res, 0, 0), NULL, 10);
+	w->left = strtoull(PQgetvalue(res, 0, 3), NULL, 10);
 	PQclear(res);
-	if (rows < p->rows ||
-	    p->first_us == 0) { /* a table is done: its rows are counted no more */
-		p->first_rows = rows;
-		p->first_us = now;
-	}
-	p->moved_us = begun || rows != p->rows ? now : p->moved_us;
-	p->rows = rows;
-	if (left == 0 && parked > 0)
+	w->moved_us = begun || rows != w->rows ? now : w->moved_us;
+	w->rows = rows;
+	if (w->tables == 0 && parked > 0)
 		return rt_fail(err, ERR_PERMANENT,
 			       "%d of them was parked again; rolag.relation says why", parked);
-	if (left > 0 && now - p->said_us > SAY_EVERY_US) {
-		p->said_us = now;
-		say(p, left, estimate, now);
-		if (now - p->moved_us > TAKEN_UP_US) {
-			p->moved_us = now;
-			puts("apply does not take it up: is it running? (rolag status)");
-		}
+	if (w->tables == 0)
+		return 1;
+	if (now - w->moved_us > TAKEN_UP_US) {
+		w->moved_us = now;
+		bar_hide(&w->bar);
+		puts("apply does not take it up: is it running? (rolag status)");
+		fflush(stdout);
 	}
-	return left == 0;
+	show(w);
+	return 0;
 }
 
 static int wait_for_all(struct request *q, struct rt_err *err)
 {
-	struct progress p = {.moved_us = rt_mono_us(), .said_us = rt_mono_us()};
+	struct waiting w = {.moved_us = rt_mono_us()};
 	int rc;
-	while ((rc = look(q, &p, err)) == 0)
+	bar_begin(&w.bar, "sync", "rows", SAY_EVERY_US);
+	bar_show(&w.bar, 0, 0, NULL);
+	while ((rc = look(q, &w, err)) == 0)
 		poll(NULL, 0, LOOK_MS);
+	bar_hide(&w.bar);
 	if (rc == 1)
 		puts("All of them follow the stream.");
 	return rc < 0 ? rc : 0;
@@ -205,7 +203,10 @@ static int run(struct request *q, const struct cli *c, const struct settings *s,
 				.conninfo = s->warehouse.connect,
 				.application_name = "rolag sync"};
 	q->pipeline = s->pipeline;
+	q->schema = s->warehouse.schema;
 	int rc = pgc_connect(&q->c, &o, err);
+	if (rc == 0)
+		rc = migrate_check(q->c, err);
 	if (rc == 0)
 		rc = find_tables(q, c, err);
 	if (rc == 0)

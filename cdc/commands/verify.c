@@ -83,6 +83,7 @@ static void found(void *ctx, const struct verify_finding *f)
 	if (run->printed == PRINT_MAX)
 		return;
 	run->printed++;
+	bar_hide(&run->bar);
 	if (run->json) {
 		found_json(run, f);
 		return;
@@ -108,6 +109,7 @@ static void found(void *ctx, const struct verify_finding *f)
 static void note(void *ctx, const char *relation, const char *text)
 {
 	struct verify_run *run = ctx;
+	bar_hide(&run->bar);
 	fprintf(run->json ? stderr : stdout, "note        %s  %s\n", relation, text);
 }
 
@@ -115,15 +117,28 @@ static void note(void *ctx, const char *relation, const char *text)
 static void not_compared(struct verify_run *run, const struct rt_err *err)
 {
 	run->not_compared++;
+	bar_hide(&run->bar);
 	if (!run->json)
 		printf("not compared: %s\n", err->msg);
 	else
 		fprintf(stderr, "not compared: %s\n", err->msg);
 }
 
+/* All rows: by rows; a sample: by tables. */
+static void show_progress(void *ctx)
+{
+	struct verify_run *run = ctx;
+	if (run->options.sample == 0)
+		bar_show(&run->bar, run->count.core_rows, run->expected, run->table);
+	else
+		bar_show(&run->bar, run->behind, run->tables, run->table);
+}
+
 static int compare_one(struct verify_run *run, struct verify **v, const struct landed *l,
 		       struct rt_err *err)
 {
+	run->table = l->rollup->name;
+	show_progress(run);
 	int rc = *v == NULL ? verify_open(v, &run->options, err) : 0;
 	if (rc == 0)
 		rc = verify_rollup(*v, l, &run->count, err);
@@ -143,6 +158,8 @@ static int compare_mirror(struct verify_run *run, struct verify_mirror **v, stru
 			  struct rt_err *err)
 {
 	uint64_t before = run->count.differences;
+	run->table = m->relname;
+	show_progress(run);
 	int rc = *v == NULL ? verify_mirror_open(v, &run->options, err) : 0;
 	if (rc == 0)
 		rc = verify_mirror(*v, &run->mirrors, m, &run->count, err);
@@ -196,12 +213,17 @@ static int compare(struct verify_run *run, const struct cli *c, const struct lan
 	int rc = 0;
 	int64_t begin = rt_mono_us();
 	for (uint16_t i = 0; rc == 0 && i < set->count; i++)
-		if (is_named(c, set->item[i].rollup->name, ""))
+		if (is_named(c, set->item[i].rollup->name, "")) {
 			rc = compare_one(run, &v, &set->item[i], err);
+			run->behind++;
+		}
 	/* The core has no second opinion of its own tables. */
 	for (uint16_t i = 0; rc == 0 && !run->against_triggers && i < run->mirrors.count; i++)
-		if (is_named(c, run->mirrors.item[i].relname, run->mirrors.item[i].source))
+		if (is_named(c, run->mirrors.item[i].relname, run->mirrors.item[i].source)) {
 			rc = compare_mirror(run, &vm, &run->mirrors.item[i], err);
+			run->behind++;
+		}
+	bar_hide(&run->bar);
 	run->took_us = RT_MAX(rt_mono_us() - begin, 1);
 	verify_close(v);
 	verify_mirror_close(vm);
@@ -209,6 +231,7 @@ static int compare(struct verify_run *run, const struct cli *c, const struct lan
 		rc = verify_repair(run, err);
 	if (rc == 0 && run->repair)
 		rc = verify_resync(run, err);
+	bar_hide(&run->bar);
 	run->failed = rc != 0;
 	return rc;
 }
@@ -315,13 +338,46 @@ static int take_options(struct verify_run *run, const struct cli *c, struct rt_e
 					       .note = note,
 					       .patience_us = wait * 1000000,
 					       .found = found,
+					       .progress = show_progress,
 					       .found_entity = run->repair ? verify_remember : NULL,
 					       .ctx = run};
 	return rc;
 }
 
+/* About how many rows the warehouse holds of a table. */
+static int expect_rows(struct verify_run *run, PGconn *c, const char *table, struct rt_err *err)
+{
+	PGresult *res;
+	int rc = pgc_query(c, &res, err,
+			   "SELECT greatest(reltuples, 0)::int8 FROM pg_catalog.pg_class WHERE oid "
+			   "= to_regclass($1)",
+			   1, &table);
+	if (rc != 0)
+		return rc;
+	run->tables++;
+	run->expected +=
+		PQntuples(res) > 0 ? strtoull(PQgetvalue(res, 0, 0), NULL, 10) : UINT64_C(0);
+	PQclear(res);
+	return 0;
+}
+
+/* What there is to do, for who watches it. */
+static int expect(struct verify_run *run, const struct cli *cli, const struct landed_set *set,
+		  PGconn *c, struct rt_err *err)
+{
+	int rc = 0;
+	for (uint16_t i = 0; rc == 0 && i < set->count; i++)
+		if (is_named(cli, set->item[i].rollup->name, ""))
+			rc = expect_rows(run, c, set->item[i].history, err);
+	for (uint16_t i = 0; rc == 0 && !run->against_triggers && i < run->mirrors.count; i++)
+		if (is_named(cli, run->mirrors.item[i].relname, run->mirrors.item[i].source))
+			rc = expect_rows(run, c, run->mirrors.item[i].target, err);
+	return rc;
+}
+
 /* Rows are compared with what the definition says that made them, whatever the files say by now. */
-static int resolve(struct verify_run *run, struct landed_set *set, struct rt_err *err)
+static int resolve(struct verify_run *run, const struct cli *cli, struct landed_set *set,
+		   struct rt_err *err)
 {
 	struct pgc_options o = {.what = "warehouse",
 				.conninfo = run->settings.warehouse.connect,
@@ -331,6 +387,8 @@ static int resolve(struct verify_run *run, struct landed_set *set, struct rt_err
 	if (rc != 0)
 		return rc;
 	rc = landed_resolve(c, &run->settings, set, err);
+	if (rc == 0 && run->bar.live)
+		rc = expect(run, cli, set, c, err);
 	pgc_close(c);
 	return rc;
 }
@@ -341,6 +399,7 @@ int cmd_verify(struct cli *c)
 	struct landed_set set = {0};
 	struct rt_err err;
 	int rc = take_options(&run, c, &err);
+	bar_begin(&run.bar, "verify", run.options.sample == 0 ? "rows" : "tables", 0);
 	if (rc == 0)
 		rc = cli_settings(c, &run.settings, &err);
 	if (rc == 0)
@@ -351,7 +410,7 @@ int cmd_verify(struct cli *c)
 	if (rc == 0)
 		rc = check_names(c, &set, &run.mirrors, &err);
 	if (rc == 0)
-		rc = resolve(&run, &set, &err);
+		rc = resolve(&run, c, &set, &err);
 	if (rc == 0 && run.json)
 		fputs("{\"findings\": [", stdout);
 	if (rc == 0)

@@ -4,6 +4,7 @@
 
 #include "apply/stream/verify.h"
 #include "apply/stream/verify_mirror.h"
+#include "cdc/commands/bar.h"
 
 #define VERIFY_SAMPLE_MAX 10000000
 
@@ -25,6 +26,11 @@ struct verify_run {
 	struct mirror_set mirrors;
 	struct verify_options options;
 	struct verify_count count;
+	struct bar bar;
+	uint64_t expected; /* rows of the core, by the planner's estimate, of a full comparison */
+	uint64_t tables;   /* that are asked for; so many of them are behind us: */
+	uint64_t behind;
+	const char *table; /* at hand */
 	bool json, against_triggers;
 	bool failed;		    /* it did not come to its end */
 	int compared, not_compared; /* tables */

@@ -129,6 +129,7 @@ int verify_repair(struct verify_run *run, struct rt_err *err)
 		return 0;
 	unite(run);
 	o.found_entity = NULL;
+	o.progress = NULL;
 	o.sample = 1; /* entities only: no quick pass */
 	int rc = verify_open(&v, &o, err);
 	if (rc != 0)
@@ -138,8 +139,12 @@ int verify_repair(struct verify_run *run, struct rt_err *err)
 		rc = request(c, run, &run->entity[i], err);
 	if (rc == 0)
 		rc = verify_pass(v, err);
-	for (size_t i = 0; rc == 0 && i < run->entity_count; i++)
+	bar_begin(&run->bar, "repair", "entities", 0);
+	for (size_t i = 0; rc == 0 && i < run->entity_count; i++) {
+		bar_show(&run->bar, i, run->entity_count, run->entity[i].landed->rollup->name);
 		rc = await(c, run, &run->entity[i], err);
+	}
+	bar_hide(&run->bar);
 	if (rc == 0)
 		rc = compare_again(v, run, err);
 	verify_close(v);
@@ -218,6 +223,7 @@ static int await_sync(PGconn *c, struct verify_run *run, struct verify_synced *s
 		if (held || rows != before)
 			moved_us = rt_mono_us();
 		before = rows;
+		bar_show(&run->bar, rows, 0, m->relname);
 		if (rt_mono_us() - moved_us > run->options.patience_us)
 			return rt_fail(err, ERR_RETRY,
 				       "apply does not sync %s, it goes on trying; mend: rolag "
@@ -236,6 +242,7 @@ static int compare_synced(struct verify_run *run, struct rt_err *err)
 	struct verify_mirror *v;
 	struct verify_options o = run->options;
 	o.found = NULL;
+	o.progress = NULL;
 	o.sample = 0; /* all of it was read again */
 	int rc = verify_mirror_open(&v, &o, err);
 	if (rc != 0)
@@ -258,8 +265,10 @@ int verify_resync(struct verify_run *run, struct rt_err *err)
 		return rc;
 	for (uint16_t i = 0; rc == 0 && i < run->synced_count; i++)
 		rc = ask_sync(c, run, run->synced[i].mirror, err);
+	bar_begin(&run->bar, "sync", "rows", 0);
 	for (uint16_t i = 0; rc == 0 && i < run->synced_count; i++)
 		rc = await_sync(c, run, &run->synced[i], err);
+	bar_hide(&run->bar);
 	pgc_close(c);
 	return rc == 0 ? compare_synced(run, err) : rc;
 }

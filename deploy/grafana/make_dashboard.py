@@ -63,6 +63,7 @@ ROWS = [
         ("The core's oldest transaction", "s", [("age", micro("rolag_core_oldest_transaction_us"))]),
         ("Its server process", "none", [("pid", plain("rolag_core_oldest_transaction_pid"))]),
         ("Slots lost", "short", [("made anew", plain("rolag_capture_slots_made_total")), ("gaps", plain("rolag_capture_gaps_total"))]),
+        ("Slot made anew", "s", [("ago", age("rolag_capture_slot_made_time_us"))]),
     ]),
     ("Capture", [
         ("Connected", "short", [("capture", plain("rolag_capture_connected")), ("apply", plain("rolag_apply_connected")),
@@ -80,6 +81,7 @@ ROWS = [
         ("Newest commit", "s", [("received, ago", age("rolag_capture_last_commit_time_us")), ("applied, ago", age("rolag_apply_last_commit_time_us")),
                                 ("with events, ago", age("rolag_apply_last_event_time_us")), ("heartbeat, ago", age("rolag_apply_heartbeat_time_us"))]),
         ("Spool", "bytes", [("segments", plain("rolag_spool_bytes")), ("quota", plain("rolag_spool_quota_bytes"))]),
+        ("Spool written", "Bps", [("bytes/s", rate("rolag_spool_written_bytes_total"))]),
         ("Spool full, syncs", "short", [("full", plain("rolag_spool_full")), ("syncs/s", rate("rolag_spool_syncs_total"))]),
         ("Commit to durable", "s", [("p99", quantile("rolag_commit_to_durable_seconds", 0.99))]),
     ]),

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from cluster import Cluster
 from mirrors import difference
-from pipeline import CORE_SQL, ROOT, TIMEOUT, Bank, Writing, oracle, trigger_sql, wait_for
+from pipeline import CORE_SQL, TIMEOUT, Bank, Writing, oracle, trigger_sql, wait_for
 from program import ROLAG
 from readme import blocks, free_port
+from shell import Shell
 from standby import make_standby
 
 HEADING = "## Beside an existing core, step by step"
@@ -58,37 +59,6 @@ insert into inbox_events (payload) values ('{"late": true}');
 delete from cala_account_set_member_accounts where member_account_id::text < '2';
 insert into cala_balance_history select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'BTC', 1, '{}';
 """
-
-
-class Shell:
-    """One shell of rolag's machine: variables and children live from block to block."""
-
-    def __init__(self, folder, env):
-        self.folder, self.log, self.count = folder, os.path.join(folder, "shell.log"), 0
-        with open(self.log, "wb") as out:
-            self.bash = subprocess.Popen(["bash", "--norc", "--noprofile"], stdin=subprocess.PIPE, stdout=out, stderr=out,
-                                         cwd=ROOT, env=env, start_new_session=True)
-
-    def run(self, text):
-        """(exit code, what it printed)."""
-        self.count += 1
-        path, begin = os.path.join(self.folder, f"block{self.count}"), os.path.getsize(self.log)
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(text)
-        self.bash.stdin.write(f'. "{path}"; echo "@@$?" > "{path}.rc"\n'.encode())
-        self.bash.stdin.flush()
-        wait_for(f"the end of: {text}", lambda: os.path.exists(path + ".rc") and os.path.getsize(path + ".rc") > 3,
-                 TIMEOUT * 2)
-        with open(path + ".rc", encoding="utf-8") as f, open(self.log, encoding="utf-8", errors="replace") as log:
-            log.seek(begin)
-            return int(f.read()[2:]), log.read()
-
-    def close(self):
-        try:
-            os.killpg(self.bash.pid, 9)
-        except ProcessLookupError:
-            pass
-        self.bash.wait()
 
 
 class Estate:

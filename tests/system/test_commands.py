@@ -886,7 +886,7 @@ def test_status_watch_redraws_and_leaves_the_terminal_as_it_was(running):
     parent, child = os.openpty()
     before = subprocess.run(["stty", "-g"], stdin=child, capture_output=True, text=True, check=True).stdout
     process = subprocess.Popen([ROLAG, "--config", site.config, "status", "--watch"], stdin=child, stdout=child,
-                               stderr=child)
+                               stderr=child, env={**os.environ, "TERM": "xterm"})
     seen = b""
     while seen.count(b"Healthy") < 2:
         ready, _, _ = select.select([parent], [], [], TIMEOUT)

@@ -98,7 +98,7 @@ def test_the_pages_have_no_flaw(share):
 CASES = [
     ("sta", {"status"}),
     ("", None),     # every command
-    ("status --", {"--json", "--prometheus", "--tables", "--watch", "--config", "--help"}),
+    ("status --", {"--color", "--json", "--prometheus", "--tables", "--watch", "--config", "--help"}),
     ("quarantine ", {"list", "show", "retry", "skip"}),
     ("--config /x quarantine sh", {"show"}),
     ("report ver", {"verify"}),

@@ -37,7 +37,7 @@ def alerts():
 def metrics():
     found = re.findall(r'^METRIC\(\w+, MET_(\w+), "(\w+)"', read("proto/base/metrics.def"), re.M)
     judged = re.findall(r'\bhead\(out, "(\w+)", "gauge"', read("cdc/commands/status_prometheus.c"))
-    assert len(found) > 70 and len(judged) == 7
+    assert len(found) > 70 and len(judged) == 8
     return {f"rolag_{name}": kind for kind, name in found} | {f"rolag_{name}": "GAUGE" for name in judged}
 
 
@@ -94,6 +94,17 @@ def test_every_alert_is_tested_quiet_and_firing_and_has_its_runbook():
 def test_the_runbook_says_of_each_what_it_means_what_it_risks_and_what_to_do():
     for part in read("deploy/RUNBOOK.md").split("\n## ")[1:]:
         assert "\n*Risk.* " in part and "\n*Do.* " in part, part[:40]
+
+
+def test_the_runbook_has_each_state_and_each_part_that_status_names():
+    page = read("deploy/RUNBOOK.md")
+    states = re.findall(r'^\tX\(\w+, "\w+", " *", "([\w ]+)",', read("cdc/commands/status.h"), re.M)
+    assert len(states) == 11
+    table = page.split("\n# States\n")[1].split("\n# ")[0]
+    assert re.findall(r"^\| \*([\w ]+)\*", table, re.M) and set(re.findall(r"^\| \*([\w ]+)\*", table, re.M)) == set(states)
+    named = set(re.findall(r'"(Rolag\w+)"', read("cdc/commands/status_judge.c")))
+    assert len(named) > 12 and named <= {a["alert"] for a in alerts()}
+    assert set(re.findall(r"\(#(rolag\w+)\)", page)) <= {a["alert"].lower() for a in alerts()}
 
 
 def test_the_runbook_names_commands_keys_and_units_that_there_are():

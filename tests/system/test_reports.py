@@ -66,6 +66,19 @@ def test_a_run_passes_its_states_and_publishes_files_with_proof(companion):
     assert subprocess.run(["sha256sum", "-c", "--quiet", "files.sha256"], cwd=p.path(run), check=False).returncode == 0
 
 
+def test_what_a_rebuild_keeps_for_an_undo_stands_in_no_runs_way(companion):
+    p = companion
+    with p.writing() as conn:
+        write_roles(conn, 1, 3)
+    p.wait_applied()
+    code, out, err = p.run("rebuild", ROLE)
+    assert code == 0, out + err
+    assert p.warehouse("select state from rolag.relation where beside = %s", ROLE) == [("parked",)]
+    assert p.run("quarantine", "list")[0] == 0      # nor is it anything that a person must mend
+    one = p.wait_ended(p.ask("--report", "nrp_1/01_roles"))
+    assert p.manifest(one["id"])["build"]["exceptions"] == [] and len(p.csv_rows(one["id"])) == 3
+
+
 # ---- freshness ------------------------------------------------------------------------------------------
 
 def test_trap_41_everything_committed_before_the_click_is_in_the_file_by_counting(companion):

@@ -138,6 +138,8 @@ static void set_note(struct met_file *m, const char *text)
 	m->note_us = NOW - 12 * SECOND;
 }
 
+static bool reached[STATUS_STATE_COUNT];
+
 static void expect(const struct status_facts *f, enum status_state state, bool well,
 		   const char *says)
 {
@@ -147,6 +149,7 @@ static void expect(const struct status_facts *f, enum status_state state, bool w
 		fail_msg("\"%s\" does not say \"%s\"", v.sentence, says);
 	assert_string_equal(status_state_name(v.state), status_state_name(state));
 	assert_int_equal(v.healthy, well);
+	reached[v.state] = true;
 }
 
 static void test_trap_25_status_says_when_the_slot_is_lost(void **state)
@@ -162,13 +165,11 @@ static void test_trap_25_status_says_when_the_slot_is_lost(void **state)
 	capture[MET_CORE_OLDEST_US] = UINT64_C(300) * 1000000;
 	struct buf out = BUF_INIT;
 	status_judge(f, &v);
-	status_print_table(f, &v, NULL, &out);
-	assert_non_null(strstr(buf_cstr(&out),
-			       "34 MB kept since restart_lsn, slot lost past 16 GB, in "
-			       "3 h 10 min at this rate"));
-	assert_non_null(strstr(buf_cstr(&out),
-			       "not ours: the core's oldest transaction, pid 4711, open "
-			       "5 min"));
+	status_print_table(f, &v, NULL, false, &out);
+	assert_non_null(strstr(buf_cstr(&out), "34 MB kept; slot lost past 16 GB, in "
+					       "3 h 10 min at this rate"));
+	assert_non_null(
+		strstr(buf_cstr(&out), "; the rest: transaction of pid 4711, open 5 min\n"));
 	buf_clear(&out);
 	status_print_json(f, &v, &out);
 	assert_non_null(strstr(buf_cstr(&out), "\"slot_lost_in_seconds\": 11400.000000"));
@@ -250,7 +251,7 @@ static void test_status_behind_but_moving_is_catching_up(void **state)
 	expect(f, STATUS_CATCHING_UP, true, "Catching up: 2 kB of WAL to go, 60 s behind");
 	f->moving = false;
 	expect(f, STATUS_STALLED, false,
-	       "Stalled: apply does not get on with what capture has received, 60 s behind");
+	       "Stalled: the warehouse does not take what capture has received, 60 s behind");
 	/* Within the heartbeat's patience the role's own word counts. */
 	f = healthy();
 	snprintf(f->role[STATUS_APPLY].f.state, sizeof(f->role[0].f.state), "catching_up");
@@ -323,6 +324,23 @@ static void test_status_syncing_and_starting(void **state)
 	       "Stalled: no heartbeat comes through the core, nothing applied");
 }
 
+static void test_status_parked(void **state)
+{
+	static const enum met_id left_out[] = {MET_QUARANTINE_ENTITIES, MET_PARKED_ROLLUPS,
+					       MET_PARKED_MIRRORS};
+	for (size_t i = 0; i < ARRAY_LEN(left_out); i++) {
+		struct status_facts *f = healthy();
+		uint64_t *apply = f->role[STATUS_APPLY].f.value;
+		apply[left_out[i]] = 1;
+		expect(f, STATUS_PARKED, false, "Parked in part: 0.4 s behind");
+		apply[MET_APPLY_EVENT_US] = (uint64_t)(NOW - 3600 * SECOND);
+		expect(f, STATUS_PARKED, false, "Parked in part, idle: 0.4 s behind");
+		/* How far behind it is comes first. */
+		apply[MET_SYNC_TABLES] = 1;
+		expect(f, STATUS_SYNCING, false, "Syncing 1 table");
+	}
+}
+
 static void test_status_stopped(void **state)
 {
 	static struct status_facts f;
@@ -339,6 +357,81 @@ static void test_status_stopped(void **state)
 	       "core_x_events: unknown event");
 }
 
+static void test_status_clocks_that_differ_are_no_lag(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	uint64_t *apply = f->role[STATUS_APPLY].f.value;
+	(void)state;
+	apply[MET_APPLY_HEARTBEAT_US] = apply[MET_APPLY_COMMIT_US] =
+		(uint64_t)(NOW - 3600 * SECOND);
+	f->beating = true;
+	expect(f, STATUS_ALARM, false, "the newest is 60 min old, so that nobody can tell the lag");
+	status_judge(f, &v);
+	assert_true(v.clock_us == -3600 * SECOND);
+	apply[MET_APPLY_HEARTBEAT_US] = (uint64_t)(NOW + 60 * SECOND);
+	f->beating = false; /* the future needs no second look */
+	expect(f, STATUS_ALARM, false, "the newest is 60 s in the future");
+	status_judge(f, &v);
+	assert_true(v.clock_us == 60 * SECOND);
+	/* Whatever else is wrong: who watches by these clocks must know. */
+	f->role[STATUS_APPLY].f.value[MET_APPLY_CONNECTED] = 0;
+	status_judge(f, &v);
+	assert_int_equal(v.state, STATUS_STALLED);
+	assert_true(v.clock_us == 60 * SECOND);
+	struct buf out = BUF_INIT;
+	status_print_prometheus(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "rolag_clock_difference_seconds 60.000000\n"));
+	buf_release(&out);
+}
+
+static void expect_part(const struct status_facts *f, const char *part)
+{
+	struct status_view v;
+	status_judge(f, &v);
+	if (part == NULL)
+		assert_null(v.runbook);
+	else
+		assert_string_equal(v.runbook, part);
+}
+
+static void test_status_names_the_runbooks_part(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	(void)state;
+	expect_part(f, NULL);
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = (uint64_t)(NOW - 3700 * SECOND);
+	expect_part(f, NULL); /* long ago */
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = (uint64_t)(NOW - 12 * SECOND);
+	expect(f, STATUS_LIVE, true, " The slot was lost, and made anew 12 s ago;");
+	expect_part(f, "RolagSlotMadeAnew");
+	/* What is wrong now goes first; of two, the one that the sentence begins with. */
+	f->role[STATUS_APPLY].f.value[MET_QUARANTINE_ENTITIES] = 1;
+	f->role[STATUS_CAPTURE].f.value[MET_CAPTURE_SLOT_MADE_US] = 0;
+	expect_part(f, "RolagQuarantine");
+	f->role[STATUS_APPLY].f.value[MET_APPLY_CONNECTED] = 0;
+	expect_part(f, "RolagApplyDisconnected");
+	f->role[STATUS_CAPTURE].life = LIFE_ENDED;
+	expect_part(f, "RolagRoleDown");
+	f->role[STATUS_CAPTURE].f.value[MET_CORE_PUBLICATIONS_MISSING] = 1;
+	expect_part(f, "RolagPublicationMissing");
+	struct buf out = BUF_INIT;
+	status_judge(f, &v);
+	status_print_table(f, &v, NULL, false, &out);
+	assert_non_null(
+		strstr(buf_cstr(&out), "\n  to do      RUNBOOK.md, RolagPublicationMissing\n"));
+	buf_clear(&out);
+	status_print_json(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "\"runbook\": \"RolagPublicationMissing\","));
+	buf_clear(&out);
+	f = healthy();
+	status_judge(f, &v);
+	status_print_json(f, &v, &out);
+	assert_non_null(strstr(buf_cstr(&out), "\"runbook\": null,"));
+	buf_release(&out);
+}
+
 static void test_status_of_the_companion(void **state)
 {
 	struct status_facts *f = healthy();
@@ -348,7 +441,7 @@ static void test_status_of_the_companion(void **state)
 	(void)state;
 	/* None here: nothing is said of it. */
 	status_judge(f, &v);
-	status_print_table(f, &v, NULL, &out);
+	status_print_table(f, &v, NULL, false, &out);
 	assert_true(v.healthy);
 	assert_null(strstr(v.sentence, "reports"));
 	assert_null(strstr(buf_cstr(&out), "reports"));
@@ -361,7 +454,7 @@ static void test_status_of_the_companion(void **state)
 	r->f.value[MET_REPORTS_OPEN_US] = NOW - 5 * SECOND;
 	buf_clear(&out);
 	status_judge(f, &v);
-	status_print_table(f, &v, NULL, &out);
+	status_print_table(f, &v, NULL, false, &out);
 	assert_true(v.healthy);
 	assert_non_null(strstr(buf_cstr(&out),
 			       "reports    3 runs published, last 60 s ago; 2 open, the "
@@ -460,7 +553,7 @@ static void test_status_rates_come_from_differences(void **state)
 	before.role[STATUS_APPLY].f.value[MET_APPLY_EVENTS] = 1000000;
 	f->role[STATUS_APPLY].f.value[MET_APPLY_EVENTS] = 1006000;
 	status_judge(f, &v);
-	status_print_table(f, &v, &before, &b);
+	status_print_table(f, &v, &before, false, &b);
 	assert_non_null(strstr(buf_cstr(&b), "1006000 applied, 3000/s\n"));
 	/* After a restart of apply its counters begin anew: no negative or giant rate. */
 	before.role[STATUS_APPLY].f.started_us -= SECOND;
@@ -469,7 +562,7 @@ static void test_status_rates_come_from_differences(void **state)
 	f->role[STATUS_APPLY].f.updated_us = NOW;
 	f->role[STATUS_APPLY].f.value[MET_APPLY_EVENTS] = 500;
 	buf_clear(&b);
-	status_print_table(f, &v, &before, &b);
+	status_print_table(f, &v, &before, false, &b);
 	assert_non_null(strstr(buf_cstr(&b), "500 applied, 50/s\n"));
 	buf_release(&b);
 }
@@ -488,6 +581,95 @@ static void test_status_json_escapes(void **state)
 	buf_release(&b);
 }
 
+/* One line of the table, from its label on; in memory until the next call. */
+static const char *line_of(const struct status_facts *f, bool color, const char *label)
+{
+	static char line[400];
+	struct status_view v;
+	struct buf b = BUF_INIT;
+	status_judge(f, &v);
+	status_print_table(f, &v, NULL, color, &b);
+	const char *at = strstr(buf_cstr(&b), label);
+	if (at == NULL)
+		fail_msg("no line %s in: %s", label, buf_cstr(&b));
+	else
+		snprintf(line, sizeof(line), "%.*s", (int)strcspn(at, "\n"), at);
+	buf_release(&b);
+	return line;
+}
+
+static void test_status_colors_say_the_verdict(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	struct buf b = BUF_INIT;
+	status_judge(f, &v);
+	status_print_sentence(&v, true, &b);
+	assert_memory_equal(buf_cstr(&b), "\033[32mHealthy: ", 14);
+	assert_non_null(strstr(buf_cstr(&b), ".\033[0m\n"));
+	assert_non_null(strstr(line_of(f, true, "  state"), "\033[32mlive\033[0m: what "));
+	assert_string_equal(line_of(f, false, "  state"),
+			    "  state      live: what the core commits is in the warehouse a moment "
+			    "later");
+	snprintf(f->role[STATUS_APPLY].f.state, sizeof(f->role[0].f.state), "catching_up");
+	assert_non_null(strstr(line_of(f, true, "  state"), "\033[33mcatching up\033[0m"));
+	f = healthy();
+	f->role[STATUS_APPLY].f.value[MET_QUARANTINE_ENTITIES] = 2;
+	assert_non_null(strstr(line_of(f, true, "  state"), "\033[33mparked\033[0m"));
+	assert_string_equal(line_of(f, true, "  note"),
+			    "  note       \033[33m2 entities wait in quarantine (rolag quarantine "
+			    "list)\033[0m");
+	f->role[STATUS_APPLY].life = LIFE_STUCK;
+	assert_non_null(strstr(line_of(f, true, "  state"), "\033[31mstalled\033[0m"));
+	assert_non_null(strstr(line_of(f, true, "  apply"), "\033[31mstuck\033[0m"));
+	/* Well, by the state's name, and yet a person must act. */
+	f = healthy();
+	f->role[STATUS_APPLY].f.value[MET_APPLY_HEARTBEAT_US] = (uint64_t)(NOW + 3600 * SECOND);
+	f->beating = true;
+	status_judge(f, &v);
+	assert_int_equal(status_ink(&v), TERM_BAD);
+	buf_release(&b);
+}
+
+/* Messages of servers may hold anything. */
+static void test_status_shows_no_escape_of_a_note(void **state)
+{
+	struct status_facts *f = healthy();
+	struct status_view v;
+	struct buf b = BUF_INIT;
+	f->role[STATUS_APPLY].f.value[MET_APPLY_CONNECTED] = 0;
+	set_note(&f->role[STATUS_APPLY].f, "said: \033[2J\r\n\abye");
+	status_judge(f, &v);
+	status_print_sentence(&v, false, &b);
+	assert_non_null(strstr(buf_cstr(&b), "said:  [2J   bye\n"));
+	buf_clear(&b);
+	status_print_table(f, &v, NULL, false, &b);
+	assert_non_null(strstr(buf_cstr(&b), "12 s ago: said:  [2J   bye\n"));
+	buf_release(&b);
+}
+
+static void test_status_states_fit_a_line_of_80(void **state)
+{
+	for (int i = 0; i < STATUS_STATE_COUNT; i++) {
+		const enum status_state s = (enum status_state)i;
+		const struct status_view v = {.state = s};
+		struct status_facts *f = healthy();
+		struct buf b = BUF_INIT;
+		status_print_table(f, &v, NULL, false, &b);
+		assert_true(strcspn(buf_cstr(&b), "\n") <= 80);
+		assert_memory_equal(buf_cstr(&b), "  state      ", STATUS_TEXT_COLUMN);
+		buf_release(&b);
+	}
+}
+
+/* Behind all of the others. */
+static void test_status_every_state_was_reached(void **state)
+{
+	for (int i = 0; i < STATUS_STATE_COUNT; i++)
+		if (!reached[i])
+			fail_msg("no test comes to %s", status_state_name((enum status_state)i));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -503,12 +685,19 @@ int main(void)
 		cmocka_unit_test(test_status_connections),
 		cmocka_unit_test(test_status_space),
 		cmocka_unit_test(test_status_syncing_and_starting),
+		cmocka_unit_test(test_status_parked),
 		cmocka_unit_test(test_status_stopped),
+		cmocka_unit_test(test_status_clocks_that_differ_are_no_lag),
+		cmocka_unit_test(test_status_names_the_runbooks_part),
 		cmocka_unit_test(test_status_of_the_companion),
 		cmocka_unit_test(test_status_life_of_a_role),
 		cmocka_unit_test(test_status_units),
 		cmocka_unit_test(test_status_rates_come_from_differences),
 		cmocka_unit_test(test_status_json_escapes),
+		cmocka_unit_test(test_status_colors_say_the_verdict),
+		cmocka_unit_test(test_status_shows_no_escape_of_a_note),
+		cmocka_unit_test(test_status_states_fit_a_line_of_80),
+		cmocka_unit_test(test_status_every_state_was_reached),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

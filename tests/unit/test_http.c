@@ -557,6 +557,10 @@ static void test_addresses_of_one_network_of_ipv6_are_one(void **state)
 	assert_int_equal(limit_wait(&l, address_of("2001:db8:1:2:ffff::9"), T0), 60 * S);
 	assert_int_equal(limit_wait(&l, address_of("2001:db8:1:3::1"), T0), 0);
 	assert_int_equal(limit_wait(&l, address_of("32.1.13.184"), T0), 0);
+	/* One of IPv4 that came by a socket of IPv6 is what it was. */
+	limit_failed(&l, address_of("::ffff:192.0.2.1"), T0);
+	assert_int_equal(limit_wait(&l, address_of("192.0.2.1"), T0), 60 * S);
+	assert_int_equal(limit_wait(&l, address_of("::ffff:192.0.2.2"), T0), 0);
 }
 
 static void test_with_many_addresses_only_those_are_heard_that_were_right(void **state)

@@ -16,8 +16,12 @@ struct limit_address limit_address(const struct sockaddr *at)
 		a.family = 4;
 		memcpy(a.bytes, &((const struct sockaddr_in *)at)->sin_addr, 4);
 	} else if (at->sa_family == AF_INET6) {
-		a.family = 6;
-		memcpy(a.bytes, &((const struct sockaddr_in6 *)at)->sin6_addr, sizeof(a.bytes));
+		const struct in6_addr *in = &((const struct sockaddr_in6 *)at)->sin6_addr;
+		a.family = IN6_IS_ADDR_V4MAPPED(in) ? 4 : 6;
+		if (a.family == 4)
+			memcpy(a.bytes, in->s6_addr + 12, 4);
+		else
+			memcpy(a.bytes, in->s6_addr, sizeof(a.bytes));
 	}
 	return a;
 }

@@ -19,7 +19,7 @@
 	INT64_C(3600000000) /* for how long it is remembered that somebody was right */
 #define LIMIT_ALL_TIMES 8   /* failures of all, as a multiple of those of one */
 
-/* An address as it counts: of IPv6 its /64, which is one customer's. */
+/* An address as it counts: of IPv6 its /64, which is one customer's; one of IPv4 within IPv6 as itself. */
 struct limit_address {
 	uint8_t family; /* 4, 6; 0: another */
 	uint8_t bytes[8];
