@@ -8,9 +8,10 @@
 #   make sim        a minute of simulated schedules from a random seed (tests/sim/README.md)
 #   make bench      rolag beside what one would use instead (tests/bench/README.md)
 #   make soak       an hour of load with faults from outside (HOURS=0.1 SEED=1); not part of make test
-#   make install    binary, man pages, completions and the Lana pack below PREFIX (/usr/local); DESTDIR for packagers
+#   make install    binary, man pages, completions, the Lana pack and grants for readers below PREFIX (/usr/local); DESTDIR for packagers
 #   make deps       installs from Debian what is missing (quiet where nothing is); make deps-test: for tests, too
 #   make deb        build/deb/rolag_….deb, lintian clean; make test-deb installs it on a fresh Debian and uses it
+#   make test-container  builds the image and starts compose.yaml, by podman
 #   make lived      of these, a core with a past of two million events
 #   make large-report  of these, a report of five million rows in constant memory
 #   make test-faults  of these, the faults from outside: servers, networks, disks, clocks
@@ -124,6 +125,7 @@ REPORTS_SRC := \
 	apply/reports/http/ask.c \
 	apply/reports/http/assets.c \
 	apply/reports/http/body.c \
+	apply/reports/http/limit.c \
 	apply/reports/http/query.c \
 	apply/reports/http/reply.c \
 	apply/reports/http/route.c \
@@ -351,7 +353,7 @@ SIM_WRAP := \
 	malloc calloc realloc free strdup strndup vasprintf __vasprintf_chk \
 	rt_bug rt_now_us rt_mono_us log_line loop_init met_open met_add \
 	landed_load landed_release landed_ensure landed_park_absent sync_begin \
-	remake_serve mirror_ensure rebuild_begin rebuild_ask \
+	remake_serve mirror_ensure rebuild_begin rebuild_ask migrate_check \
 	quarantine_load quarantine_is_asked \
 	pgc_connect pgc_connect_start pgc_backoff_next spool_writer_open
 
@@ -426,7 +428,7 @@ say = $(if $(V),,@echo "  $(1)	$@")
 .SECONDARY:
 .PHONY: all check check-unit lint fmt fmt-check layers hdr-check failpoints-check config-check traps-check traps dashboard dashboard-check shellcheck config deps deps-test demo \
 	demo-up demo-down test test-system lived large-report test-faults test-asan sim fuzz fuzz-deps analyze analyze-deps analyze-gcc \
-	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb
+	analyze-cppcheck analyze-tidy cov bench soak clean install deb test-deb test-container
 
 all: $(B)/rolag
 
@@ -612,7 +614,7 @@ dashboard:
 	$(PYTHON) deploy/grafana/make_dashboard.py > deploy/grafana/rolag.json
 
 shellcheck:
-	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare
+	@shellcheck -s sh $(wildcard deploy/debian/rolag.p*) deploy/container/prepare tests/container/postgres/entrypoint
 	@shellcheck .ci/run
 
 # deploy/rolag.yaml is what the program prints (`make config` writes it).
@@ -741,6 +743,7 @@ install: $(B)/rolag
 	install -D -m 755 $(B)/rolag $(DESTDIR)$(PREFIX)/bin/rolag
 	install -d $(DESTDIR)$(PREFIX)/share/rolag/lana
 	cp -R transforms/lana/. $(DESTDIR)$(PREFIX)/share/rolag/lana/
+	install -D -m 644 deploy/grants/readers.sql $(DESTDIR)$(PREFIX)/share/rolag/readers.sql
 	$(B)/rolag manual $(DESTDIR)$(PREFIX)/share
 
 # ---- the Debian package: build/deb/rolag_VERSION_ARCH.deb, made by debhelper in a tree of its own ----
@@ -763,6 +766,10 @@ deb: deps
 test-deb: deb
 	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap util-linux"
 	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/deb $(PYTEST)
+
+test-container:
+	@$(MAKE) -s --no-print-directory deps DEBIAN_PACKAGES="debootstrap podman podman-compose runc catatonit netavark aardvark-dns iptables"
+	@$(PYTHON) -m pytest -q -p no:cacheprovider -rs tests/container $(PYTEST)
 
 clean:
 	rm -rf build

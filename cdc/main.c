@@ -2,6 +2,8 @@
  * rolag: one binary, one table of commands. A role (capture, apply, reports) is a
  * command that runs until it is told to stop; `rolag run` is their parent.
  */
+#include <sys/resource.h>
+
 #include "cdc/commands/commands.h"
 
 #include "proto/base/failpoint.h"
@@ -43,11 +45,27 @@ static const char *default_config(void)
 	return path != NULL && path[0] != '\0' ? path : "/etc/rolag/rolag.yaml";
 }
 
+/*
+ * Memory holds rows, and passwords. A limit of 1 also keeps them from a program
+ * that core_pattern pipes cores to (core(5)), which 0 does not. Not
+ * PR_SET_DUMPABLE: by it, ps and pgrep would take the roles for root's.
+ */
+static void refuse_core_dumps(void)
+{
+	static const struct rlimit least = {1, 1}, none = {0, 0};
+	const char *wanted = getenv("ROLAG_CORE_DUMPS");
+	if (wanted != NULL && strcmp(wanted, "yes") == 0)
+		return;
+	if (setrlimit(RLIMIT_CORE, &least) != 0) /* it was 0 already */
+		(void)setrlimit(RLIMIT_CORE, &none);
+}
+
 int main(int argc, char **argv)
 {
 	struct cli c = {0};
 	struct rt_err err;
 	int code = EXIT_OK;
+	refuse_core_dumps();
 	if (FP_CONFIGURE(&err) != 0 ||
 	    cli_parse(&c, commands, ARRAY_LEN(commands), argc, argv, default_config(), &err) != 0)
 		code = cli_fail(&c, &err);

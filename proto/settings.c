@@ -83,6 +83,12 @@ const struct conf_key settings_keys[] = {
 	 .help = "Those of mirrors.tables that the core only inserts into: nothing but inserts is "
 		 "published, so that a table without replica identity is not hindered (were its "
 		 "updates published, the core's own UPDATE would fail)."},
+	{.name = "capture.connect",
+	 .type = CONF_STRING,
+	 .offset = FIELD(capture.connect),
+	 .init = "",
+	 .help = "Connection string of the core for capture: a role with REPLICATION, and without "
+		 "SELECT on any table, will do. Empty: core.connect."},
 	{.name = "capture.confirm",
 	 .type = CONF_ENUM,
 	 .offset = FIELD(capture.confirm),
@@ -414,6 +420,16 @@ const struct conf_key settings_keys[] = {
 	 .min = 1,
 	 .max = 1000,
 	 .help = "Of them, from one address; more are closed. A proxy is one address."},
+	{.name = "http.failures",
+	 .type = CONF_INT,
+	 .offset = FIELD(http.failures),
+	 .init = "30",
+	 .min = 0,
+	 .max = 1000000,
+	 .help = "Wrong tokens that one address may send in a minute (all together: eight times as "
+		 "many); more are answered with 429, unread, and so is a right one from that "
+		 "address meanwhile. A proxy is one address: where it limits failures itself, set "
+		 "this high. 0: no limit."},
 	{.name = "http.request_limit",
 	 .type = CONF_DURATION,
 	 .offset = FIELD(http.request_limit),
@@ -482,6 +498,8 @@ void settings_complete(struct settings *s, struct arena *a)
 {
 	if (s->core.slot[0] == '\0')
 		s->core.slot = arena_printf(a, "rolag_%s", s->pipeline);
+	if (s->capture.connect[0] == '\0')
+		s->capture.connect = s->core.connect;
 	if (s->spool.dir[0] == '\0')
 		s->spool.dir = arena_printf(a, "%s/spool", s->state_dir);
 	s->rollups.path = beside(a, s->file, s->rollups.path);

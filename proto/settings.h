@@ -43,7 +43,8 @@ struct settings {
 		struct conf_list append_only; /* those of them whose inserts only are published */
 	} mirrors;
 	struct {
-		int confirm; /* enum settings_confirm */
+		const char *connect; /* "" = core.connect */
+		int confirm;	     /* enum settings_confirm */
 		uint64_t wal_budget;
 		bool allow_unlimited_wal;
 		int on_lost_slot;      /* enum settings_lost_slot */
@@ -105,7 +106,8 @@ struct settings {
 		const char *tokens;		 /* file of token hashes; "" = none */
 		int64_t connections;		 /* at one time */
 		int64_t connections_per_address; /* of them */
-		int64_t request_limit;		 /* µs in which a request must have come whole */
+		int64_t failures;      /* wrong tokens of one address in a minute; 0: no limit */
+		int64_t request_limit; /* µs in which a request must have come whole */
 	} http;
 	struct {
 		int level; /* index into settings_log_levels, an enum log_level by settings_log_level */

@@ -119,6 +119,8 @@ bool spool_is_full(struct spool_writer *w);
 int spool_trim(struct spool_writer *w, struct lsn applied, struct rt_err *err) RT_MUSTCHECK;
 /* Bytes of all segments on disk. */
 uint64_t spool_bytes(const struct spool_writer *w);
+/* Bytes that were written since it was asked last. */
+uint64_t spool_take_written(struct spool_writer *w);
 
 struct spool_reader;
 

@@ -62,6 +62,7 @@ struct spool_writer {
 	uint64_t synced_bytes;	 /* bytes known on disk */
 	bool holds;		 /* more than pieces of a transaction that has no LAST yet */
 	uint64_t total_bytes;	 /* all segments */
+	uint64_t written_bytes;	 /* since spool_take_written was asked */
 
 	struct buf out; /* frames not yet written */
 
@@ -215,6 +216,7 @@ static int segment_begin(struct spool_writer *w, const struct segment_entry *e, 
 	w->offset = w->synced_bytes = first.len;
 	w->holds = false;
 	w->total_bytes += first.len;
+	w->written_bytes += first.len;
 	struct segment_entry made = *e;
 	made.cut.v = UINT64_MAX;
 	made.bytes = first.len;
@@ -248,6 +250,7 @@ static int flush_out(struct spool_writer *w, struct rt_err *err)
 	FAILPOINT(SPOOL_WRITTEN);
 	w->offset += w->out.len;
 	w->total_bytes += w->out.len;
+	w->written_bytes += w->out.len;
 	w->segments.entry[w->segments.count - 1].bytes = w->offset;
 	w->received = w->in_out;
 	spool_buf_clear(&w->out);
@@ -632,6 +635,13 @@ struct lsn spool_durable(const struct spool_writer *w)
 uint64_t spool_bytes(const struct spool_writer *w)
 {
 	return w->total_bytes;
+}
+
+uint64_t spool_take_written(struct spool_writer *w)
+{
+	uint64_t bytes = w->written_bytes;
+	w->written_bytes = 0;
+	return bytes;
 }
 
 /* ---- space ---- */

@@ -13,7 +13,6 @@
 #include "apply/reports/queue.h"
 #include "apply/reports/schedule.h"
 #include "apply/reports/worker.h"
-#include "apply/sql/migrate.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/fsio.h"
 #include "proto/base/log.h"
@@ -62,8 +61,6 @@ static int connect(struct companion *o, struct rt_err *err)
 {
 	int dropped = 0;
 	int rc = runs_connect(&o->c, o->s, "rolag reports", &o->loop, err);
-	if (rc == 0)
-		rc = migrate_check(o->c, err);
 	if (rc == 0)
 		rc = pgc_exec(o->c, NULL, err, "LISTEN " RUNS_CHANNEL);
 	if (rc == 0)

@@ -1,6 +1,7 @@
 /* runs: statements on the control tables. Guarantees: a request is one row, whoever makes it. */
 #include "apply/reports/runs.h"
 
+#include "apply/sql/migrate.h"
 #include "proto/base/fsio.h"
 #include "proto/base/sha256.h"
 #include "proto/base/yaml.h"
@@ -26,6 +27,8 @@ int runs_connect(PGconn **ret, const struct settings *s, const char *name, struc
 	if (rc != 0)
 		return rc;
 	rc = pgc_exec(c, NULL, err, "%s", runs_session_sql);
+	if (rc == 0)
+		rc = migrate_check(c, err);
 	if (rc != 0)
 		pgc_close(c);
 	else

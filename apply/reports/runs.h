@@ -87,7 +87,7 @@ struct runs_asked {
 
 /*
  * A connection to the warehouse as runs need it (times in UTC); name: as pg_stat_activity shows it.
- * With a loop its statements wait by that (pgc_wait_by).
+ * With a loop its statements wait by that (pgc_wait_by). ERR_PERMANENT unless the control schema has our version.
  */
 struct loop;
 int runs_connect(PGconn **ret, const struct settings *s, const char *name, struct loop *loop,

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <unistd.h>
 
+#include "apply/sql/migrate.h"
 #include "proto/base/failpoint.h"
 #include "proto/base/log.h"
 #include "proto/pg/pgconn.h"
@@ -59,6 +60,8 @@ int ledger_connect(PGconn **ret, const struct settings *s, struct loop *loop, st
 		      "SET statement_timeout = 0; SELECT set_config(name, 'lz4', false) "
 		      "FROM pg_settings WHERE name = 'default_toast_compression' "
 		      "AND 'lz4' = ANY (enumvals)");
+	if (rc == 0)
+		rc = migrate_check(c, err);
 	if (rc != 0)
 		pgc_close(c);
 	else

@@ -46,6 +46,7 @@ int ledger_take_over(PGconn *c, const struct settings *s, struct ledger *l,
  * role's and the database's settings, a batch takes as long as it takes, and
  * wide rows are compressed by lz4 where the server has it (pglz was 7 % of the
  * backend's time in a catch-up). loop: NULL, or whose stop signal ends the wait.
+ * ERR_PERMANENT unless the control schema has our version.
  */
 int ledger_connect(PGconn **ret, const struct settings *s, struct loop *loop,
 		   struct rt_err *err) RT_MUSTCHECK;

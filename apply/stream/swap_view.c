@@ -121,7 +121,7 @@ static PGresult *create(struct swap *s, const struct swap_views *v, int row, boo
 
 static void note_refusal(struct swap *s, const struct swap_views *v, int row, const PGresult *res)
 {
-	char *why = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+	const char *why = pgc_said(res);
 	char *line =
 		rt_sprintf("view %s cannot read the table as it will be: %s; mend: DROP VIEW %s "
 			   "(and make it again afterwards)",

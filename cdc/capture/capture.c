@@ -54,6 +54,8 @@ static void set_metrics(struct capture *c, int64_t now_us)
 		return;
 	c->tick_at_us = now_us + CAPTURE_TICK_US;
 	met_set(MET_SPOOL_BYTES, c->spool != NULL ? spool_bytes(c->spool) : 0);
+	if (c->spool != NULL)
+		met_add(MET_SPOOL_WRITTEN, spool_take_written(c->spool));
 	met_state(state_name(c));
 }
 
@@ -211,7 +213,7 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 		{BINARY_OFF, STREAM_BINARY_OFF},
 	};
 	struct stream_options so = {
-		.conninfo = s->core.connect,
+		.conninfo = s->capture.connect,
 		.application_name = application_name,
 		.slot = s->core.slot,
 		.publication = c->publication,
@@ -238,7 +240,7 @@ static void set_up(struct capture *c, const struct settings *s, char *applicatio
 				       &c->remembered) == 1;
 	c->alarms.seen = c->remembered;
 	const struct custody_options co = {
-		.conninfo = s->core.connect,
+		.conninfo = s->capture.connect,
 		.application_name = application_name,
 		.slot = s->core.slot,
 		.heartbeat_interval_us = s->capture.heartbeat_interval,

@@ -15,7 +15,7 @@ static int need_session(struct mirrored *m, struct rt_err *err)
 	char name[80];
 	snprintf(name, sizeof(name), "rolag capture %s types", m->settings->pipeline);
 	const struct pgc_options o = {
-		.what = "core", .conninfo = m->settings->core.connect, .application_name = name};
+		.what = "core", .conninfo = m->settings->capture.connect, .application_name = name};
 	if (m->conn != NULL)
 		return 0;
 	int rc = pgc_connect(&m->conn, &o, err);

@@ -23,12 +23,17 @@ const struct cli_usage check_usage = {
 
 static void tell(struct check *k, const char *word, const char *mend, const char *fmt, va_list ap)
 {
+	char text[4096];
 	bar_hide(k->bar);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	printf("%-5s ", word);
-	vprintf(fmt, ap);
+	cli_put(text, SIZE_MAX);
 	putchar('\n');
-	if (mend != NULL)
-		printf("      mend: %s\n", mend);
+	if (mend != NULL) {
+		fputs("      mend: ", stdout);
+		cli_put(mend, SIZE_MAX);
+		putchar('\n');
+	}
 	fflush(stdout);
 }
 

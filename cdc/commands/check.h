@@ -69,6 +69,9 @@ void check_http(struct check *k);
 void check_reports(struct check *k);
 /* A folder of ours: there and private, or one that can be made; forbidden: bits of its mode. */
 void check_folder(struct check *k, const char *key, const char *path, unsigned forbidden);
+/* What is in such a folder itself: files, or folders. */
+void check_inside(struct check *k, const char *key, const char *path, bool folders,
+		  unsigned forbidden);
 /* A connection, or NULL: told as a finding. */
 PGconn *check_connect(struct check *k, const char *what, const char *conninfo);
 /* Folders and free space. */

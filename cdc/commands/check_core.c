@@ -105,11 +105,11 @@ static void check_server(struct check *k, PGconn *core)
 	PQclear(res);
 }
 
-/* The replication right, and whether pg_hba.conf lets us use it. */
-static void check_replication(struct check *k, PGconn *core)
+/* The replication right, and whether pg_hba.conf lets us use it; who: whose connection it is. */
+static void check_replication(struct check *k, PGconn *core, const char *who, const char *conninfo)
 {
 	struct rt_err err;
-	PGresult *res = ask(k, core, "core",
+	PGresult *res = ask(k, core, who,
 			    "SELECT rolreplication OR rolsuper, has_function_privilege("
 			    "'pg_logical_emit_message(boolean, text, text)', 'EXECUTE') "
 			    "FROM pg_catalog.pg_roles WHERE rolname = current_user",
@@ -124,24 +124,40 @@ static void check_replication(struct check *k, PGconn *core)
 					"GRANT EXECUTE ON FUNCTION pg_logical_emit_message("
 					"boolean, text, text) TO \"%s\";",
 					PQuser(core)),
-			   "core: the role may not send the heartbeat");
+			   "%s: the role may not send the heartbeat", who);
 	if (!may) {
 		check_fail(k,
 			   arena_printf(k->arena, "ALTER ROLE \"%s\" REPLICATION;", PQuser(core)),
-			   "core: the role %s has no REPLICATION right", PQuser(core));
+			   "%s: the role %s has no REPLICATION right", who, PQuser(core));
 		return;
 	}
 	PGconn *c = NULL;
-	struct pgc_options o = {.what = "core",
-				.conninfo = k->s.core.connect,
+	struct pgc_options o = {.what = who,
+				.conninfo = conninfo,
 				.application_name = "rolag check",
 				.replication = true};
 	if (pgc_connect(&c, &o, &err) != 0 || pgc_identify_system(c, &k->system, &err) != 0)
-		check_error(k, "core: replication connection", &err);
+		check_error(k, arena_printf(k->arena, "%s: replication connection", who), &err);
 	else
 		check_ok(k,
-			 "core: replication connection, system identifier %" PRIu64 ", timeline %u",
-			 k->system.system_id, k->system.timeline);
+			 "%s: replication connection, system identifier %" PRIu64 ", timeline %u",
+			 who, k->system.system_id, k->system.timeline);
+	pgc_close(c);
+}
+
+/* Where capture has a connection string of its own: its role is another one. */
+static void check_capture(struct check *k)
+{
+	if (strcmp(k->s.capture.connect, k->s.core.connect) == 0)
+		return;
+	PGconn *c = check_connect(k, "capture.connect", k->s.capture.connect);
+	if (c == NULL)
+		return;
+	const uint64_t core = k->system.system_id;
+	check_replication(k, c, "capture.connect", k->s.capture.connect);
+	if (core != 0 && k->system.system_id != core)
+		check_fail(k, "capture.connect to the same server as core.connect",
+			   "capture.connect: it leads to another server than core.connect");
 	pgc_close(c);
 }
 
@@ -286,7 +302,8 @@ void check_core(struct check *k, PGconn *core)
 	if (!known)
 		check_error(k, "slot", &err);
 	check_server(k, core);
-	check_replication(k, core);
+	check_replication(k, core, "core", k->s.core.connect);
+	check_capture(k);
 	check_publication(k, core);
 	if (known)
 		check_slot(k, core);

@@ -1,5 +1,7 @@
 /* check_machine: folders and disk space here. */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,6 +45,42 @@ void check_folder(struct check *k, const char *key, const char *path, unsigned f
 		check_ok(k, "%s: %s", key, path);
 }
 
+void check_inside(struct check *k, const char *key, const char *path, bool folders,
+		  unsigned forbidden)
+{
+	DIR *d = opendir(path);
+	char *first = NULL;
+	unsigned mode = 0;
+	int count = 0;
+	if (d == NULL)
+		return; /* not there yet, or told by check_folder */
+	for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
+		struct stat st;
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+		    (folders ? !S_ISDIR(st.st_mode) : !S_ISREG(st.st_mode)) ||
+		    (st.st_mode & forbidden) == 0)
+			continue;
+		if (count++ == 0) {
+			first = arena_printf(k->arena, "%s/%s", path, e->d_name);
+			mode = st.st_mode & 0777;
+		}
+	}
+	closedir(d);
+	if (count == 1)
+		check_fail(k, arena_printf(k->arena, "chmod %04o %s", mode & ~forbidden, first),
+			   "%s: %s has mode %04o, more than its own user needs", key, first, mode);
+	else if (count > 1)
+		check_fail(k,
+			   arena_printf(k->arena,
+					"find %s -maxdepth 1 -type %c -perm /%04o -exec chmod "
+					"-- -%04o {} +",
+					path, folders ? 'd' : 'f', forbidden, forbidden),
+			   "%s: %s has mode %04o, more than its own user needs, and so have %d "
+			   "others there",
+			   key, first, mode, count - 1);
+}
+
 static void check_space(struct check *k)
 {
 	struct rt_err err;
@@ -76,6 +114,8 @@ static void check_space(struct check *k)
 void check_machine(struct check *k)
 {
 	check_folder(k, "state_dir", k->s.state_dir, 0027);
+	check_inside(k, "state_dir", k->s.state_dir, false, 0027);
 	check_folder(k, "spool.dir", k->s.spool.dir, 0077);
+	check_inside(k, "spool.dir", k->s.spool.dir, false, 0077);
 	check_space(k);
 }

@@ -218,6 +218,7 @@ void check_reports(struct check *k)
 		project = NULL;
 	check_files(k, project);
 	check_folder(k, "reports.target", k->s.reports.target, 0007);
+	check_inside(k, "reports.target", k->s.reports.target, true, 0007);
 	check_in_warehouse(k, project);
 	check_fence(k);
 }

@@ -216,11 +216,29 @@ int cli_settings(struct cli *c, struct settings *ret, struct rt_err *err)
 	return settings_load(c->config, &c->arena, ret, err);
 }
 
+static void put(FILE *out, const char *text, size_t max)
+{
+	size_t n = strlen(text), shown = RT_MIN(n, max);
+	while (shown < n && ((unsigned char)text[shown] & 0xC0) == 0x80)
+		shown--; /* not within a character */
+	for (size_t at = 0; at < shown;) {
+		char plain[RT_PLAIN_SIZE];
+		at += rt_plain(text + at, plain);
+		fputs(plain, out);
+	}
+	fputs(shown < n ? "…" : "", out);
+}
+
+void cli_put(const char *text, size_t max)
+{
+	put(stdout, text, max);
+}
+
 int cli_fail(const struct cli *c, const struct rt_err *err)
 {
-	if (c->command != NULL)
-		fprintf(stderr, "rolag %s: %s\n", c->command->name, err->msg);
-	else
-		fprintf(stderr, "rolag: %s\n", err->msg);
+	fprintf(stderr, "rolag%s%s: ", c->command != NULL ? " " : "",
+		c->command != NULL ? c->command->name : "");
+	put(stderr, err->msg, SIZE_MAX);
+	fputc('\n', stderr);
 	return rt_exit_code(err->code);
 }

@@ -70,6 +70,8 @@ void cli_print_command_help(FILE *out, const struct cli_command *command);
 const char *cli_option(const struct cli *c, const char *name);
 /* Loads the configuration into *ret. */
 int cli_settings(struct cli *c, struct settings *ret, struct rt_err *err) RT_MUSTCHECK;
+/* Text from outside for a terminal: one line, which steers nothing; of more than max bytes, the first and an ellipsis. */
+void cli_put(const char *text, size_t max);
 /* Prints "rolag COMMAND: message" to stderr; returns the exit code that the error asks for. */
 int cli_fail(const struct cli *c, const struct rt_err *err);
 

@@ -36,22 +36,29 @@ const char *conninfo_value(struct arena *a, const char *conninfo, const char *ke
 	return found;
 }
 
-static const char *other_user(struct arena *a, const struct settings *s, const char *mine,
-			      const char *theirs)
+static const char *other_user(struct arena *a, const char *mine, const char *theirs)
 {
 	const char *user = conninfo_value(a, mine, "user", "");
-	if (s->reports.definitions[0] == '\0' || user[0] == '\0' ||
-	    strcmp(user, conninfo_value(a, theirs, "user", "")) == 0)
+	if (user[0] == '\0' || strcmp(user, conninfo_value(a, theirs, "user", "")) == 0)
 		return NULL;
 	return user;
 }
 
+const char *capture_role(struct arena *a, const struct settings *s)
+{
+	return other_user(a, s->capture.connect, s->core.connect);
+}
+
 const char *companion_role(struct arena *a, const struct settings *s)
 {
-	return other_user(a, s, s->reports.connect, s->warehouse.connect);
+	if (s->reports.definitions[0] == '\0')
+		return NULL;
+	return other_user(a, s->reports.connect, s->warehouse.connect);
 }
 
 const char *companion_core_role(struct arena *a, const struct settings *s)
 {
-	return other_user(a, s, s->reports.core_connect, s->core.connect);
+	if (s->reports.definitions[0] == '\0')
+		return NULL;
+	return other_user(a, s->reports.core_connect, s->core.connect);
 }

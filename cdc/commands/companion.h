@@ -1,7 +1,7 @@
 /*
- * companion: the rights that the companion of reports works with. One list,
- * for init, which grants them where the companion has a role of its own, and
- * for check.
+ * companion: which roles have a role of the database of their own, and the
+ * rights that the companion of reports works with. One list, for init, which
+ * grants them where the companion has a role of its own, and for check.
  */
 #ifndef CDC_COMMANDS_COMPANION_H
 #define CDC_COMMANDS_COMPANION_H
@@ -23,7 +23,9 @@ const char *conninfo_value(struct arena *a, const char *conninfo, const char *ke
 			   const char *otherwise);
 /* The companion's role in the warehouse, where it has one of its own; NULL: none, or no reports. */
 const char *companion_role(struct arena *a, const struct settings *s);
-/* Likewise in the core, for the fence. */
+/* Capture's role in the core, where it has one of its own; NULL: none. */
+const char *capture_role(struct arena *a, const struct settings *s);
+/* Likewise of the companion, for the fence. */
 const char *companion_core_role(struct arena *a, const struct settings *s);
 
 #endif

@@ -80,6 +80,25 @@ static void print_changes(const struct init *in, struct buf *b)
 	buf_str(b, ";\n");
 }
 
+/* A role that gets changes and beats, and reads no table. */
+static void print_capture(const struct init *in, struct buf *b, const char *database)
+{
+	const char *role = capture_role(in->arena, &in->s);
+	if (role == NULL)
+		return;
+	buf_str(b, "\n-- Capture has a role of its own: it gets the published tables' changes "
+		   "through the slot, and\n-- may read none of them.\n");
+	init_sql_role(b, role, "LOGIN REPLICATION");
+	init_sql_grant(b, "CONNECT", database, role);
+}
+
+/* Who sees the transactions of others, to name the one that is waited for: capture. */
+static const char *watcher(const struct init *in, const char *otherwise)
+{
+	const char *role = capture_role(in->arena, &in->s);
+	return role != NULL ? role : otherwise;
+}
+
 static void print_core(const struct init *in, struct buf *b)
 {
 	const char *role = conninfo_value(in->arena, in->s.core.connect, "user", "rolag");
@@ -100,6 +119,7 @@ static void print_core(const struct init *in, struct buf *b)
 	init_sql_grant(b, "CONNECT", database, role);
 	buf_str(b, "\n-- Reading is for the first load of each table.\n");
 	grant_reading(b, in, role);
+	print_capture(in, b, database);
 	buf_str(b,
 		"\n-- Run by the owner of the tables (with CREATE on the database) or a superuser, "
 		"and "
@@ -123,7 +143,7 @@ static void print_core(const struct init *in, struct buf *b)
 	buf_str(b, ", 'pgoutput');\n-- It waits until every transaction open now has ended. "
 		   "With\n--   "
 		   "GRANT pg_read_all_stats TO ");
-	pgc_ident(b, role);
+	pgc_ident(b, watcher(in, role));
 	buf_str(b,
 		";\n-- rolag can say how old the one is that it waits for (optional). Where there "
 		"are "

@@ -156,7 +156,10 @@ void manual_page(const struct cli_command *table, size_t count, struct buf *out)
 	put_option(out, &cli_help_option);
 	put_exits(out);
 	buf_str(out, ".SH ENVIRONMENT\n.TP\n.B ROLAG_CONFIG\nThe configuration, where "
-		     "\\fB\\-\\-config\\fR is not given.\n.TP\n.B NOTIFY_SOCKET\nSet by "
+		     "\\fB\\-\\-config\\fR is not given.\n.TP\n.B ROLAG_CORE_DUMPS\nyes: a crash "
+		     "may leave a core "
+		     "dump, which holds rows and passwords; otherwise none is left.\n.TP\n.B "
+		     "NOTIFY_SOCKET\nSet by "
 		     "systemd: the roles tell it that they are ready, how they are, and that they "
 		     "live.\n.TP\n.BR PGPASSFILE \", \" PGSERVICEFILE \", \" \\[u2026]\n"
 		     "What libpq reads.\n.TP\n.B NO_COLOR\nWith any text: no colour, but for "

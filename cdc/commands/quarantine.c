@@ -8,6 +8,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include "apply/sql/migrate.h"
 #include "cdc/commands/commands.h"
 #include "proto/pg/pgconn.h"
 
@@ -54,22 +55,13 @@ static int connect(const struct settings *s, PGconn **ret, struct rt_err *err)
 	if (rc != 0)
 		return rc;
 	rc = pgc_exec(*ret, NULL, err, "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'");
+	if (rc == 0)
+		rc = migrate_check(*ret, err);
 	if (rc != 0) {
 		pgc_close(*ret);
 		*ret = NULL;
 	}
 	return rc;
-}
-
-/* Text for a terminal: nothing in it may steer it. */
-static void put_text(const char *s, size_t max)
-{
-	size_t n = strlen(s), shown = RT_MIN(n, max);
-	while (shown < n && ((unsigned char)s[shown] & 0xC0) == 0x80)
-		shown--; /* not within a character */
-	for (size_t i = 0; i < shown; i++)
-		putchar((unsigned char)s[i] < 0x20 || s[i] == 0x7F ? ' ' : s[i]);
-	fputs(shown < n ? "…" : "", stdout);
 }
 
 /* ---- list ---- */
@@ -81,7 +73,7 @@ static int list_parked(PGconn *c, const struct settings *s, int *ret_count, stru
 		c, &res, err,
 		"SELECT name, date_trunc('second', changed_at), coalesce(reason, 'no longer "
 		"landed'), reason IS NOT NULL FROM rolag.relation WHERE pipeline = $1 AND "
-		"state = 'parked' ORDER BY name",
+		"state = 'parked' AND beside IS NULL ORDER BY name",
 		1, &s->pipeline);
 	if (rc != 0)
 		return rc;
@@ -90,7 +82,7 @@ static int list_parked(PGconn *c, const struct settings *s, int *ret_count, stru
 		bool caused = PQgetvalue(res, i, 3)[0] == 't';
 		*ret_count += caused;
 		printf("parked %s since %s: ", PQgetvalue(res, i, 0), PQgetvalue(res, i, 1));
-		put_text(PQgetvalue(res, i, 2), TEXT_MAX);
+		cli_put(PQgetvalue(res, i, 2), TEXT_MAX);
 		printf(caused ? " (mend: rolag sync %s)\n" : "\n", PQgetvalue(res, i, 0));
 	}
 	PQclear(res);
@@ -115,11 +107,12 @@ static int list(PGconn *c, const struct settings *s, bool *ret_found, struct rt_
 	if (rc != 0)
 		return rc;
 	for (int i = 0; i < PQntuples(res); i++) {
-		printf("%s %s: %s waiting since %s%s, from sequence %s: ", PQgetvalue(res, i, 0),
-		       PQgetvalue(res, i, 1), PQgetvalue(res, i, 2), PQgetvalue(res, i, 3),
-		       PQgetvalue(res, i, 6)[0] == 't' ? " (asked for)" : "",
+		printf("%s ", PQgetvalue(res, i, 0));
+		cli_put(PQgetvalue(res, i, 1), TEXT_MAX);
+		printf(": %s waiting since %s%s, from sequence %s: ", PQgetvalue(res, i, 2),
+		       PQgetvalue(res, i, 3), PQgetvalue(res, i, 6)[0] == 't' ? " (asked for)" : "",
 		       PQgetvalue(res, i, 4));
-		put_text(PQgetvalue(res, i, 5), TEXT_MAX);
+		cli_put(PQgetvalue(res, i, 5), TEXT_MAX);
 		putchar('\n');
 	}
 	*ret_found = parked > 0 || PQntuples(res) > 0;
@@ -149,18 +142,19 @@ static int show(PGconn *c, const struct settings *s, const struct request *q, bo
 	if (rc != 0)
 		return rc;
 	for (int i = 0; i < PQntuples(res); i++) {
-		printf("%s  %s  recorded %s  lsn %s  committed %s  %s  %s bytes\n",
-		       PQgetvalue(res, i, 0), PQgetvalue(res, i, 1), PQgetvalue(res, i, 2),
+		printf("%s  ", PQgetvalue(res, i, 0));
+		cli_put(PQgetvalue(res, i, 1), TEXT_MAX);
+		printf("  recorded %s  lsn %s  committed %s  %s  %s bytes\n", PQgetvalue(res, i, 2),
 		       PQgetvalue(res, i, 3), PQgetvalue(res, i, 4), PQgetvalue(res, i, 5),
 		       PQgetvalue(res, i, 8));
 		if (PQgetvalue(res, i, 6)[0] != '\0') {
 			fputs("    ", stdout);
-			put_text(PQgetvalue(res, i, 6), TEXT_MAX);
+			cli_put(PQgetvalue(res, i, 6), TEXT_MAX);
 			putchar('\n');
 		}
 		if (values && !PQgetisnull(res, i, 7)) {
 			fputs("    ", stdout);
-			put_text(PQgetvalue(res, i, 7), SIZE_MAX);
+			cli_put(PQgetvalue(res, i, 7), SIZE_MAX);
 			putchar('\n');
 		}
 	}

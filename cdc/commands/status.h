@@ -46,14 +46,14 @@ struct status_facts {
 	  "what the core commits is in the warehouse a moment later")                              \
 	X(IDLE, "idle", "         ", "idle",                                                       \
 	  "nothing new in the core: heartbeats come, events do not")                               \
-	X(PARKED, "parked", "       ", "parked in part",                                           \
+	X(PARKED, "parked", "       ", "parked",                                                   \
 	  "it flows, but something is left out until a person helps")                              \
 	X(CATCHING_UP, "catching_up", "  ", "catching up", "behind, and getting on")               \
 	X(SYNCING, "syncing", "      ", "syncing",                                                 \
 	  "some tables are read from the core, the others follow")                                 \
 	X(STARTING, "starting", "     ", "starting", "a role began a moment ago")                  \
 	X(SPILLING, "spilling", "     ", "spilling",                                               \
-	  "apply is far behind: the spool holds what the core need not")                           \
+	  "the spool holds for apply what the core need not keep")                                 \
 	X(SPOOL_FULL, "spool_full", "   ", "spool full", "capture has stopped reading the core")   \
 	X(ALARM, "alarm", "        ", "alarm",                                                     \
 	  "it flows, but something in the core or here is not right")                              \

@@ -43,13 +43,17 @@ static void stage(struct buf *out, const struct status_facts *f, const char *nam
 			       value(f, STATUS_CAPTURE, MET_CAPTURE_RECEIVED_LSN));
 	char lsn[24];
 	snprintf(lsn, sizeof(lsn), LSN_FMT, LSN_ARGS(at));
-	buf_printf(out, "  %-10s %-18s ", name, at.v == 0 ? "-" : lsn);
-	if (at.v != 0) {
+	if (at.v == 0) {
+		buf_printf(out, "  %-10s -", name);
+	} else {
+		buf_printf(out, "  %-10s %-18s ", name, lsn);
 		size_t before = out->len;
 		status_bytes(out, core > at.v ? core - at.v : 0);
-		buf_printf(out, "%*s", (int)(12 - RT_MIN(out->len - before, (size_t)12)), "");
-		if (lag_us >= 0)
+		size_t pad = 12 - RT_MIN(out->len - before, (size_t)12);
+		if (lag_us >= 0) {
+			buf_printf(out, "%*s", (int)pad, "");
 			status_duration(out, lag_us);
+		}
 	}
 	buf_u8(out, '\n');
 }
@@ -129,14 +133,15 @@ static void print_wal(const struct status_facts *f, const struct status_view *v,
 	uint64_t current = value(f, STATUS_CAPTURE, MET_CORE_CURRENT_LSN);
 	uint64_t confirmed = value(f, STATUS_CAPTURE, MET_CAPTURE_CONFIRMED_LSN);
 	uint64_t pid = value(f, STATUS_CAPTURE, MET_CORE_OLDEST_PID);
+	uint64_t open_us = value(f, STATUS_CAPTURE, MET_CORE_OLDEST_US);
 	uint64_t ours = RT_MIN(current > confirmed ? current - confirmed : 0, retained);
 	buf_str(out, "  core WAL   ");
 	status_bytes(out, retained);
-	buf_str(out, " kept for our slot");
+	buf_str(out, " kept");
 	if (value(f, STATUS_CAPTURE, MET_CORE_SLOT_ALARM) != 0)
 		buf_str(out, term_ink(color, TERM_BAD));
 	if (limit > 0) {
-		buf_str(out, ", lost past ");
+		buf_str(out, "; slot lost past ");
 		status_bytes(out, limit);
 	}
 	if (v->lost_in_us >= 0) {
@@ -149,10 +154,9 @@ static void print_wal(const struct status_facts *f, const struct status_view *v,
 	buf_str(out, "\n             ");
 	status_bytes(out, ours);
 	buf_str(out, " of it not confirmed by us");
-	if (pid > 0) {
-		buf_printf(out, "; not ours: the core's oldest transaction, pid %" PRIu64 ", open ",
-			   pid);
-		status_duration(out, (int64_t)value(f, STATUS_CAPTURE, MET_CORE_OLDEST_US));
+	if (pid > 0 && open_us >= 1000000) { /* one that is about to end holds nothing */
+		buf_printf(out, "; the rest: transaction of pid %" PRIu64 ", open ", pid);
+		status_duration(out, (int64_t)open_us);
 	}
 	buf_u8(out, '\n');
 }
@@ -252,8 +256,9 @@ static void print_reports(const struct status_facts *f, bool color, struct buf *
 	uint64_t retries = value(f, STATUS_REPORTS, MET_REPORTS_RETRIES);
 	if (f->role[STATUS_REPORTS].life == LIFE_NEVER)
 		return;
-	buf_printf(out, "  reports    %" PRIu64 " runs published",
-		   value(f, STATUS_REPORTS, MET_REPORTS_PUBLISHED));
+	const uint64_t published = value(f, STATUS_REPORTS, MET_REPORTS_PUBLISHED);
+	buf_printf(out, "  reports    %" PRIu64 " run%s published", published,
+		   published == 1 ? "" : "s");
 	ago(f, "last", MET_REPORTS_PUBLISHED_US, out);
 	buf_printf(out, "; %" PRIu64 " open", open);
 	if (open > 0)

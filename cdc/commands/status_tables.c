@@ -4,6 +4,7 @@
  */
 #include <jansson.h>
 
+#include "apply/sql/migrate.h"
 #include "cdc/commands/status.h"
 #include "proto/pg/pgconn.h"
 
@@ -190,6 +191,8 @@ int status_tables(const struct settings *s, bool json, bool color, struct buf *o
 	PGresult *res;
 	PGconn *c = NULL;
 	int rc = pgc_connect(&c, &o, err);
+	if (rc == 0)
+		rc = migrate_check(c, err);
 	if (rc == 0)
 		rc = pgc_query(c, &res, err, sql, 2, params);
 	pgc_close(c);

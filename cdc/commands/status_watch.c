@@ -102,9 +102,10 @@ static void put_spark(const struct watcher *w, const struct spark *k, const char
 		buf_str(out, "not known");
 	else
 		put(out, now);
-	if (width > 0) {
+	const double most = spark_max(k, width);
+	if (width > 0 && (now >= 0 || most > 0)) {
 		buf_str(out, ", at most ");
-		put(out, spark_max(k, width));
+		put(out, most);
 	}
 	buf_u8(out, '\n');
 }
@@ -154,25 +155,37 @@ static void put_table(const struct watcher *w, unsigned rows, struct buf *out)
 	buf_release(&table);
 }
 
+/* The sentence, broken at words; each line has the colour of the verdict. */
+static void put_sentence(const struct watcher *w, struct buf *out)
+{
+	struct buf sentence = BUF_INIT, wrapped = BUF_INIT;
+	struct slice line[LINES_MAX];
+	status_print_sentence(&w->v, false, &sentence);
+	term_wrap(&wrapped, slice_of(sentence.p, sentence.len - 1), w->columns, 0);
+	size_t n = split(buf_cstr(&wrapped), line);
+	for (size_t i = 0; i < n; i++) {
+		buf_str(out, term_ink(w->color, status_ink(&w->v)));
+		buf_add_slice(out, line[i]);
+		buf_printf(out, "%s\n", term_ink_end(w->color));
+	}
+	buf_release(&sentence);
+	buf_release(&wrapped);
+}
+
 /* All lines of a screen of w->columns by w->rows; more than fit only of the sentence. */
 static void compose(const struct watcher *w, struct buf *out)
 {
-	struct buf sentence = BUF_INIT, sparks = BUF_INIT;
 	struct slice ignored[LINES_MAX];
-	status_print_sentence(&w->v, w->color, &sentence);
-	term_wrap(out, slice_of(sentence.p, sentence.len - 1), w->columns, 0);
-	buf_str(out, "\n\n");
-	put_spark(w, &w->lag, "lag", put_duration, &sparks);
-	put_spark(w, &w->events, "events/s", put_rate, &sparks);
-	put_spark(w, &w->wal, "core WAL", put_bytes, &sparks);
-	put_spark(w, &w->spool, "spool", put_bytes, &sparks);
-	buf_add_slice(out, buf_slice(&sparks));
+	put_sentence(w, out);
+	buf_u8(out, '\n');
+	put_spark(w, &w->lag, "lag", put_duration, out);
+	put_spark(w, &w->events, "events/s", put_rate, out);
+	put_spark(w, &w->wal, "core WAL", put_bytes, out);
+	put_spark(w, &w->spool, "spool", put_bytes, out);
 	unsigned used = (unsigned)split(buf_cstr(out), ignored) + (w->keys ? 1 : 0);
 	if (w->rows > used)
 		put_table(w, w->rows - used, out);
 	buf_str(out, w->keys ? "q ends.\n" : "");
-	buf_release(&sentence);
-	buf_release(&sparks);
 }
 
 /* From home on, each line over what was there: nothing is cleared that is then drawn. */

@@ -47,6 +47,20 @@ static bool is_uuid(const char *s)
 	return n == 36;
 }
 
+/* For the terminal, in the arena. */
+static const char *plain(struct arena *a, const char *text)
+{
+	struct buf b = BUF_INIT;
+	while (*text != '\0') {
+		char one[RT_PLAIN_SIZE];
+		text += rt_plain(text, one);
+		buf_str(&b, one);
+	}
+	const char *s = arena_strdup(a, buf_cstr(&b));
+	buf_release(&b);
+	return s;
+}
+
 /* Appends "      column = value" for columns of row that differ from the row before. */
 static void add_changes(const struct rollup *r, const PGresult *res, int row, struct buf *out)
 {
@@ -63,8 +77,11 @@ static void add_changes(const struct rollup *r, const PGresult *res, int row, st
 		while (shown < len && ((unsigned char)v[shown] & 0xC0) == 0x80)
 			shown--; /* not within a character */
 		buf_printf(out, "      %s = ", r->column[i].name);
-		for (size_t at = 0; at < shown; at++) /* nothing may steer the terminal */
-			buf_u8(out, (unsigned char)v[at] < 0x20 ? ' ' : (uint8_t)v[at]);
+		for (size_t at = 0; at < shown;) { /* nothing may steer the terminal */
+			char one[RT_PLAIN_SIZE];
+			at += rt_plain(v + at, one);
+			buf_str(out, one);
+		}
 		buf_printf(out, "%s\n", null ? "NULL" : (shown < len ? "…" : ""));
 	}
 }
@@ -84,7 +101,7 @@ static void add_pages(struct story *s, const struct rollup *r, const PGresult *r
 			.rollup = r->name,
 			.version = strtoll(PQgetvalue(res, row, COL_VERSION), NULL, 10),
 			.modified_us = strtoll(PQgetvalue(res, row, COL_ORDER), NULL, 10),
-			.event = arena_strdup(s->arena, PQgetvalue(res, row, COL_EVENT)),
+			.event = plain(s->arena, PQgetvalue(res, row, COL_EVENT)),
 			.modified = arena_strdup(s->arena, PQgetvalue(res, row, COL_MODIFIED)),
 			.lsn = arena_strdup(s->arena, PQgetvalue(res, row, COL_LSN)),
 			.committed = arena_strdup(s->arena, PQgetvalue(res, row, COL_COMMITTED)),
@@ -137,11 +154,13 @@ static int print_waiting(PGconn *c, const struct settings *settings, const char 
 		2, params);
 	if (rc != 0)
 		return rc;
-	for (int i = 0; i < PQntuples(res); i++)
-		printf("It waits in quarantine: %s, %s event%s from sequence %s on: %s\n",
+	for (int i = 0; i < PQntuples(res); i++) {
+		printf("It waits in quarantine: %s, %s event%s from sequence %s on: ",
 		       PQgetvalue(res, i, 0), PQgetvalue(res, i, 1),
-		       strcmp(PQgetvalue(res, i, 1), "1") == 0 ? "" : "s", PQgetvalue(res, i, 2),
-		       PQgetvalue(res, i, 3));
+		       strcmp(PQgetvalue(res, i, 1), "1") == 0 ? "" : "s", PQgetvalue(res, i, 2));
+		cli_put(PQgetvalue(res, i, 3), SIZE_MAX);
+		putchar('\n');
+	}
 	*ret_any = PQntuples(res) > 0;
 	PQclear(res);
 	return 0;

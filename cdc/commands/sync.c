@@ -5,6 +5,7 @@
  */
 #include <poll.h>
 
+#include "apply/sql/migrate.h"
 #include "cdc/commands/bar.h"
 #include "cdc/commands/commands.h"
 #include "proto/base/yaml.h"
@@ -204,6 +205,8 @@ static int run(struct request *q, const struct cli *c, const struct settings *s,
 	q->pipeline = s->pipeline;
 	q->schema = s->warehouse.schema;
 	int rc = pgc_connect(&q->c, &o, err);
+	if (rc == 0)
+		rc = migrate_check(q->c, err);
 	if (rc == 0)
 		rc = find_tables(q, c, err);
 	if (rc == 0)

@@ -89,14 +89,20 @@ static void found(void *ctx, const struct verify_finding *f)
 		return;
 	}
 	printf("%-10s  %s", verify_kind_name(f->kind), f->relation);
-	if (f->key == NULL)
-		printf("  id %s  version %" PRId32, f->id, f->version);
-	else if (f->key[0] != '\0')
-		printf("  key %s", f->key);
+	if (f->key == NULL) {
+		fputs("  id ", stdout);
+		cli_put(f->id, SIZE_MAX);
+		printf("  version %" PRId32, f->version);
+	} else if (f->key[0] != '\0') {
+		fputs("  key ", stdout);
+		cli_put(f->key, SIZE_MAX);
+	}
 	if (f->column != NULL)
 		printf("  column %s", f->column);
-	if (f->reason != NULL)
-		printf("  %s", f->reason);
+	if (f->reason != NULL) {
+		fputs("  ", stdout);
+		cli_put(f->reason, SIZE_MAX);
+	}
 	putchar('\n');
 }
 

@@ -81,6 +81,7 @@ ROWS = [
         ("Newest commit", "s", [("received, ago", age("rolag_capture_last_commit_time_us")), ("applied, ago", age("rolag_apply_last_commit_time_us")),
                                 ("with events, ago", age("rolag_apply_last_event_time_us")), ("heartbeat, ago", age("rolag_apply_heartbeat_time_us"))]),
         ("Spool", "bytes", [("segments", plain("rolag_spool_bytes")), ("quota", plain("rolag_spool_quota_bytes"))]),
+        ("Spool written", "Bps", [("bytes/s", rate("rolag_spool_written_bytes_total"))]),
         ("Spool full, syncs", "short", [("full", plain("rolag_spool_full")), ("syncs/s", rate("rolag_spool_syncs_total"))]),
         ("Commit to durable", "s", [("p99", quantile("rolag_commit_to_durable_seconds", 0.99))]),
     ]),
@@ -113,6 +114,8 @@ ROWS = [
             ("asked for, ago", age("rolag_reports_open_time_us"))]),
         ("HTTP", "short", [("requests", plain("rolag_reports_http_requests_total")),
                            ("failed", plain("rolag_reports_http_failed_requests_total")),
+                           ("wrong tokens", plain("rolag_reports_http_wrong_tokens_total")),
+                           ("refused", plain("rolag_reports_http_refused_requests_total")),
                            ("connections cut", plain("rolag_reports_http_cut_connections_total"))]),
     ]),
 ]

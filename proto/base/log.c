@@ -70,11 +70,24 @@ static size_t json_escape(char *out, size_t cap, const char *text)
 	return n;
 }
 
+static void one_line(char *out, size_t cap, const char *text)
+{
+	size_t n = 0;
+	while (*text != '\0' && n + RT_PLAIN_SIZE < cap) {
+		text += rt_plain(text, out + n);
+		n += strlen(out + n);
+	}
+	out[n] = '\0';
+}
+
 static size_t format_text(char *line, size_t cap, const char *stamp, const char *level,
 			  const char *message, const char *fields)
 {
-	int n = snprintf(line, cap, "%s %s %s: %s%s%s", stamp, level, log_role, message,
-			 fields[0] == '\0' ? "" : " ", fields);
+	char m[512], f[2048];
+	one_line(m, sizeof(m), message);
+	one_line(f, sizeof(f), fields);
+	int n = snprintf(line, cap, "%s %s %s: %s%s%s", stamp, level, log_role, m,
+			 f[0] == '\0' ? "" : " ", f);
 	return n < 0 ? 0 : RT_MIN((size_t)n, cap - 1);
 }
 

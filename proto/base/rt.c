@@ -138,6 +138,19 @@ char *rt_sprintf(const char *fmt, ...)
 	return checked(n < 0 ? NULL : s);
 }
 
+size_t rt_plain(const char *text, char ret[RT_PLAIN_SIZE])
+{
+	const unsigned char c = (unsigned char)text[0], next = (unsigned char)text[1];
+	const bool c1 = c == 0xc2 && next >= 0x80 && next <= 0x9f; /* U+0080 to U+009F */
+	if (c == '\n' || c == '\t')
+		snprintf(ret, RT_PLAIN_SIZE, " ");
+	else if (c < 0x20 || c == 0x7f || c1)
+		snprintf(ret, RT_PLAIN_SIZE, "\\u%04x", c1 ? next : c);
+	else
+		snprintf(ret, RT_PLAIN_SIZE, "%c", c);
+	return c1 ? 2 : 1;
+}
+
 static int64_t clock_us(clockid_t id)
 {
 	struct timespec ts;

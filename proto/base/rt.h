@@ -74,6 +74,15 @@ char *rt_strndup(const char *s, size_t bytes) __attribute__((malloc, returns_non
 /* A new NUL-terminated string; the caller frees it. */
 char *rt_sprintf(const char *fmt, ...) RT_PRINTF(1, 2) __attribute__((returns_nonnull));
 
+#define RT_PLAIN_SIZE 8
+/*
+ * The next byte or bytes of text as they may stand in a line of a log or a
+ * terminal: names in it come from outside, and must begin no line and steer
+ * nothing. Line ends and tabs become a space, other control characters \u001b.
+ * Returns how many bytes of text that was; text is not at its end.
+ */
+size_t rt_plain(const char *text, char ret[RT_PLAIN_SIZE]);
+
 /* Wall clock, µs since 1970-01-01 UTC. */
 int64_t rt_now_us(void);
 /* Monotonic clock, µs since an arbitrary start: deadlines and durations. */

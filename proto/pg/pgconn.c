@@ -186,6 +186,33 @@ static bool is_temporary(const char *state)
 	return false;
 }
 
+/*
+ * Of these classes the server speaks of names. The others quote values (22, data
+ * exceptions; 23, constraints), or say what somebody's trigger, view or foreign
+ * server wants.
+ */
+static bool speaks_of_names(const char *state)
+{
+	static const char *const classes[] = {"08", "0A", "0L", "0P", "21", "24", "25", "26",
+					      "28", "2B", "2D", "34", "3B", "3D", "3F", "40",
+					      "42", "53", "54", "55", "57", "58", "F0", "XX"};
+	for (size_t i = 0; i < ARRAY_LEN(classes); i++)
+		if (strncmp(state, classes[i], 2) == 0)
+			return true;
+	return false;
+}
+
+const char *pgc_said(const PGresult *res)
+{
+	const char *state = res != NULL ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
+	const char *from = res != NULL ? PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION) : NULL;
+	/* RAISE of PL/pgSQL takes any state, and any text. */
+	if (state == NULL || !speaks_of_names(state) ||
+	    (from != NULL && strcmp(from, "exec_stmt_raise") == 0))
+		return NULL;
+	return PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+}
+
 int pgc_fail(PGconn *c, const PGresult *res, struct rt_err *err, const char *doing)
 {
 	const char *state = res != NULL ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
@@ -194,22 +221,16 @@ int pgc_fail(PGconn *c, const PGresult *res, struct rt_err *err, const char *doi
 		return rt_fail(err, ERR_RETRY, "%s: connection lost: %.700s", doing,
 			       said[0] != '\0' ? said : "no answer");
 	}
-	const char *primary = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-	/*
-	 * Class 22 (data exception) and 23 (constraint) messages quote values, P0 and 44 say what
-	 * somebody's trigger or view wants: their name is enough.
-	 */
-	if (strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0 ||
-	    strncmp(state, "P0", 2) == 0 || strncmp(state, "44", 2) == 0) {
-		const char *column = PQresultErrorField(res, PG_DIAG_COLUMN_NAME);
-		const char *constraint = PQresultErrorField(res, PG_DIAG_CONSTRAINT_NAME);
-		return rt_fail(err, ERR_PERMANENT, "%s: SQLSTATE %s%s%s%s%s", doing, state,
-			       column != NULL ? ", column " : "", column != NULL ? column : "",
-			       constraint != NULL ? ", constraint " : "",
-			       constraint != NULL ? constraint : "");
-	}
-	return rt_fail(err, is_temporary(state) ? ERR_RETRY : ERR_PERMANENT, "%s: %s (SQLSTATE %s)",
-		       doing, primary != NULL ? primary : "failed", state);
+	const enum rt_code code = is_temporary(state) ? ERR_RETRY : ERR_PERMANENT;
+	const char *said = pgc_said(res);
+	if (said != NULL)
+		return rt_fail(err, code, "%s: %s (SQLSTATE %s)", doing, said, state);
+	const char *column = PQresultErrorField(res, PG_DIAG_COLUMN_NAME);
+	const char *constraint = PQresultErrorField(res, PG_DIAG_CONSTRAINT_NAME);
+	return rt_fail(err, code, "%s: SQLSTATE %s%s%s%s%s", doing, state,
+		       column != NULL ? ", column " : "", column != NULL ? column : "",
+		       constraint != NULL ? ", constraint " : "",
+		       constraint != NULL ? constraint : "");
 }
 
 bool pgc_is_state(const PGresult *res, const char *sqlstate)

@@ -65,6 +65,8 @@ int pgc_query(PGconn *c, PGresult **ret, struct rt_err *err, const char *sql, in
 	      const char *const *params) RT_MUSTCHECK;
 /* Sets err from a failed result (or, with res NULL, from the connection); returns its code. */
 int pgc_fail(PGconn *c, const PGresult *res, struct rt_err *err, const char *doing);
+/* What the server said in a failed result, where that cannot have a row in it; else NULL. */
+const char *pgc_said(const PGresult *res);
 /* Did the last result fail with this SQLSTATE ("42P01")? */
 bool pgc_is_state(const PGresult *res, const char *sqlstate);
 /* The same of an error that pgc_exec, pgc_query or pgc_fail has set, maybe with context since. */

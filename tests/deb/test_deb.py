@@ -150,7 +150,7 @@ def look_at_the_roles(page):
         for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
             assert line in status, (role, line)
         limits = m.run(f"grep 'Max core file size' /proc/{unit['MainPID']}/limits")[1]
-        assert limits.split()[4:6] == ["0", "0"]
+        assert limits.split()[4:6] == ["1", "1"]
     assert int(page.warehouse.psql("select count(*) from raw.core_deposit_events_rollup")) > 0
     # An operator of the group sees how it goes; neither the spool nor a password.
     m.run("useradd -G rolag op")

@@ -5,7 +5,8 @@ here, which starts, stops and watches real processes by what the unit files say:
 start, READY and STATUS by NOTIFY_SOCKET, the restart policy. What it does not know it refuses (exit code 1), so that a page
 with such a command fails. The sandbox of the units is not here: `make test-deb` has it.
 
-Paths of an installed rolag (/etc/rolag, /var/lib/rolag…) become folders of the test: `here` rewrites a page's text.
+Paths of an installed rolag (/etc/rolag, /var/lib/rolag…) become folders of the test: `here` rewrites a page's text. There is an
+`apt-get install`, too: of `package`, a program, with the restarts of the package (`make test-deb` has the real one).
 """
 import json
 import os
@@ -17,6 +18,8 @@ import socket
 import subprocess
 import threading
 import time
+
+import yaml
 
 from pipeline import ROOT, TIMEOUT, Process
 from program import ROLAG
@@ -41,6 +44,7 @@ class Unit:
         self.keys = {}
         for key, value in pairs:
             self.keys.setdefault(key, []).append(machine.here(value))
+        self.written = list(self.keys["ReadWritePaths"])
         self.log = os.path.join(machine.folder, self.role + ".log")
         self.process, self.failed, self.wanted, self.ready, self.status, self.restarts = None, None, False, False, "", 0
         self.enabled = False
@@ -60,8 +64,31 @@ class Unit:
             return "active" if self.ready else "activating"
         return "failed" if self.failed is not None else "activating" if self.wanted else "inactive"
 
+    def read_drop_ins(self):
+        """What `systemctl daemon-reload` reads: further ReadWritePaths, and nothing else."""
+        folder = os.path.join(self.machine.systemd, self.name + ".service.d")
+        self.written = list(self.keys["ReadWritePaths"])
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            with open(os.path.join(folder, name), encoding="utf-8") as f:
+                for line in f.read().splitlines():
+                    key, _, value = line.partition("=")
+                    if line not in ("", "[Service]") and key != "ReadWritePaths":
+                        raise Refused(f"a drop-in with {key}")
+                    self.written += [value] if value else []
+
+    def spool_is_closed(self):
+        """The sandbox would not let it write where the configuration has the spool."""
+        with open(self.machine.config, encoding="utf-8") as f:
+            try:
+                spool = (yaml.safe_load(f).get("spool") or {}).get("dir")
+            except (yaml.YAMLError, AttributeError):
+                return False        # the program will say so
+        return self.role != "reports" and spool and not any(os.path.commonpath([spool, w]) == w for w in self.written)
+
     def spawn(self):
         """What a start does, without waiting."""
+        if self.spool_is_closed():
+            raise FileNotFoundError("the spool's folder in ReadWritePaths=")
         folder = os.path.join(self.machine.run_folder, self.name)
         os.makedirs(folder, 0o700, exist_ok=True)
         for line in self.keys["ExecStartPre"]:
@@ -130,6 +157,10 @@ class Unit:
             time.sleep(0.02)
         return f"Job for {self.name}.service failed because a timeout was exceeded.\n"
 
+    def restart(self):
+        self.stop()
+        return self.start()
+
     def stop(self):
         with self.lock:
             self.wanted, process = False, self.process
@@ -194,27 +225,30 @@ class Machine:
         for path, mode in ((self.etc, 0o755), (self.state, 0o750), (os.path.join(self.state, "spool"), 0o700),
                            (self.run_folder, 0o755), (self.bin, 0o755)):
             os.makedirs(path, mode, exist_ok=True)
+        self.srv, self.systemd, self.home = (os.path.join(self.folder, n) for n in ("srv", "systemd", "home"))
+        os.makedirs(self.srv)
+        self.package = ROLAG
         self.config = os.path.join(self.etc, "rolag.yaml")
         self.install(ROLAG)
         for name in ("pgpass", "pgpass-reports"):
             self.write_passfile("", name)
         ours = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "MAKE", "MFLAGS", "ROLAG"))}
-        self.env = {**ours, "PATH": f"{SHIM}:{self.bin}:{ours['PATH']}", "HOME": os.path.join(self.folder, "home"),
+        self.env = {**ours, "PATH": f"{SHIM}:{self.bin}:{ours['PATH']}", "HOME": self.home, "PGPASSFILE": os.path.join(self.etc, "pgpass"),
                     "MACHINE_SHIM": os.path.join(self.run_folder, "shim"), "ROLAG_CONFIG": self.config, **(env or {})}
-        os.makedirs(self.env["HOME"], 0o700, exist_ok=True)
+        os.makedirs(self.home, 0o700, exist_ok=True)
         self.units = {name: Unit(self, name) for name in ("rolag-capture", "rolag-apply", "rolag-reports")}
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(self.env["MACHINE_SHIM"])
         self.listener.listen(8)
         threading.Thread(target=self.serve, daemon=True).start()
-        self.shell = Shell(self.folder, self.env)
+        self.shell = Shell(self.folder, self.env, self.home)
 
     # what a page calls by its installed name ------------------------------------------------------
     def here(self, text):
         """A page's text, or a unit's line, with this machine's paths."""
         ours = {"/etc/rolag": self.etc, "/var/lib/rolag": self.state, "/usr/bin/rolag": self.bin + "/rolag",
-                "%t/": self.run_folder + "/", "/run/rolag-": self.run_folder + "/rolag-"}
-        return re.sub(r"(?<![\w.])(?:/etc/rolag|/var/lib/rolag|/usr/bin/rolag|%t/|/run/rolag-)", lambda m: ours[m[0]], text)
+                "/srv": self.srv, "/etc/systemd/system": self.systemd, "%t/": self.run_folder + "/"}
+        return re.sub("(?<![\\w./])(?:" + "|".join(ours) + ")", lambda m: ours[m[0]], text)
 
     def install(self, program):
         """The program as /usr/bin/rolag; what runs goes on with the one that it has."""
@@ -248,9 +282,9 @@ class Machine:
                 asked += client.recv(65536)
             words = json.loads(asked)
             try:
-                answer = self.systemctl(words[1:]) if words[0] == "systemctl" else self.journalctl(words[1:])
-            except Refused as why:
-                answer = (1, "", f"{words[0]} of the tests: {why}: {' '.join(words)}\n")
+                answer = getattr(self, words[0].replace("-", "_"))(words[1:])
+            except Exception as why:     # the page's command must fail, whatever it is
+                answer = (1, "", f"{words[0]} of the tests: {why!r}: {' '.join(words)}\n")
             client.sendall(json.dumps(answer).encode())
 
     def named(self, names):
@@ -282,6 +316,8 @@ class Machine:
             raise Refused("an option that is not known" if rest else "no command")
         verb, names = rest[0], rest[1:]
         if verb == "daemon-reload" and not names:
+            for unit in self.units.values():
+                unit.read_drop_ins()
             return 0, "", ""
         if verb == "kill":
             return self.kill(flags, names)
@@ -352,6 +388,14 @@ class Machine:
             thread.start()
         for thread in threads:
             thread.join()
+
+    def apt_get(self, words):
+        """install [-y] ./rolag_*.deb: the program, and a restart of what runs."""
+        if words[:1] != ["install"] or [w for w in words[1:] if w not in ("-y", "--allow-downgrades")] != ["./rolag_*.deb"]:
+            raise Refused("not install -y ./rolag_*.deb")
+        self.install(self.package)
+        self.together("restart", [n for n, u in self.units.items() if u.wanted])
+        return 0, "", ""
 
     def journalctl(self, words):
         """-u UNIT… [-S -1h] [-n LINES] [-g PATTERN] [--no-pager] [-q] [-o cat]: the lines as the roles wrote them."""

@@ -8,11 +8,11 @@ from pipeline import ROOT, TIMEOUT, wait_for
 class Shell:
     """One shell of rolag's machine."""
 
-    def __init__(self, folder, env):
+    def __init__(self, folder, env, at=ROOT):
         self.folder, self.log, self.count = folder, os.path.join(folder, "shell.log"), 0
         with open(self.log, "wb") as out:
             self.bash = subprocess.Popen(["bash", "--norc", "--noprofile"], stdin=subprocess.PIPE, stdout=out, stderr=out,
-                                         cwd=ROOT, env=env, start_new_session=True)
+                                         cwd=at, env=env, start_new_session=True)
 
     def run(self, text):
         """(exit code, what it printed)."""

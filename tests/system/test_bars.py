@@ -55,8 +55,8 @@ COMMANDS = {
     "verify": ("verify", r"0/1 tables  core_role_events_rollup"),
     "sync core_role_events_rollup --wait": ("sync", r"^sync"),     # it may be over at the first look
     "rebuild core_role_events_rollup": ("rebuild", r"apply has not begun it|rows|it waits|it follows|counted"),
-    "models build --full-refresh": ("build", r"models and tests  report_roles"),
-    "models test --full-refresh": ("test", r"models and tests  report_roles"),
+    "models build --full-refresh": ("build", r" 2/3 models and tests  report_roles"),
+    "models test --full-refresh": ("test", r" 2/3 models and tests  report_roles"),
     f"report run --report {REPORT} --wait": ("report", r"queued|waiting|building|writing"),
     "report verify RUN": ("verify", r"0/3 files  nrp_1/roles.csv"),
     "report rerun RUN": ("write", rf"0/1 reports  {REPORT}"),

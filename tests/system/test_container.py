@@ -1,6 +1,7 @@
-"""compose.yaml: what it mounts is there, and fits. Nothing starts it here: that takes a container engine."""
+"""compose.yaml: what it mounts is there, and fits. `make test-container` starts it."""
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -95,3 +96,34 @@ def test_grafana_finds_the_dashboard_and_prometheus():
     with open(os.path.join(ROOT, "deploy/grafana/provisioning/datasources/rolag.yaml"), encoding="utf-8") as f:
         source, = yaml.safe_load(f)["datasources"]
     assert source["url"].strip("$") in grafana["environment"] and source["type"] == "prometheus"
+
+
+def text(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as f:
+        return f.read()
+
+
+def owner(path):
+    """The Debian package that has a file, under the name by which it was installed (/lib is /usr/lib)."""
+    for known in (path, "/usr" + path, path.removeprefix("/usr")):
+        done = subprocess.run(["dpkg", "-S", known], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.split(":")[0]
+    raise AssertionError(f"no package has {path}")
+
+
+def test_image_and_package_have_the_libraries_that_the_makefile_asks_for():
+    build, _, run = text("deploy", "container", "Containerfile").rpartition("\nFROM ")
+    control = text("deploy", "debian", "control").split("\nPackage:")[0]
+    libraries = re.search(r"^PKGS +:= (.*)$", text("Makefile"), re.M)[1].split()
+    assert len(libraries) > 5
+    for library in libraries:
+        folder = subprocess.run(["pkg-config", "--variable=pcfiledir", library], capture_output=True, text=True, check=True)
+        package = owner(f"{folder.stdout.strip()}/{library}.pc")
+        assert package in build.split(), f"the image is built without {package}"
+        assert package in control.replace(",", " ").split(), f"Build-Depends lacks {package}"
+    linked = re.findall(r"=> (/\S+)", subprocess.run(["ldd", ROLAG], capture_output=True, text=True, check=True).stdout)
+    needed = re.findall(r"NEEDED.*\[(.*)\]", subprocess.run(["readelf", "-d", ROLAG], capture_output=True, text=True,
+                                                            check=True).stdout)
+    ours = {owner(path) for path in linked if os.path.basename(path) in needed and "sanitizer" not in path} - {"libc6"}
+    assert len(ours) > 5 and ours <= set(run.split()), f"the image runs without {ours - set(run.split())}"

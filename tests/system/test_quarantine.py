@@ -1,5 +1,6 @@
 """One entity that cannot be folded waits, in order, and everything else flows; it comes back when it can."""
 import copy
+import json
 import os
 import shutil
 
@@ -295,6 +296,9 @@ def test_too_many_park_the_rollup_and_not_the_warehouse(make_poisoned, limit):
     assert len(waiting(p)) == 3
     (state, reason), = p.warehouse("select state, reason from rolag.relation where name = %s", ROLE)
     assert state == "parked" and "too many" in reason
+    said = wait_for("the status", lambda: (lambda said: said if said["metrics"]["parked_rollups"] else None)(
+        json.loads(p.run("status", "--json")[1])))
+    assert said["state"] == "parked" and not said["healthy"] and " 1 rollup is parked." in said["sentence"]
     assert versions(p, 2) == [1] and versions(p, 3) == [] and versions(p, 4, PAYMENT) == [1]
     code, out, _ = p.run("quarantine", "list")
     assert code == 1 and f"rolag sync {ROLE}" in out

@@ -74,6 +74,7 @@ def test_what_a_rebuild_keeps_for_an_undo_stands_in_no_runs_way(companion):
     code, out, err = p.run("rebuild", ROLE)
     assert code == 0, out + err
     assert p.warehouse("select state from rolag.relation where beside = %s", ROLE) == [("parked",)]
+    assert p.run("quarantine", "list")[0] == 0      # nor is it anything that a person must mend
     one = p.wait_ended(p.ask("--report", "nrp_1/01_roles"))
     assert p.manifest(one["id"])["build"]["exceptions"] == [] and len(p.csv_rows(one["id"])) == 3
 

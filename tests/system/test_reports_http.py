@@ -106,6 +106,58 @@ def test_tokens_are_read_again_on_hup_and_a_bad_file_changes_nothing(web):
         assert p.get("/api/v1/reports", p.token["run"]).status == 200
 
 
+def numbers(p, source="127.0.0.1"):
+    """The counters of wrong and of refused tokens."""
+    text = p.get("/metrics", source=source).body.decode()
+    return [int(re.search(rf"^rolag_reports_http_{name}_total (\d+)$", text, re.M)[1])
+            for name in ("wrong_tokens", "refused_requests")]
+
+
+def test_who_is_wrong_too_often_must_wait_and_nobody_else(make_web):
+    p = make_web(keys={"failures": 20}).start()
+    secret = "rolag_not-this-one-but-near-to-it"
+    bad, good = "127.0.0.2", "127.0.0.3"
+    assert p.get("/api/v1/reports", source=good).status == 200
+    # What needs no token, and what brings none, is no failure; neither is a token without the scope.
+    for _ in range(8):
+        assert p.get("/healthz", None, source=bad).status == 200
+        assert p.get("/api/v1/reports", None, source=bad).status == 401
+        assert p.call("POST", RUNS, "read", body="{}", source=bad).status == 403
+    for n in range(20):
+        assert p.get("/api/v1/reports", secret + str(n), source=bad).status == 401
+    for token, method, path, body in ((secret, "GET", "/api/v1/reports", None), ("read", "GET", "/metrics", None),
+                                      ("run", "POST", RUNS, json.dumps(ROLES)), ("run", "GET", f"{RUNS}/{NOBODY}/files", None)):
+        got = p.call(method, path, token, body=body, headers={"Content-Type": "application/json"}, source=bad)
+        assert got.status == 429 and 1 <= int(got.headers["Retry-After"]) <= 3, got.body
+        assert got.json["type"] == "urn:rolag:problem:failures" and "WWW-Authenticate" not in got.headers
+    assert p.warehouse("select count(*) from rolag.report_run")[0][0] == 0
+    # A header does not say who comes.
+    assert p.call("GET", "/metrics", "read", headers={"X-Forwarded-For": "127.0.0.9", "Forwarded": "for=127.0.0.9"},
+                  source=bad).status == 429
+    # The page and the probes go on, and so does everybody else.
+    assert p.get("/", None, source=bad).status == p.get("/readyz", None, source=bad).status == 200
+    for source in (good, "127.0.0.4"):
+        assert p.get("/api/v1/reports", source=source).status == 200
+    assert numbers(p, good) == [20, 5]
+    # From many addresses, each within its own: then only who was right before is heard.
+    seen = [p.get("/api/v1/reports", secret, source=f"127.1.{n}.1").status for n in range(180)]
+    assert 130 < seen.count(401) < 170 and seen[-1] == 429, seen
+    assert p.get("/api/v1/reports", source="127.0.0.5").status == 429
+    assert p.get("/api/v1/reports", source=good).status == 200
+    # It passes.
+    wait_for("its time to pass", lambda: p.get("/api/v1/reports", source=bad).status == 200, timeout=60)
+    log = p.reports.text()
+    assert "too many wrong tokens (http.failures)" in log and secret not in log and not [t for t in p.token.values() if t in log]
+    assert len(p.reports.lines("a request over HTTP is refused")) < 40, "the log is limited, too"
+
+
+def test_without_a_limit_everybody_is_heard(make_web):
+    p = make_web(keys={"failures": 0}).start()
+    for _ in range(50):
+        assert p.get("/api/v1/reports", "rolag_wrong").status == 401
+    assert p.get("/api/v1/reports").status == 200 and numbers(p) == [50, 0]
+
+
 def test_an_address_for_others_needs_tokens(make_web):
     p = make_web()
     port = p.port

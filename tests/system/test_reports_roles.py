@@ -75,7 +75,7 @@ def test_what_is_granted_is_enough_and_no_more(bank):
     run = out.splitlines()[0]
     p.check_whole(run)
     code, out, _ = p.run("status")
-    assert code == 0 and re.search(r"  reports    1 runs published, last .* ago; 0 open\n", out), out
+    assert code == 0 and re.search(r"  reports    1 run published, last .* ago; 0 open\n", out), out
     assert re.search(r"  reports    running \(idle\), pid \d+", out), out
     # A second one drops, reuses, links: also of that it may do all.
     p.warehouse("update rolag.model set fingerprint = 'none'")

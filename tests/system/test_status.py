@@ -17,6 +17,11 @@ from terminal import Terminal
 MAGIC = 0x31304D474C4F52
 HISTOGRAMS = 4 * (2 + 288) * 8
 GOOD, BUSY, BAD = "32", "33", "31"
+SPARK = "▁▂▃▄▅▆▇█"
+
+
+def bars(text, label):
+    return re.search(rf"^  {re.escape(label)} +([{SPARK} ]*)  (.*), at most (.*)$", text, re.M)
 
 
 class Counters:
@@ -29,7 +34,7 @@ class Counters:
             f.write(f"pipeline: lana\nstate_dir: {folder}\ncore:\n  connect: host=nowhere\n"
                     f"warehouse:\n  connect: host=nowhere\nrollups:\n  path: {folder}\n")
 
-    def write(self, capture=None, apply=None, roles=("capture", "apply")):
+    def write(self, capture=None, apply=None, reports=None, roles=("capture", "apply")):
         now = int(time.time() * 1e6)
         lsn = 0x1_2345_6780
         values = {
@@ -42,7 +47,7 @@ class Counters:
                       "apply_last_event_time_us": now - 5_000_000, "apply_events_total": 123456,
                       "apply_transactions_total": 2345, "apply_cache_bytes": 1 << 20, "apply_mirrors": 9,
                       "apply_mirrored_inserts_total": 1000, **(apply or {})},
-            "reports": {}}
+            "reports": reports or {}}
         names = counter_names()
         for role in ("capture", "apply", "reports"):
             path = os.path.join(self.folder, role + ".counters")
@@ -85,7 +90,7 @@ def old():
 STATES = {
     "live": (lambda: {}, "Healthy: ", "live", GOOD),
     "idle": (lambda: {"apply": {"apply_last_event_time_us": old()}}, "Healthy and idle: ", "idle", GOOD),
-    "parked": (lambda: {"apply": {"quarantine_entities": 2, "quarantine_rollups": 1}}, "Parked in part: ", "parked in part", BUSY),
+    "parked": (lambda: {"apply": {"quarantine_entities": 2, "quarantine_rollups": 1}}, "Parked in part: ", "parked", BUSY),
     "catching_up": (lambda: {"apply": {"state": "catching_up"}}, "Catching up: ", "catching up", BUSY),
     "syncing": (lambda: {"apply": {"apply_syncing_tables": 2, "apply_sync_done_rows": 500}}, "Syncing 2 tables: ", "syncing", BUSY),
     "starting": (lambda: {"apply": {"apply_connected": 0, "began": int(time.time() * 1e6)}}, "Starting: ", "starting", BUSY),
@@ -123,6 +128,31 @@ def test_each_state_is_a_word_a_colour_and_an_exit_code(counters, state):
 def test_the_states_are_all_documented_and_all_tested():
     table = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", section("## The states"), re.M))
     assert table == documented() and set(table) == set(STATES)
+
+
+def shape(line):
+    """A line of a screen without its numbers, sizes and times."""
+    line = re.sub(rf"[{SPARK}]+", "▁", line)
+    line = re.sub(r"[0-9A-F]+/[0-9A-F]+|\d+(\.\d+)?( (ms|s|min|h|d|[kMGT]?B)\b)?", "#", line)
+    return re.sub(r" +", " ", re.sub(r"# (# )+", "# ", line)).replace("# runs", "# run").rstrip()
+
+
+def test_the_screens_of_the_readme_are_what_is_printed(counters):
+    healthy, stalled = re.findall(r"^```\n(.*?)^```$", section("## The states"), re.M | re.S)
+    now = int(time.time() * 1e6)
+    for change in ({}, {"seen": now - 20_000_000}):
+        counters.write(roles=("capture", "apply", "reports"),
+                       capture={"capture_last_commit_time_us": now, "core_slot_lost_in_us": 80_000_000_000},
+                       apply={"apply_cache_hits_total": 90, "apply_cache_misses_total": 9, "apply_verified_rows_total": 5,
+                              "apply_verify_time_us": now - 5_000_000, "apply_mirrored_updates_total": 4, **change},
+                       reports={"state": "idle", "reports_published_runs_total": 1, "reports_published_time_us": now - 5_000_000})
+        with counters.terminal("--watch", rows=50) as t:
+            text = t.wait_for("sparks", lambda text: text if bars(text, "events/s") and "q ends." in text else None)
+        printed = counters.run().stdout if not change else text
+        shapes = {shape(line) for line in printed.splitlines()}
+        for line in (stalled if change else healthy).splitlines():
+            if not line.startswith("  visible"):       # forged counters have no histogram
+                assert shape(line) in shapes, (shape(line), sorted(shapes))
 
 
 def test_every_key_of_json_is_documented(counters):
@@ -179,13 +209,6 @@ def test_a_terminal_breaks_lines_between_words(counters):
 
 # ---- --watch -----------------------------------------------------------------------------------------
 
-SPARK = "▁▂▃▄▅▆▇█"
-
-
-def bars(text, label):
-    return re.search(rf"^  {re.escape(label)} +([{SPARK} ]*)  (.*), at most (.*)$", text, re.M)
-
-
 @pytest.mark.parametrize("columns, rows", [(80, 24), (200, 50), (40, 10), (20, 5), (12, 3), (1, 1)])
 def test_watch_fits_every_terminal(counters, columns, rows):
     counters.write(apply={"apply_connected": 0, "note": "cannot connect to " + "x" * 200})
@@ -216,6 +239,16 @@ def test_watch_shows_what_was_by_sparks(counters):
         assert t.end() == 1
 
 
+def test_watch_colours_the_whole_sentence(counters):
+    counters.write(apply={"apply_connected": 0, "note": "word " * 60})
+    with counters.terminal("--watch") as t:
+        t.wait_for("a screen", lambda text: "q ends." in text)
+        t.press("q")
+        t.end()
+    sentence = t.raw.decode().split("\x1b[H")[1].split("  lag ")[0].split("\r\n")[:-2]
+    assert len(sentence) > 3 and all(line.startswith(f"\x1b[{BAD}m") for line in sentence)
+
+
 def test_watch_without_utf8_is_ascii(counters):
     with counters.terminal("--watch", env={"LC_ALL": "C"}) as t:
         t.wait_for("a screen", lambda text: re.search(r"^  spool +[ #]+#  120 MB, at most 120 MB$", text, re.M))
@@ -242,6 +275,12 @@ def test_watch_follows_the_size_of_its_window(counters):
         t.size(60, 40)
         t.wait_for("the lines for which there was no room", lambda text: "\n  cache " in text and text.endswith("q ends."))
         assert t.raw.count(b"\x1b[H") > drawn
+        for columns in range(61, 71):       # at once: more screens than looks
+            drawn = t.raw.count(b"\x1b[H")
+            t.size(columns, 40)
+            t.wait_for("a screen", lambda _, drawn=drawn: t.raw.count(b"\x1b[H") > drawn)
+        looks = len(t.wait_for("sparks", lambda text: bars(text, "spool"))[1].strip())
+        assert looks < t.raw.count(b"\x1b[H") - 2
         t.size(40, 8)
         t.wait_for("few lines", lambda text: text.endswith("q ends.") and "  cache " not in text)
         assert t.screen.wrapped == 0

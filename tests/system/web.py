@@ -143,8 +143,8 @@ class Web(Companion):
         except OSError:
             return False
 
-    def call(self, method, path, token="run", body=None, headers=None):
-        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+    def call(self, method, path, token="run", body=None, headers=None, source="127.0.0.1"):
+        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=(source, 0))
         try:
             more = dict(headers or {})
             if token is not None:

@@ -257,6 +257,29 @@ static void test_replace_file_and_read_back(void **state)
 	free(a);
 }
 
+static void test_text_from_outside_begins_no_line_and_steers_nothing(void **state)
+{
+	static const struct {
+		const char *text, *plain;
+	} cases[] = {
+		{"a b\u00e9\u20ac", "a b\u00e9\u20ac"},
+		{"a\nb\tc", "a b c"},
+		{"\x1b[31m", "\\u001b[31m"},
+		{"\r\x7f\x01", "\\u000d\\u007f\\u0001"},
+		{"\xc2\x9b"
+		 "31m",
+		 "\\u009b31m"},
+		{"\xc2\xa0", "\xc2\xa0"},
+		{"\xc2", "\xc2"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char out[100] = "";
+		for (const char *p = cases[i].text; *p != '\0';)
+			p += rt_plain(p, out + strlen(out));
+		assert_string_equal(out, cases[i].plain);
+	}
+}
+
 static void test_log_limit_counts_what_it_hides(void **state)
 {
 	struct log_limit l = {.interval_us = 100};
@@ -576,6 +599,7 @@ int main(void)
 		cmocka_unit_test(test_loop_hears_signals_while_input_never_ends),
 		cmocka_unit_test(test_loop_serves_the_background_while_a_source_waits),
 		cmocka_unit_test(test_loop_waits_until_it_is_ready_or_told_to_stop),
+		cmocka_unit_test(test_text_from_outside_begins_no_line_and_steers_nothing),
 		cmocka_unit_test(test_log_limit_counts_what_it_hides),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

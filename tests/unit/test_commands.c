@@ -166,11 +166,10 @@ static void test_trap_25_status_says_when_the_slot_is_lost(void **state)
 	struct buf out = BUF_INIT;
 	status_judge(f, &v);
 	status_print_table(f, &v, NULL, false, &out);
-	assert_non_null(strstr(buf_cstr(&out), "34 MB kept for our slot, lost past 16 GB, in "
+	assert_non_null(strstr(buf_cstr(&out), "34 MB kept; slot lost past 16 GB, in "
 					       "3 h 10 min at this rate"));
-	assert_non_null(strstr(buf_cstr(&out),
-			       "not ours: the core's oldest transaction, pid 4711, open "
-			       "5 min"));
+	assert_non_null(
+		strstr(buf_cstr(&out), "; the rest: transaction of pid 4711, open 5 min\n"));
 	buf_clear(&out);
 	status_print_json(f, &v, &out);
 	assert_non_null(strstr(buf_cstr(&out), "\"slot_lost_in_seconds\": 11400.000000"));
@@ -616,7 +615,7 @@ static void test_status_colors_say_the_verdict(void **state)
 	assert_non_null(strstr(line_of(f, true, "  state"), "\033[33mcatching up\033[0m"));
 	f = healthy();
 	f->role[STATUS_APPLY].f.value[MET_QUARANTINE_ENTITIES] = 2;
-	assert_non_null(strstr(line_of(f, true, "  state"), "\033[33mparked in part\033[0m"));
+	assert_non_null(strstr(line_of(f, true, "  state"), "\033[33mparked\033[0m"));
 	assert_string_equal(line_of(f, true, "  note"),
 			    "  note       \033[33m2 entities wait in quarantine (rolag quarantine "
 			    "list)\033[0m");
@@ -647,6 +646,20 @@ static void test_status_shows_no_escape_of_a_note(void **state)
 	status_print_table(f, &v, NULL, false, &b);
 	assert_non_null(strstr(buf_cstr(&b), "12 s ago: said:  [2J   bye\n"));
 	buf_release(&b);
+}
+
+static void test_status_states_fit_a_line_of_80(void **state)
+{
+	for (int i = 0; i < STATUS_STATE_COUNT; i++) {
+		const enum status_state s = (enum status_state)i;
+		const struct status_view v = {.state = s};
+		struct status_facts *f = healthy();
+		struct buf b = BUF_INIT;
+		status_print_table(f, &v, NULL, false, &b);
+		assert_true(strcspn(buf_cstr(&b), "\n") <= 80);
+		assert_memory_equal(buf_cstr(&b), "  state      ", STATUS_TEXT_COLUMN);
+		buf_release(&b);
+	}
 }
 
 /* Behind all of the others. */
@@ -683,6 +696,7 @@ int main(void)
 		cmocka_unit_test(test_status_json_escapes),
 		cmocka_unit_test(test_status_colors_say_the_verdict),
 		cmocka_unit_test(test_status_shows_no_escape_of_a_note),
+		cmocka_unit_test(test_status_states_fit_a_line_of_80),
 		cmocka_unit_test(test_status_every_state_was_reached),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* apply/reports/http where it is pure: addresses, tokens, routes, bodies, queries; and that the document has every route. */
+/* apply/reports/http where it is pure: addresses, tokens, how often they may be wrong, routes, bodies, queries; and that the document has every route. */
 #include "tests/unit/unit.h"
 
 #include <arpa/inet.h>
@@ -10,6 +10,7 @@
 #include "apply/reports/http/address.h"
 #include "apply/reports/http/assets.h"
 #include "apply/reports/http/body.h"
+#include "apply/reports/http/limit.h"
 #include "apply/reports/http/query.h"
 #include "apply/reports/http/route.h"
 #include "apply/reports/http/token.h"
@@ -494,6 +495,126 @@ static void test_ids_are_uuids_as_we_write_them(void **state)
 		assert_false(query_is_id(bad[i]));
 }
 
+/* ---- how often somebody may be wrong ---- */
+
+#define T0 INT64_C(1000000000)
+#define S  INT64_C(1000000)
+
+static struct limit_address address_of(const char *text)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+	if (inet_pton(AF_INET, text, &v4.sin_addr) == 1)
+		return limit_address((const struct sockaddr *)&v4);
+	assert_int_equal(inet_pton(AF_INET6, text, &v6.sin6_addr), 1);
+	return limit_address((const struct sockaddr *)&v6);
+}
+
+static struct limit_address address_number(uint32_t n)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr = {htonl(0x0a000000 + n)}};
+	return limit_address((const struct sockaddr *)&v4);
+}
+
+static void test_an_address_is_heard_again_as_its_bucket_fills(void **state)
+{
+	struct limit l;
+	const struct limit_address bad = address_of("10.0.0.1"), other = address_of("10.0.0.2");
+	limit_init(&l, 3);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(limit_wait(&l, bad, T0), 0);
+		limit_failed(&l, bad, T0);
+	}
+	assert_int_equal(limit_wait(&l, bad, T0), 20 * S);
+	assert_int_equal(limit_wait(&l, other, T0), 0);
+	assert_int_equal(limit_wait(&l, bad, T0 + 20 * S - 1), 1);
+	assert_int_equal(limit_wait(&l, bad, T0 + 20 * S), 0);
+	limit_failed(&l, bad, T0 + 20 * S);
+	assert_int_equal(limit_wait(&l, bad, T0 + 20 * S), 20 * S);
+	/* Full again after a period, and no fuller. */
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(limit_wait(&l, bad, T0 + 500 * S), 0);
+		limit_failed(&l, bad, T0 + 500 * S);
+	}
+	assert_int_equal(limit_wait(&l, bad, T0 + 500 * S), 20 * S);
+}
+
+static void test_no_limit_is_no_limit(void **state)
+{
+	struct limit l;
+	limit_init(&l, 0);
+	for (int i = 0; i < 100000; i++)
+		limit_failed(&l, address_of("10.0.0.1"), T0);
+	assert_int_equal(limit_wait(&l, address_of("10.0.0.1"), T0), 0);
+	limit_good(&l, address_of("10.0.0.1"), T0);
+}
+
+static void test_addresses_of_one_network_of_ipv6_are_one(void **state)
+{
+	struct limit l;
+	limit_init(&l, 1);
+	limit_failed(&l, address_of("2001:db8:1:2::1"), T0);
+	assert_int_equal(limit_wait(&l, address_of("2001:db8:1:2:ffff::9"), T0), 60 * S);
+	assert_int_equal(limit_wait(&l, address_of("2001:db8:1:3::1"), T0), 0);
+	assert_int_equal(limit_wait(&l, address_of("32.1.13.184"), T0), 0);
+	/* One of IPv4 that came by a socket of IPv6 is what it was. */
+	limit_failed(&l, address_of("::ffff:192.0.2.1"), T0);
+	assert_int_equal(limit_wait(&l, address_of("192.0.2.1"), T0), 60 * S);
+	assert_int_equal(limit_wait(&l, address_of("::ffff:192.0.2.2"), T0), 0);
+}
+
+static void test_with_many_addresses_only_those_are_heard_that_were_right(void **state)
+{
+	struct limit l;
+	const struct limit_address friend = address_of("192.0.2.1"), new = address_of("192.0.2.2");
+	limit_init(&l, 2);
+	limit_good(&l, friend, T0);
+	/* Each address twice: none is past its own limit, all are past the one for all. */
+	uint32_t n = 0, heard = 0;
+	for (; n < 100 * LIMIT_PLACES; n++) {
+		if (limit_wait(&l, address_number(n / 2), T0) != 0)
+			continue;
+		limit_failed(&l, address_number(n / 2), T0);
+		heard++;
+	}
+	assert_int_equal(heard, 2 * LIMIT_ALL_TIMES);
+	assert_int_equal(limit_wait(&l, new, T0), 60 * S / (2 * LIMIT_ALL_TIMES));
+	assert_int_equal(limit_wait(&l, friend, T0), 0);
+	/* Its own failures count for it as before, and its name is forgotten in time. */
+	limit_failed(&l, friend, T0);
+	limit_failed(&l, friend, T0);
+	assert_int_equal(limit_wait(&l, friend, T0), 30 * S);
+	for (int i = 0; i < 2 * LIMIT_ALL_TIMES; i++)
+		limit_failed(&l, address_number(1), T0 + LIMIT_GOOD_US);
+	assert_true(limit_wait(&l, friend, T0 + LIMIT_GOOD_US) > 0);
+}
+
+static void test_whoever_comes_the_table_keeps_who_was_right(void **state)
+{
+	struct limit l;
+	const struct limit_address friend = address_of("192.0.2.1"), bad = address_of("192.0.2.3");
+	limit_init(&l, 10);
+	limit_good(&l, friend, T0);
+	for (int i = 0; i < 10; i++)
+		limit_failed(&l, bad, T0);
+	/* One failure of each of many: those that owe least go, not the one that owes most. */
+	for (uint32_t n = 0; n < 10 * LIMIT_PLACES; n++)
+		limit_failed(&l, address_number(n), T0);
+	assert_int_equal(limit_wait(&l, friend, T0), 0);
+	assert_true(limit_wait(&l, bad, T0 + 5 * S) > 0);
+	/* A table full of those: another failure finds no place, and one that is right takes the oldest's. */
+	limit_init(&l, 2);
+	for (uint32_t n = 0; n < LIMIT_PLACES; n++)
+		limit_good(&l, address_number(n), T0 + n);
+	for (int i = 0; i < 2 * LIMIT_ALL_TIMES; i++)
+		limit_failed(&l, bad, T0 + S);
+	assert_true(limit_wait(&l, bad, T0 + S) > 0);
+	limit_good(&l, friend, T0 + S);
+	assert_int_equal(limit_wait(&l, friend, T0 + S), 0);
+	assert_int_equal(limit_wait(&l, address_number(1), T0 + S), 0);
+	assert_true(limit_wait(&l, address_number(0), T0 + S) > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -513,6 +634,11 @@ int main(void)
 		cmocka_unit_test(test_a_query_becomes_a_filter_and_the_next_page_the_same_query),
 		cmocka_unit_test(test_a_query_that_is_not_understood_is_refused),
 		cmocka_unit_test(test_ids_are_uuids_as_we_write_them),
+		cmocka_unit_test(test_an_address_is_heard_again_as_its_bucket_fills),
+		cmocka_unit_test(test_no_limit_is_no_limit),
+		cmocka_unit_test(test_addresses_of_one_network_of_ipv6_are_one),
+		cmocka_unit_test(test_with_many_addresses_only_those_are_heard_that_were_right),
+		cmocka_unit_test(test_whoever_comes_the_table_keeps_who_was_right),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -334,6 +334,8 @@ static void test_trap_28_quota_and_reserve_say_stop(void **state)
 	}
 	assert_true(spool_bytes(w) >= 5000);
 	assert_int_equal(bytes_on_disk(), spool_bytes(w));
+	assert_int_equal(spool_take_written(w), spool_bytes(w));
+	assert_int_equal(spool_take_written(w), 0);
 	assert_rc(spool_trim(w, data_lsn(0x100), &err), err); /* nothing applied: nothing goes */
 	assert_true(spool_is_full(w));
 	assert_rc(spool_trim(w, data_lsn(end), &err), err);

@@ -8,6 +8,7 @@
 #include "apply/reports/http/ask.h"
 #include "apply/reports/http/body.h"
 #include "apply/reports/http/http.h"
+#include "apply/reports/http/limit.h"
 #include "apply/reports/http/route.h"
 #include "proto/base/log.h"
 
@@ -23,10 +24,11 @@ struct http {
 	struct MHD_Daemon *daemon;
 	int epoll;
 	struct token_set tokens;
+	struct limit limit; /* of wrong tokens */
 	struct ask ask;
 	struct peer *peers;
 	bool wake; /* the daemon must run, whatever its descriptors say: a suspended request goes on, or a place is free */
-	struct log_limit refused, failed;
+	struct log_limit refused, unheard, failed;
 };
 
 /* A request from its header to its answer. */

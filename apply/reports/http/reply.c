@@ -77,6 +77,7 @@ static const char *title_of(int status)
 		{413, "The body is too large"},
 		{415, "The body must be JSON"},
 		{422, "This cannot be asked for"},
+		{429, "Too many wrong tokens"},
 		{500, "The companion failed"},
 		{503, "Not now"},
 	};

@@ -67,13 +67,18 @@ static void cut_late(struct http *h, int64_t now)
 
 /* ---- who comes ---- */
 
-static void log_refusal(struct request *r, const char *why)
+/* Of the other end of the connection: what a header says of it is not believed. */
+static const struct sockaddr *client_address(const struct request *r)
+{
+	return MHD_get_connection_info(r->c, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+}
+
+static void log_refusal(struct request *r, struct log_limit *limit, const char *why)
 {
 	uint64_t hidden;
 	char address[INET6_ADDRSTRLEN] = "?";
-	const struct sockaddr *at =
-		MHD_get_connection_info(r->c, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
-	if (!log_limit_pass(&r->h->refused, rt_mono_us(), &hidden))
+	const struct sockaddr *at = client_address(r);
+	if (!log_limit_pass(limit, rt_mono_us(), &hidden))
 		return;
 	if (at->sa_family == AF_INET)
 		inet_ntop(AF_INET, &((const struct sockaddr_in *)at)->sin_addr, address,
@@ -86,6 +91,23 @@ static void log_refusal(struct request *r, const char *why)
 		 r->m.route->path, r->who[0] != '\0' ? r->who : "none", hidden, why);
 }
 
+/* What its address must wait, after too many wrong tokens; answered here. */
+static bool must_wait(struct request *r, struct limit_address from)
+{
+	const int64_t wait = limit_wait(&r->h->limit, from, rt_mono_us());
+	char seconds[24];
+	if (wait == 0)
+		return false;
+	met_add(MET_REPORTS_HTTP_REFUSED, 1);
+	log_refusal(r, &r->h->unheard,
+		    "too many wrong tokens (http.failures); the token was not looked at");
+	snprintf(seconds, sizeof(seconds), "%" PRId64, (wait + 999999) / 1000000);
+	reply_problem(r, 429, "failures",
+		      "Too many wrong tokens came from this address; try again in %s s.", seconds);
+	reply_header(r, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
+	return true;
+}
+
 static bool let_in(struct request *r)
 {
 	static const char scheme[] = "Bearer ";
@@ -94,10 +116,18 @@ static bool let_in(struct request *r)
 		return true;
 	const char *header = request_header(r, MHD_HTTP_HEADER_AUTHORIZATION);
 	const bool bearer = header != NULL && strncasecmp(header, scheme, strlen(scheme)) == 0;
+	const struct limit_address from = limit_address(client_address(r));
+	if (bearer && must_wait(r, from))
+		return false;
 	const struct token *t =
 		bearer ? token_find(&r->h->tokens, slice_str(header + strlen(scheme))) : NULL;
+	if (bearer && t == NULL) {
+		met_add(MET_REPORTS_HTTP_WRONG, 1);
+		limit_failed(&r->h->limit, from, rt_mono_us());
+	}
 	if (t == NULL) {
-		log_refusal(r, bearer ? "the token is none of http.tokens" : "no token");
+		log_refusal(r, &r->h->refused,
+			    bearer ? "the token is none of http.tokens" : "no token");
 		reply_problem(r, 401, "token",
 			      bearer ? "The token is not known here."
 				     : "Send a token: Authorization: Bearer … (rolag report "
@@ -105,10 +135,11 @@ static bool let_in(struct request *r)
 		reply_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"rolag\"");
 		return false;
 	}
+	limit_good(&r->h->limit, from, rt_mono_us());
 	snprintf(r->who, sizeof(r->who), "%s", t->name);
 	if ((t->scopes & scope) != 0)
 		return true;
-	log_refusal(r, "the token's scopes");
+	log_refusal(r, &r->h->refused, "the token's scopes");
 	reply_problem(r, 403, "scope", "The token %s has not the scope %s.", r->who,
 		      token_scope_name(scope));
 	reply_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE,
@@ -421,7 +452,8 @@ int http_start(const struct http_options *o, struct loop *l, struct http **ret, 
 		return 0;
 	struct http *h = rt_calloc(1, sizeof(*h));
 	h->o = *o;
-	h->refused.interval_us = h->failed.interval_us = REFUSED_LOG_US;
+	h->refused.interval_us = h->unheard.interval_us = h->failed.interval_us = REFUSED_LOG_US;
+	limit_init(&h->limit, o->s->http.failures);
 	ask_init(&h->ask, o->s);
 	int rc = listen_and_start(h, err);
 	if (rc != 0) {
