@@ -147,7 +147,7 @@ size_t rt_plain(const char *text, char ret[RT_PLAIN_SIZE])
 	else if (c < 0x20 || c == 0x7f || c1)
 		snprintf(ret, RT_PLAIN_SIZE, "\\u%04x", c1 ? next : c);
 	else
-		snprintf(ret, RT_PLAIN_SIZE, "%c", c);
+		memcpy(ret, (char[]){text[0], '\0'}, 2);
 	return c1 ? 2 : 1;
 }
 

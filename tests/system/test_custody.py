@@ -244,6 +244,23 @@ def test_trap_57_a_dropped_publication_is_noticed_without_traffic(make_bank):
     assert gaps(bank) == []
 
 
+def test_a_publication_made_again_does_not_hide_what_was_written_under_the_old_one(make_bank):
+    """Received and not confirmed: the core decodes it once more, after the publication was dropped and made anew. A look at
+    pg_publication_tables on the walsender's connection would have it take today's publication, and pass the rows over."""
+    bank = make_bank(capture__confirm="applied").start()
+    insert(bank, 1, 2)
+    bank.arrived([1, 2])
+    stop(bank)
+    bank.sql.execute(f"drop publication {bank.pipeline}_inserts")
+    bank.start()
+    assert bank.ends() == 100 and "does not exist" in bank.log()
+    bank.publish()
+    bank.start()
+    insert(bank, 3)
+    bank.arrived([1, 2, 3])
+    assert "set back" not in bank.log() and gaps(bank) == []
+
+
 @pytest.mark.parametrize("lost_slot", ["resync", "stop"])
 def test_trap_57_what_was_written_without_the_publication_is_a_gap(make_bank, lost_slot):
     """Made again, with traffic between: the slot can never get over it. Not "recreate and retry"."""
