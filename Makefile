@@ -673,7 +673,7 @@ test: deps-test
 # worker has clusters of its own. A test that fails is run once more, and named at the end (RERUN): on a busy machine
 # servers, kills and clocks meet in orders that no other run has shown, in the test or in the program; look at it. The
 # first that fails twice ends it. WORKERS=0: one after the other. RERUNS=0: no second chance.
-WORKERS ?= 3
+WORKERS ?= 4
 RERUNS ?= 1
 SYSTEM_TESTS := $(PYTHON) -m pytest -q -p no:cacheprovider -n $(WORKERS) --dist loadgroup --reruns $(RERUNS) -rR \
 	--maxfail 1 --durations 10

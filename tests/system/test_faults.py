@@ -149,7 +149,7 @@ def test_our_backends_stand_still(world, side):
     with psycopg.connect(world.cluster(side).conninfo("postgres"), autocommit=True) as conn:
         pids = [pid for pid, in conn.execute("select pid from pg_stat_activity where application_name like 'rolag %'")]
     with Frozen(pids):
-        world.says("stalled", "behind")
+        world.says("stalled", "behind", *["the warehouse does not answer: "] * (side == "warehouse"))
     world.finish()
 
 
@@ -298,7 +298,7 @@ def test_the_network_is_cut(world, sides):
 def test_the_network_stalls_and_goes_on(world, side):
     """Nothing comes, and nobody is told; then everything comes."""
     world.link(side).stall()
-    world.says("stalled", "behind")
+    world.says("stalled", "behind", *["the warehouse does not answer: nor does it let anybody in"] * (side == "warehouse"))
     world.link(side).mend()
     world.finish()
 

@@ -474,9 +474,9 @@ def test_a_build_that_fails_lasts_too_long_or_makes_views_fails_the_run_and_leav
     p.configure({"reports": {"build_limit": "1 s"}})
     assert p.reports.stop() == 0
     p.start_reports()
-    fails("select pg_sleep(100);", "longer than reports.build_limit")
+    fails("select pg_sleep(15);", "longer than reports.build_limit")
     wait_for("its session to end", lambda: p.warehouse("select 1 from pg_stat_activity where query like %s and pid <> "
-                                                       "pg_backend_pid()", "%pg_sleep(100)%") == [])
+                                                       "pg_backend_pid()", "%pg_sleep(15)%") == [])
     assert p.folders() == []
 
 
