@@ -20,7 +20,7 @@ from web import make_web, web  # noqa: E402,F401  (fixtures)
 
 # Files whose tests take long: (into how many groups they are cut, about how many seconds each takes).
 CUT = {"drill": (1, 120), "runbook": (1, 75), "upgrade": (1, 45),
-       "lived": (1, 60), "load": (1, 84), "models": (3, 60), "lana_models": (1, 60), "lana_reports": (1, 60), "oracle": (1, 53), "pipeline": (4, 47), "beside": (1, 45),
+       "lived": (1, 25), "load": (1, 84), "models": (3, 60), "lana_models": (1, 60), "lana_reports": (1, 60), "oracle": (1, 53), "pipeline": (4, 47), "beside": (1, 45),
        "reports_crashes": (6, 45), "first_load": (2, 41), "capture": (3, 40), "rebuild": (3, 40), "mirror_sync": (3, 40),
        "reports": (5, 40), "traps": (3, 38), "faults": (6, 35), "kills": (2, 35), "demo": (2, 33), "swap": (2, 30),
        "reports_http": (3, 35), "reports_http_hostile": (2, 35), "reports_page": (1, 35), "commands": (2, 30),

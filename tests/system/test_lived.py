@@ -1,4 +1,4 @@
-"""A core that has lived: 400,000 events (`make lived`: two million), loaded first, then synced under write load, with kills in flight.
+"""A core that has lived: 150,000 events (`make lived`: two million), loaded first, then synced under write load, with kills in flight.
 
 A seeded bank lives for a while; what it wrote is then copied many times over by the server itself, each copy under
 ids of its own (foreign keys are not looked at), which takes seconds where writing it would take minutes. The bank goes
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 from pipeline import Bank, Writing, oracle, wait_for, workers
 
-EVENTS = int(os.environ.get("ROLAG_LIVED_EVENTS", "400000"))
+EVENTS = int(os.environ.get("ROLAG_LIVED_EVENTS", "150000"))
 BANK = 20_000
 KILLS = 6
 
